@@ -1,0 +1,88 @@
+//! A buyer asks for units.
+
+use schemas::command::{PlaceAttempt, SaleTerms};
+use schemas::decision::{
+    AttemptRefused, AttemptRepeated, Event, Order, OrderAccepted, RefusalReason,
+};
+use schemas::ids::{MAX_QUANTITY, Offset, TimestampMs};
+
+use crate::product::{Phase, Product};
+use crate::time::{Due, MAX_EXPIRIES};
+
+/// The answer to an attempt. The same attempt again gets no second one.
+pub fn decide(
+    product: &Product,
+    due: &Due,
+    place: &PlaceAttempt,
+    offset: Offset,
+    now: TimestampMs,
+) -> Event {
+    if product.has_answered(&place.attempt_id) {
+        return Event::AttemptRepeated(AttemptRepeated {
+            attempt_id: place.attempt_id,
+        });
+    }
+    let terms = match accepts(product, due, place) {
+        Ok(terms) => terms,
+        Err(reason) => {
+            return Event::AttemptRefused(AttemptRefused {
+                attempt_id: place.attempt_id,
+                buyer_id: place.buyer_id.clone(),
+                quantity: place.quantity,
+                reason,
+            });
+        }
+    };
+    let order = Order {
+        attempt_id: place.attempt_id,
+        buyer_id: place.buyer_id.clone(),
+        quantity: place.quantity,
+        attempt_offset: offset,
+        accepted_at_ms: now,
+        hold_until_ms: terms.hold_ms.map(|hold| now + hold),
+    };
+    Event::OrderAccepted(OrderAccepted { order })
+}
+
+/// The terms it is accepted under, or the first reason against it.
+fn accepts<'a>(
+    product: &'a Product,
+    due: &Due,
+    place: &PlaceAttempt,
+) -> Result<&'a SaleTerms, RefusalReason> {
+    let terms = product
+        .terms
+        .as_ref()
+        .ok_or(RefusalReason::UnknownProduct)?;
+    match due.phase {
+        Phase::Open => {}
+        Phase::None => return Err(RefusalReason::UnknownProduct),
+        Phase::Scheduled => return Err(RefusalReason::NotOpenYet),
+        Phase::Paused => return Err(RefusalReason::Paused),
+        Phase::Closed => return Err(RefusalReason::Closed),
+    }
+    if !(1..=most_units(terms)).contains(&place.quantity) {
+        return Err(RefusalReason::InvalidQuantity);
+    }
+    if let Some(limit) = terms.limit_per_buyer {
+        let has = product.units_of(&place.buyer_id) - due.units_of(&place.buyer_id);
+        if has + place.quantity > limit {
+            return Err(RefusalReason::OverBuyerLimit);
+        }
+    }
+    if due.available == 0 {
+        return Err(RefusalReason::SoldOut);
+    }
+    if due.available < place.quantity {
+        return Err(RefusalReason::NotEnoughLeft);
+    }
+    Ok(terms)
+}
+
+/// The most units one attempt may ask for.
+pub fn most_units(terms: &SaleTerms) -> u32 {
+    match terms.hold_ms {
+        Some(_) => MAX_EXPIRIES as u32,
+        None => MAX_QUANTITY,
+    }
+}

@@ -1,0 +1,115 @@
+//! The one rule by which every reader of log 2 tells what counts.
+//!
+//! - A claim at offset c makes c the current claim.
+//! - A decision counts only if its claim is the current one and the offset it answers is
+//!   greater than the last that counted. Any other is dropped.
+//!
+//! A decider that was paused or split off may therefore write what it likes.
+
+use schemas::decision::DecisionRecord;
+use schemas::ids::Offset;
+
+/// What a reader of one partition of log 2 remembers to tell what counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    /// The current claim; -1 before the first.
+    pub claim: Offset,
+    /// The last offset of log 1 that a counting decision answers; -1 before the first.
+    pub answered: Offset,
+}
+
+impl Default for Fence {
+    fn default() -> Self {
+        Self {
+            claim: Offset(-1),
+            answered: Offset(-1),
+        }
+    }
+}
+
+/// What a record of log 2 is to its readers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// A decider took the partition.
+    Claimed,
+    /// The decision counts.
+    Counts,
+    /// The decision does not count.
+    Dropped,
+}
+
+impl Fence {
+    /// Takes the next record of the partition.
+    pub fn pass(&mut self, offset: Offset, record: &DecisionRecord) -> Verdict {
+        match record {
+            DecisionRecord::Claim(_) => {
+                self.claim = offset;
+                Verdict::Claimed
+            }
+            DecisionRecord::Decision(decision)
+                if decision.claim == self.claim
+                    && decision.claim.0 >= 0
+                    && decision.answers > self.answered =>
+            {
+                self.answered = decision.answers;
+                Verdict::Counts
+            }
+            DecisionRecord::Decision(_) => Verdict::Dropped,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::decision::{Claim, Decision, Stock, Tally};
+    use schemas::ids::ChainHash;
+
+    use super::*;
+
+    fn claim() -> DecisionRecord {
+        DecisionRecord::Claim(Claim {
+            decider: "test".into(),
+        })
+    }
+
+    fn decision(claim: i64, answers: i64) -> DecisionRecord {
+        DecisionRecord::Decision(Decision {
+            claim: Offset(claim),
+            answers: Offset(answers),
+            product_id: "p".parse().unwrap(),
+            version: 1,
+            decided_at_ms: 0,
+            events: vec![],
+            stock: Stock::default(),
+            tally: Tally::default(),
+            chain: ChainHash::default(),
+        })
+    }
+
+    #[test]
+    fn only_the_current_claim_counts_and_each_offset_once() {
+        use Verdict::{Claimed, Counts, Dropped};
+        let log = [
+            (decision(-1, 0), Dropped), // Before any claim nothing counts.
+            (claim(), Claimed),         // 1
+            (decision(1, 0), Counts),   //
+            (decision(1, 1), Counts),   //
+            (decision(1, 1), Dropped),  // The same write arrived twice.
+            (decision(1, 2), Counts),   //
+            (claim(), Claimed),         // 6
+            (decision(1, 3), Dropped),  // The first decider goes on unaware.
+            (decision(6, 3), Counts),   //
+            (decision(1, 4), Dropped),  //
+            (decision(6, 2), Dropped),  // Backwards.
+            (decision(99, 5), Dropped), // A claim nobody made.
+        ];
+        let mut fence = Fence::default();
+        for (offset, (record, verdict)) in log.iter().enumerate() {
+            assert_eq!(
+                fence.pass(Offset(offset as i64), record),
+                *verdict,
+                "at {offset}"
+            );
+        }
+    }
+}

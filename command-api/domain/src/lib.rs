@@ -1,0 +1,111 @@
+//! The pure core: from a product's state and one record of log 1 to what happened.
+//!
+//! Nothing here has a clock, randomness, I/O, logging or async. [`answer`] takes a product's
+//! turn: it decides, evolves the product by what was decided and holds the result against the
+//! [`invariants`]. [`absorb`] does the same with a decision that is already history.
+//!
+//! One file a command family: [`attempt`] (a buyer asks), [`order`] (a buyer gives back),
+//! [`sale`] (the seller changes the sale), [`time`] (deadlines take effect).
+
+pub mod product;
+
+pub mod attempt;
+pub mod order;
+pub mod sale;
+pub mod time;
+
+pub mod fence;
+pub mod invariants;
+pub mod snapshot;
+
+mod seen;
+
+use schemas::command::{Command, CommandBody};
+use schemas::decision::{Decision, Event};
+use schemas::ids::{ChainHash, Offset, TimestampMs};
+
+use crate::invariants::Violation;
+use crate::product::{Product, evolve};
+
+/// When and where a command has its turn.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// The claim it is decided under.
+    pub claim: Offset,
+    /// Its offset in log 1.
+    pub offset: Offset,
+    /// Its append time in log 1.
+    pub appended_at_ms: TimestampMs,
+}
+
+/// What happens to a product when a command has its turn.
+///
+/// Deadlines that are due take effect first, so every command meets the product as it is now.
+pub fn decide(
+    product: &Product,
+    body: &CommandBody,
+    offset: Offset,
+    now: TimestampMs,
+) -> Vec<Event> {
+    let mut due = time::due(product, now);
+    let event = match body {
+        CommandBody::PlaceAttempt(place) => {
+            Some(attempt::decide(product, &due, place, offset, now))
+        }
+        CommandBody::CancelOrder(cancel) => Some(order::decide(product, &due, cancel)),
+        CommandBody::PutSale(terms) => return sale::put(product, due, terms, now),
+        CommandBody::OpenSale => Some(sale::open(&due)),
+        CommandBody::PauseSale => Some(sale::pause(&due)),
+        CommandBody::CloseSale => Some(sale::close(&due)),
+        CommandBody::SetStock(set) => Some(sale::set_stock(product, &due, set)),
+        CommandBody::TimeAdvanced => None,
+    };
+    due.events.extend(event);
+    due.events
+}
+
+/// Gives a command its turn: decides, and changes the product accordingly.
+///
+/// The decision's chain hash is left for whoever turns it into bytes. Fails, with the product
+/// unusable, when the decision breaks an invariant: then the decider must stop, not write.
+pub fn answer(product: &mut Product, command: &Command, turn: Turn) -> Result<Decision, Violation> {
+    let now = turn.appended_at_ms.max(product.decided_at_ms);
+    let events = decide(product, &command.body, turn.offset, now);
+    let before = product.figures();
+    for event in &events {
+        evolve(product, event);
+    }
+    product.version += 1;
+    product.decided_at_ms = now;
+    let decision = Decision {
+        claim: turn.claim,
+        answers: turn.offset,
+        product_id: command.product_id.clone(),
+        version: product.version,
+        decided_at_ms: now,
+        events,
+        stock: product.stock,
+        tally: product.tally,
+        chain: ChainHash::default(),
+    };
+    invariants::check_decision(before, &decision)?;
+    Ok(decision)
+}
+
+/// Takes a decision of the past into the product.
+pub fn absorb(product: &mut Product, decision: &Decision) -> Result<(), Violation> {
+    invariants::check_decision(product.figures(), decision)?;
+    for event in &decision.events {
+        evolve(product, event);
+    }
+    product.version = decision.version;
+    product.decided_at_ms = decision.decided_at_ms;
+    product.chain = decision.chain;
+    if product.stock != decision.stock {
+        return Err(Violation::StockDiffers {
+            kept: product.stock,
+            said: decision.stock,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! The seller creates and changes a sale.
+
+use schemas::command::{SaleTerms, SetStock};
+use schemas::decision::{Event, SaleChangeRefusalReason, SaleChangeRefused, SaleSet, StockSet};
+use schemas::ids::{MAX_STOCK, TimestampMs};
+
+use crate::product::{Phase, Product};
+use crate::time::Due;
+
+/// The longest name of a sale, in bytes.
+pub const MAX_NAME_BYTES: usize = 200;
+/// The longest hold: seven days.
+pub const MAX_HOLD_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+/// The highest price of a unit, in minor units.
+pub const MAX_PRICE_MINOR: i64 = 1_000_000_000_000;
+/// The last moment a window can name: the year 9999.
+pub const MAX_TIME_MS: TimestampMs = 253_402_300_799_999;
+
+/// The answer to new terms: of a first round, of the round under way, or, when that is over,
+/// of the next one.
+pub fn put(product: &Product, mut due: Due, terms: &SaleTerms, now: TimestampMs) -> Vec<Event> {
+    let over = terms.closes_at_ms.is_some_and(|closes| closes <= now);
+    let committed = due.reserved + product.stock.sold;
+    let round = match due.phase {
+        _ if over || check_terms(terms).is_err() => Err(SaleChangeRefusalReason::InvalidTerms),
+        Phase::Closed if due.reserved > 0 => Err(SaleChangeRefusalReason::HoldsOutstanding),
+        Phase::Closed | Phase::None => Ok(product.round + 1),
+        _ if terms.stock < committed => Err(SaleChangeRefusalReason::StockBelowCommitted),
+        _ => Ok(product.round),
+    };
+    match round {
+        Err(reason) => due.events.push(refused(reason)),
+        Ok(round) => {
+            due.events.push(Event::SaleSet(SaleSet {
+                terms: terms.clone(),
+                round,
+            }));
+            if terms.opens_at_ms <= now && due.phase != Phase::Paused {
+                due.events.push(Event::SaleOpened);
+            }
+        }
+    }
+    due.events
+}
+
+/// Which term is out of its bounds, and what was expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TermsError {
+    /// The field, as the API names it.
+    pub field: &'static str,
+    /// What was expected.
+    pub expected: &'static str,
+}
+
+/// Holds terms against their bounds, so that the door can say which one is out before the
+/// log is asked.
+pub fn check_terms(terms: &SaleTerms) -> Result<(), TermsError> {
+    let error = |field, expected| Err(TermsError { field, expected });
+    if terms.name.is_empty() || terms.name.len() > MAX_NAME_BYTES {
+        return error("name", "1 to 200 bytes of text");
+    }
+    if !(0..=MAX_PRICE_MINOR).contains(&terms.price.minor) {
+        return error("price.minor", "0 to 1000000000000 minor units");
+    }
+    if !terms.price.has_valid_currency() {
+        return error("price.currency", "three capital letters, as in ISO 4217");
+    }
+    if terms.stock > MAX_STOCK {
+        return error("stock", "at most 1000000000 units");
+    }
+    if terms.limit_per_buyer == Some(0) {
+        return error("limit_per_buyer", "at least 1 unit, or none for no limit");
+    }
+    if terms
+        .hold_ms
+        .is_some_and(|hold| !(1..=MAX_HOLD_MS).contains(&hold))
+    {
+        return error(
+            "hold_ms",
+            "1 to 604800000 milliseconds, or none to sell at once",
+        );
+    }
+    if !(0..=MAX_TIME_MS).contains(&terms.opens_at_ms) {
+        return error("opens_at", "a time between the years 1970 and 9999");
+    }
+    match terms.closes_at_ms {
+        Some(closes) if !(0..=MAX_TIME_MS).contains(&closes) => {
+            error("closes_at", "a time between the years 1970 and 9999")
+        }
+        Some(closes) if closes <= terms.opens_at_ms => {
+            error("closes_at", "a time after opens_at, or none")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The answer to opening now, or going on after a pause.
+pub fn open(due: &Due) -> Event {
+    unless_over(due, Event::SaleOpened)
+}
+
+/// The answer to pausing.
+pub fn pause(due: &Due) -> Event {
+    unless_over(due, Event::SalePaused)
+}
+
+/// The answer to closing.
+pub fn close(due: &Due) -> Event {
+    unless_over(due, Event::SaleClosed)
+}
+
+/// The answer to setting the round's total.
+pub fn set_stock(product: &Product, due: &Due, set: &SetStock) -> Event {
+    if set.stock > MAX_STOCK {
+        return refused(SaleChangeRefusalReason::InvalidTerms);
+    }
+    if set.stock < due.reserved + product.stock.sold {
+        return refused(SaleChangeRefusalReason::StockBelowCommitted);
+    }
+    unless_over(due, Event::StockSet(StockSet { stock: set.stock }))
+}
+
+fn unless_over(due: &Due, event: Event) -> Event {
+    match due.phase {
+        Phase::None => refused(SaleChangeRefusalReason::UnknownProduct),
+        Phase::Closed => refused(SaleChangeRefusalReason::Closed),
+        _ => event,
+    }
+}
+
+fn refused(reason: SaleChangeRefusalReason) -> Event {
+    Event::SaleChangeRefused(SaleChangeRefused { reason })
+}

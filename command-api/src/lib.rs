@@ -1,0 +1,1 @@
+//! The write side: the door that takes attempts, and the decider that answers them.

@@ -1,0 +1,1 @@
+//! The one binary people start, as a library for the tests.

@@ -1,0 +1,1 @@
+//! The event log as segmented files with group commit.

@@ -1,0 +1,147 @@
+//! The read store on redb.
+//!
+//! Rows are applied in memory, where reads see them at once, and twice a second a thread of
+//! its own writes what has gathered to the file in one durable transaction, sorted by key:
+//!
+//! ```text
+//! apply --> recent rows (memory) --> rows being written (memory) --> redb (file)
+//!               \_______________________\______________________________\__ reads
+//! ```
+//!
+//! A read looks in all three and takes the highest version it finds. That is the version rule
+//! of the port, so `apply` needs no look at the file, and a row that changes thousands of
+//! times a second, as a hot sale's does, reaches the file twice a second.
+//!
+//! Each layer is written with its progress in one transaction, so the file never has
+//! progress without its rows, and a crash takes back what was still in memory: the last half
+//! second and the transaction that was under way. The decisions log has all of it; the
+//! projector goes on from the progress it finds.
+//!
+//! The other way, one redb transaction a batch with `Durability::None` and a durable one every
+//! second, was measured first; `benches` in the crate's README of figures is in `recent.rs`.
+
+mod open;
+mod rows;
+
+mod flush;
+mod reads;
+mod recent;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use ports::read_store::{AttemptRow, Progress, ReadStore, Row, SaleRow, StoreError};
+use schemas::ids::{AttemptId, BuyerId, Partition, Position, ProductId};
+use std::collections::BTreeMap;
+use tempfile::TempPath;
+
+pub use open::OpenError;
+
+use crate::flush::Flusher;
+use crate::recent::Layers;
+
+/// The read store in one file.
+///
+/// Dropping it closes it.
+pub struct EmbeddedStore {
+    shared: Arc<Shared>,
+    /// None for a copy, which takes no writes.
+    flusher: Option<Mutex<Flusher>>,
+    /// The file of a copy, deleted when the store is dropped.
+    _copy: Option<TempPath>,
+}
+
+/// What callers and the flushing thread share.
+struct Shared {
+    file: redb::Database,
+    layers: Layers,
+}
+
+#[async_trait]
+impl ReadStore for EmbeddedStore {
+    async fn apply(
+        &self,
+        partition: Partition,
+        rows: Vec<Row>,
+        progress: Progress,
+    ) -> Result<(), StoreError> {
+        if self.flusher.is_none() {
+            return Err(StoreError("a copy of a store takes no writes".into()));
+        }
+        let rows = rows
+            .iter()
+            .map(rows::encode)
+            .collect::<Result<Vec<_>, _>>()?;
+        self.shared.layers.apply(partition, rows, progress).await
+    }
+
+    async fn progress(&self) -> Result<BTreeMap<Partition, Progress>, StoreError> {
+        self.shared.progress()
+    }
+
+    async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
+        self.shared.attempt(id)
+    }
+
+    async fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {
+        self.shared.sale(product)
+    }
+
+    async fn sales(
+        &self,
+        after: Option<&ProductId>,
+        limit: usize,
+    ) -> Result<Vec<SaleRow>, StoreError> {
+        self.shared.sales(after, limit)
+    }
+
+    async fn orders(
+        &self,
+        buyer: &BuyerId,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<AttemptRow>, StoreError> {
+        self.shared
+            .attempts_of(rows::Table::Orders, buyer.as_str(), after, limit)
+    }
+
+    async fn intents(
+        &self,
+        product: &ProductId,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<AttemptRow>, StoreError> {
+        self.shared
+            .attempts_of(rows::Table::Intents, product.as_str(), after, limit)
+    }
+
+    async fn visit(&self, visit: Box<dyn FnMut(Row) -> bool + Send>) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        let visiting = tokio::task::spawn_blocking(move || shared.visit(visit));
+        visiting
+            .await
+            .unwrap_or_else(|e| Err(StoreError(format!("the visit stopped: {e}"))))
+    }
+}
+
+impl EmbeddedStore {
+    /// Makes all applied rows durable and takes no more; reads go on. Blocks while it writes.
+    /// Closing again does nothing.
+    ///
+    /// # Errors
+    ///
+    /// The last rows could not be written; they will be applied again from the log.
+    pub fn close(&self) -> Result<(), StoreError> {
+        self.flusher
+            .as_ref()
+            .map_or(Ok(()), |flusher| flusher.lock().close(&self.shared))
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        // A failure has been logged where it happened, and what was lost is in the log.
+        let _ = self.close();
+    }
+}

@@ -1,0 +1,259 @@
+//! Opening the file: new, found, of another version, damaged, or a copy.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition, TableError};
+use tempfile::NamedTempFile;
+
+use crate::flush::Flusher;
+use crate::recent::Layers;
+use crate::rows::{FORMAT, Table};
+use crate::{EmbeddedStore, Shared};
+
+/// Progress by partition: next offset, claim, last answered offset.
+pub(crate) const PROGRESS: TableDefinition<u32, (i64, i64, i64)> = TableDefinition::new("progress");
+/// The format's version, under [`FORMAT_KEY`].
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const FORMAT_KEY: &str = "format";
+
+/// Memory for pages of the file. Its hot part is the leaves that new rows go to.
+const CACHE_BYTES: usize = 256 << 20;
+
+/// How often a copy is made anew when the file changed under it, and how long apart. The
+/// pauses are of no round length, so that they do not keep step with the writer.
+const COPIES: u32 = 8;
+const BETWEEN_COPIES: Duration = Duration::from_millis(137);
+
+/// The definition of a table of rows.
+pub(crate) fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+    TableDefinition::new(table.name())
+}
+
+/// Why a read store was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("the read store {} is in use by another process; stop that one first", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A newer Doorbuster wrote it.
+    #[error(
+        "the read store {} has format {found}, and this version reads up to {FORMAT}; use the newer version, or delete the file: the read models are rebuilt from the log", path.display()
+    )]
+    FutureFormat {
+        /// The file.
+        path: PathBuf,
+        /// The format found.
+        found: u64,
+    },
+    /// The file is not what was written.
+    #[error(
+        "the read store {} is damaged ({reason}); delete the file: the read models are rebuilt from the log", path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// The file kept changing while it was copied.
+    #[error(
+        "the read store {} is written too fast to be copied; try again, or stop the service first ({reason})", path.display()
+    )]
+    Torn {
+        /// The file.
+        path: PathBuf,
+        /// What was found in the last copy.
+        reason: String,
+    },
+    /// The file system failed.
+    #[error("the read store {} cannot be opened: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The failure.
+        source: io::Error,
+    },
+}
+
+impl EmbeddedStore {
+    /// Opens the store in the file at `path`, or creates it in an existing directory.
+    ///
+    /// The whole file is read and its checksums compared, so that no damaged row is ever
+    /// served. A file of an older format is emptied, for the projector to fill it again:
+    /// the log has everything, and there is nothing for a person to decide.
+    ///
+    /// # Errors
+    ///
+    /// Each [`OpenError`] names the file and says what to do.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let file = open_file(path)?;
+        let shared = Arc::new(Shared {
+            file,
+            layers: Layers::default(),
+        });
+        let flusher = Flusher::start(shared.clone()).map_err(|e| io_error(path, e))?;
+        Ok(Self {
+            shared,
+            flusher: Some(flusher.into()),
+            _copy: None,
+        })
+    }
+
+    /// Opens a copy of the store at `path` as it is now, for reading alone; another process
+    /// may be writing to it. The copy lies in the directory for temporary files and is deleted
+    /// with the returned store. Rows still in the other process's memory are not in it.
+    ///
+    /// # Errors
+    ///
+    /// As [`EmbeddedStore::open`], and [`OpenError::Torn`] when the file changed during each
+    /// of a few copies.
+    pub fn open_copy(path: &Path) -> Result<Self, OpenError> {
+        let mut tries = 1;
+        loop {
+            let copy = NamedTempFile::new()
+                .map_err(|e| io_error(path, e))?
+                .into_temp_path();
+            fs::copy(path, &copy).map_err(|e| io_error(path, e))?;
+            match open_file(&copy) {
+                Ok(file) => {
+                    let shared = Arc::new(Shared {
+                        file,
+                        layers: Layers::default(),
+                    });
+                    return Ok(Self {
+                        shared,
+                        flusher: None,
+                        _copy: Some(copy),
+                    });
+                }
+                Err(OpenError::Damaged { .. }) if tries < COPIES => {
+                    std::thread::sleep(BETWEEN_COPIES);
+                    tries += 1;
+                }
+                Err(OpenError::Damaged { reason, .. }) => {
+                    return Err(OpenError::Torn {
+                        path: path.into(),
+                        reason,
+                    });
+                }
+                Err(OpenError::FutureFormat { found, .. }) => {
+                    return Err(OpenError::FutureFormat {
+                        path: path.into(),
+                        found,
+                    });
+                }
+                Err(other) => return Err(other),
+            }
+        }
+    }
+}
+
+fn open_file(path: &Path) -> Result<Database, OpenError> {
+    if !path.try_exists().map_err(|e| io_error(path, e))? {
+        create_file(path)?;
+    }
+    let mut builder = Database::builder();
+    let mut file = builder
+        .set_cache_size(CACHE_BYTES)
+        .open(path)
+        .map_err(|e| database_error(path, e))?;
+    file.check_integrity()
+        .map_err(|e| database_error(path, e))?;
+    match format(&file).map_err(|e| damaged(path, e))? {
+        FORMAT => Ok(file),
+        found if found > FORMAT => Err(OpenError::FutureFormat {
+            path: path.into(),
+            found,
+        }),
+        found => {
+            tracing::info!(
+                path = %path.display(), found, FORMAT,
+                "the read store has an older format and is rebuilt from the log"
+            );
+            prepare(&file).map_err(|e| damaged(path, e))?;
+            Ok(file)
+        }
+    }
+}
+
+/// Creates the file whole under another name first, so that a crash leaves none or a good one.
+fn create_file(path: &Path) -> Result<(), OpenError> {
+    let directory = path
+        .parent()
+        .filter(|d| !d.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let draft = NamedTempFile::new_in(directory)
+        .map_err(|e| io_error(path, e))?
+        .into_temp_path();
+    let file = Database::create(&draft).map_err(|e| database_error(path, e))?;
+    prepare(&file).map_err(|e| damaged(path, e))?;
+    drop(file);
+    match draft.persist_noclobber(path) {
+        Err(e) if e.error.kind() != io::ErrorKind::AlreadyExists => Err(io_error(path, e.error)),
+        // Another process was faster; whose the file is shows when it is opened.
+        _ => fs::File::open(directory)
+            .and_then(|d| d.sync_all())
+            .map_err(|e| io_error(path, e)),
+    }
+}
+
+/// Leaves the file with empty tables of this format.
+fn prepare(file: &Database) -> Result<(), redb::Error> {
+    let transaction = file.begin_write()?;
+    let tables: Vec<_> = transaction.list_tables()?.collect();
+    for table in tables {
+        transaction.delete_table(table)?;
+    }
+    for table in Table::ALL {
+        transaction.open_table(definition(table))?;
+    }
+    transaction.open_table(PROGRESS)?;
+    transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn format(file: &Database) -> Result<u64, redb::Error> {
+    let meta = match file.begin_read()?.open_table(META) {
+        Err(TableError::TableDoesNotExist(_)) => {
+            return Err(redb::Error::Corrupted("it has no format version".into()));
+        }
+        opened => opened?,
+    };
+    let found = meta.get(FORMAT_KEY)?.map(|found| found.value());
+    found.ok_or_else(|| redb::Error::Corrupted("it has no format version".into()))
+}
+
+fn database_error(path: &Path, error: DatabaseError) -> OpenError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.into() },
+        // redb says with this kind of error that a file is not one of its own.
+        DatabaseError::Storage(StorageError::Io(e)) if e.kind() != io::ErrorKind::InvalidData => {
+            io_error(path, e)
+        }
+        other => damaged(path, other),
+    }
+}
+
+fn damaged(path: &Path, reason: impl ToString) -> OpenError {
+    OpenError::Damaged {
+        path: path.into(),
+        reason: reason.to_string(),
+    }
+}
+
+fn io_error(path: &Path, source: io::Error) -> OpenError {
+    OpenError::Io {
+        path: path.into(),
+        source,
+    }
+}

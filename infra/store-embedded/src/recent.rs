@@ -1,0 +1,147 @@
+//! The rows in memory: applied and visible, not yet in the file.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use ports::read_store::{Progress, StoreError};
+use schemas::ids::Partition;
+use tokio::sync::Notify;
+
+use crate::rows::{EncodedRow, Table, version};
+
+/// The most bytes that may gather before `apply` waits for the file. At 100,000 rows a second
+/// this is three seconds' worth. The layer being written may have as many again.
+const MAX_BYTES: usize = 64 << 20;
+
+/// What a row costs in memory beside its key and value, roughly: two allocations and its
+/// place in the tree.
+const ROW_OVERHEAD_BYTES: usize = 96;
+
+/// Rows and the progress they amount to.
+#[derive(Default)]
+pub(crate) struct Recent {
+    rows: [BTreeMap<Vec<u8>, Vec<u8>>; 4],
+    pub(crate) progress: BTreeMap<Partition, Progress>,
+    bytes: usize,
+}
+
+impl Recent {
+    pub(crate) fn rows(&self, table: Table) -> &BTreeMap<Vec<u8>, Vec<u8>> {
+        &self.rows[table as usize]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.progress.is_empty()
+    }
+
+    /// Keeps the row unless a higher version of it is here.
+    fn write(&mut self, row: EncodedRow) {
+        match self.rows[row.table as usize].entry(row.key) {
+            Entry::Vacant(entry) => {
+                self.bytes += entry.key().len() + row.value.len() + ROW_OVERHEAD_BYTES;
+                entry.insert(row.value);
+            }
+            Entry::Occupied(mut entry) => {
+                if version(&row.value) >= version(entry.get()) {
+                    entry.insert(row.value);
+                }
+            }
+        }
+    }
+}
+
+/// The layers above the file.
+#[derive(Default)]
+pub(crate) struct Layers {
+    state: RwLock<State>,
+    /// Told when `apply` may look again: there is room, or there will be none.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    recent: Recent,
+    /// On its way into the file.
+    writing: Option<Arc<Recent>>,
+    /// Why the last writing failed, if it did.
+    failure: Option<StoreError>,
+    closed: bool,
+}
+
+impl Layers {
+    /// Applies rows, then the progress. Waits while too much is unwritten.
+    pub(crate) async fn apply(
+        &self,
+        partition: Partition,
+        rows: Vec<EncodedRow>,
+        progress: Progress,
+    ) -> Result<(), StoreError> {
+        loop {
+            // Taken before the look at the state, so that no change in between is missed.
+            let changed = self.changed.notified();
+            {
+                let mut state = self.state.write();
+                if state.closed {
+                    return Err(StoreError("the store is closed".into()));
+                }
+                if let Some(failure) = &state.failure {
+                    return Err(failure.clone());
+                }
+                if state.recent.bytes < MAX_BYTES {
+                    rows.into_iter().for_each(|row| state.recent.write(row));
+                    state.recent.progress.insert(partition, progress);
+                    return Ok(());
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Reads the layers above the file, newest first.
+    ///
+    /// Whoever also reads the file must begin to do so afterwards: a layer goes away only once
+    /// the file has it.
+    pub(crate) fn read<R>(&self, look: impl FnOnce(&[&Recent]) -> R) -> R {
+        let state = self.state.read();
+        match &state.writing {
+            Some(writing) => look(&[&state.recent, writing]),
+            None => look(&[&state.recent]),
+        }
+    }
+
+    /// The next layer to write to the file: the one whose writing failed, or all that has
+    /// gathered since; none when nothing has.
+    pub(crate) fn begin_writing(&self) -> Option<Arc<Recent>> {
+        let mut state = self.state.write();
+        if state.writing.is_none() && !state.recent.is_empty() {
+            state.writing = Some(Arc::new(std::mem::take(&mut state.recent)));
+            self.changed.notify_waiters();
+        }
+        state.writing.clone()
+    }
+
+    /// The layer is in the file.
+    pub(crate) fn written(&self) {
+        let mut state = self.state.write();
+        let written = state.writing.take();
+        state.failure = None;
+        drop(state);
+        // Freeing tens of thousands of rows takes a while, and readers need not wait for it.
+        drop(written);
+    }
+
+    /// The layer could not be written. It stays where reads see it, to be tried again; until
+    /// that succeeds `apply` is refused, since memory is no place to keep what has no end.
+    pub(crate) fn not_written(&self, failure: StoreError) {
+        self.state.write().failure = Some(failure);
+        self.changed.notify_waiters();
+    }
+
+    /// Refuses whatever is applied from now on.
+    pub(crate) fn close(&self) {
+        self.state.write().closed = true;
+        self.changed.notify_waiters();
+    }
+}

@@ -1,0 +1,155 @@
+//! Rows as bytes: what the keys sort by, and how values are written.
+//!
+//! A value is the row's version, 8 bytes big-endian, and the row in postcard: about 70 bytes
+//! an attempt. The version stands in front so that two versions of a row can be compared
+//! without reading either. Postcard writes no field names; a change to a row type changes the
+//! bytes, and then [`FORMAT`] must be raised, which makes every older file be rebuilt from
+//! the log. The tests hold the bytes still so that this cannot be forgotten.
+
+use std::ops::Bound;
+
+use ports::read_store::{AttemptRow, Progress, Row, SaleRow, StoreError};
+use schemas::ids::{Offset, Position};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The version of everything in this file. Raise it with every change of the bytes.
+pub(crate) const FORMAT: u64 = 1;
+
+/// The tables, one a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Table {
+    /// By product id.
+    Sales,
+    /// By attempt id, 16 bytes.
+    Attempts,
+    /// By buyer, then position.
+    Orders,
+    /// By product, then position.
+    Intents,
+}
+
+impl Table {
+    pub(crate) const ALL: [Table; 4] =
+        [Table::Sales, Table::Attempts, Table::Orders, Table::Intents];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Table::Sales => "sales",
+            Table::Attempts => "attempts",
+            Table::Orders => "orders",
+            Table::Intents => "intents",
+        }
+    }
+}
+
+/// A row ready to be written.
+pub(crate) struct EncodedRow {
+    pub(crate) table: Table,
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+}
+
+pub(crate) fn encode(row: &Row) -> Result<EncodedRow, StoreError> {
+    let (table, key, value) = match row {
+        Row::Sale(sale) => (
+            Table::Sales,
+            sale.product_id.as_str().into(),
+            value_of(sale.version, sale),
+        ),
+        Row::Attempt(a) => (
+            Table::Attempts,
+            a.attempt_id.as_bytes().to_vec(),
+            value_of(a.version, a),
+        ),
+        Row::Order(a) => (
+            Table::Orders,
+            key_in_list(a.buyer_id.as_str(), a.position),
+            value_of(a.version, a),
+        ),
+        Row::Intent(a) => (
+            Table::Intents,
+            key_in_list(a.product_id.as_str(), a.position),
+            value_of(a.version, a),
+        ),
+    };
+    Ok(EncodedRow {
+        table,
+        key,
+        value: value?,
+    })
+}
+
+pub(crate) fn decode(table: Table, value: &[u8]) -> Result<Row, StoreError> {
+    Ok(match table {
+        Table::Sales => Row::Sale(decode_sale(value)?),
+        Table::Attempts => Row::Attempt(decode_attempt(value)?),
+        Table::Orders => Row::Order(decode_attempt(value)?),
+        Table::Intents => Row::Intent(decode_attempt(value)?),
+    })
+}
+
+pub(crate) fn decode_sale(value: &[u8]) -> Result<SaleRow, StoreError> {
+    row_of(value)
+}
+
+pub(crate) fn decode_attempt(value: &[u8]) -> Result<AttemptRow, StoreError> {
+    row_of(value)
+}
+
+/// The version of an encoded row. Every value that was written here has one; one without
+/// counts as older than any.
+pub(crate) fn version(value: &[u8]) -> u64 {
+    value
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+/// The keys of one owner's list that come after a position. No id holds a zero byte, so the
+/// byte after the owner keeps "a" apart from "ab", and the upper bound is the owner and a one.
+pub(crate) fn keys_after(owner: &str, after: Option<Position>) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+    let from = match after {
+        Some(position) => Bound::Excluded(key_in_list(owner, position)),
+        None => Bound::Included([owner.as_bytes(), &[0]].concat()),
+    };
+    (from, Bound::Excluded([owner.as_bytes(), &[1]].concat()))
+}
+
+fn key_in_list(owner: &str, position: Position) -> Vec<u8> {
+    let mut key = Vec::with_capacity(owner.len() + 13);
+    key.extend_from_slice(owner.as_bytes());
+    key.push(0);
+    key.extend_from_slice(&position.partition.0.to_be_bytes());
+    key.extend_from_slice(&sortable(position.offset));
+    key
+}
+
+/// Bytes that sort as the number does, negative ones first.
+fn sortable(offset: Offset) -> [u8; 8] {
+    ((offset.0 as u64) ^ (1 << 63)).to_be_bytes()
+}
+
+fn value_of(version: u64, row: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    let mut value = Vec::with_capacity(128);
+    value.extend_from_slice(&version.to_be_bytes());
+    postcard::to_extend(row, value).map_err(|e| StoreError(format!("a row cannot be written: {e}")))
+}
+
+fn row_of<R: DeserializeOwned>(value: &[u8]) -> Result<R, StoreError> {
+    let damaged = || StoreError("a row is damaged; delete the read store to rebuild it".into());
+    let row = value.get(8..).ok_or_else(damaged)?;
+    postcard::from_bytes(row).map_err(|_| damaged())
+}
+
+/// Progress as bytes: three numbers, 8 bytes each.
+pub(crate) fn encode_progress(progress: &Progress) -> (i64, i64, i64) {
+    (progress.next.0, progress.claim.0, progress.answered.0)
+}
+
+pub(crate) fn decode_progress((next, claim, answered): (i64, i64, i64)) -> Progress {
+    Progress {
+        next: Offset(next),
+        claim: Offset(claim),
+        answered: Offset(answered),
+    }
+}

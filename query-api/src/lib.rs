@@ -1,0 +1,1 @@
+//! The read side: answers questions and follows attempts live.

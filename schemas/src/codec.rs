@@ -1,0 +1,175 @@
+//! Records to bytes and back, in the Confluent wire format: a zero byte, the schema's id in
+//! four bytes big-endian, then the Avro value.
+
+use std::collections::HashMap;
+use std::io::BufRead;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_avro_fast::Schema;
+use serde_avro_fast::ser::SerializerConfig;
+use sha2::{Digest, Sha256};
+
+use crate::command::Command;
+use crate::decision::{Decision, DecisionRecord};
+use crate::ids::ChainHash;
+use crate::snapshot::SnapshotRecord;
+use crate::topics::Topic;
+use crate::wire::{CommandWire, DecisionRecordWire};
+
+/// The bytes before the Avro value.
+const HEADER_BYTES: usize = 5;
+/// The bytes of the chain hash, a decision's last field.
+const CHAIN_BYTES: usize = 32;
+
+/// Why bytes are not a record. Always a fault of the writer or the medium, never of a buyer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes do not begin like a record.
+    #[error("the record does not begin with a zero byte and a schema id")]
+    NoHeader,
+    /// The schema is unknown here.
+    #[error("schema {id} is unknown for topic {topic}; it may be from a newer version")]
+    UnknownSchema {
+        /// The id found.
+        id: u32,
+        /// The topic read.
+        topic: Topic,
+    },
+    /// The value does not follow its schema.
+    #[error("the record does not follow its schema: {0}")]
+    Malformed(String),
+    /// The value has none of the cases known here, or more than one.
+    #[error("the record has not exactly one known case; it may be from a newer version")]
+    UnknownCase,
+}
+
+/// Reads and writes the records of all topics.
+pub struct Codec {
+    /// The id and schema that each topic is written with, in the order of [`Topic::ALL`].
+    write: [(u32, Schema); Topic::ALL.len()],
+    /// Every schema that can be read, by id.
+    read: HashMap<u32, (Topic, Schema)>,
+}
+
+impl Codec {
+    /// The codec with the fixed ids of the embedded engine.
+    pub fn embedded() -> Self {
+        Self::with_ids(Topic::ALL.map(Topic::embedded_schema_id))
+    }
+
+    /// The codec with these ids for the topics' schemas, in the order of [`Topic::ALL`].
+    pub fn with_ids(ids: [u32; Topic::ALL.len()]) -> Self {
+        let mut next = 0;
+        let write = Topic::ALL.map(|topic| {
+            let id = ids[next];
+            next += 1;
+            (id, parse(topic))
+        });
+        let read = Topic::ALL
+            .into_iter()
+            .zip(ids)
+            .map(|(topic, id)| (id, (topic, parse(topic))));
+        Self {
+            write,
+            read: read.collect(),
+        }
+    }
+
+    /// The bytes of a command.
+    pub fn encode_command(&self, command: Command) -> Vec<u8> {
+        self.encode(Topic::PurchaseAttempts, &CommandWire::from(command))
+    }
+
+    /// The command of these bytes.
+    pub fn decode_command(&self, bytes: &[u8]) -> Result<Command, DecodeError> {
+        let wire: CommandWire = self.decode(Topic::PurchaseAttempts, bytes)?;
+        wire.try_into().map_err(|_| DecodeError::UnknownCase)
+    }
+
+    /// The bytes of a decision or claim.
+    pub fn encode_decision(&self, record: DecisionRecord) -> Vec<u8> {
+        self.encode(Topic::StockDecisions, &DecisionRecordWire::from(record))
+    }
+
+    /// Chains a decision to the product's previous hash; returns its bytes and its own hash.
+    /// The hash the decision comes with is replaced.
+    pub fn encode_chained(
+        &self,
+        mut decision: Decision,
+        previous: ChainHash,
+    ) -> (Vec<u8>, ChainHash) {
+        decision.chain = ChainHash::default();
+        let mut bytes = self.encode_decision(DecisionRecord::Decision(decision));
+        let chain = chain_hash(&bytes, previous);
+        let at = bytes.len() - CHAIN_BYTES;
+        bytes[at..].copy_from_slice(&chain.0);
+        (bytes, chain)
+    }
+
+    /// The decision or claim of these bytes.
+    pub fn decode_decision(&self, bytes: &[u8]) -> Result<DecisionRecord, DecodeError> {
+        let wire: DecisionRecordWire = self.decode(Topic::StockDecisions, bytes)?;
+        wire.try_into().map_err(|_| DecodeError::UnknownCase)
+    }
+
+    /// The bytes of a piece of a checkpoint.
+    pub fn encode_snapshot(&self, record: &SnapshotRecord) -> Vec<u8> {
+        self.encode(Topic::ProductSnapshots, record)
+    }
+
+    /// The piece of a checkpoint of these bytes.
+    pub fn decode_snapshot(&self, bytes: &[u8]) -> Result<SnapshotRecord, DecodeError> {
+        self.decode(Topic::ProductSnapshots, bytes)
+    }
+
+    fn encode(&self, topic: Topic, value: &impl Serialize) -> Vec<u8> {
+        let (id, schema) = &self.write[topic as usize];
+        let mut bytes = Vec::with_capacity(192);
+        bytes.push(0);
+        bytes.extend_from_slice(&id.to_be_bytes());
+        serde_avro_fast::to_datum(value, bytes, &mut SerializerConfig::new(schema))
+            .expect("every record type follows its own schema")
+    }
+
+    fn decode<T: DeserializeOwned>(&self, topic: Topic, bytes: &[u8]) -> Result<T, DecodeError> {
+        let (header, value) = bytes
+            .split_first_chunk::<HEADER_BYTES>()
+            .ok_or(DecodeError::NoHeader)?;
+        let [0, id @ ..] = *header else {
+            return Err(DecodeError::NoHeader);
+        };
+        let id = u32::from_be_bytes(id);
+        match self.read.get(&id) {
+            Some((of, schema)) if *of == topic => {
+                let mut reader = serde_avro_fast::de::DeserializerState::from_slice(value, schema);
+                let value = T::deserialize(reader.deserializer())
+                    .map_err(|error| DecodeError::Malformed(error.to_string()))?;
+                match reader.into_reader().fill_buf() {
+                    Ok([]) => Ok(value),
+                    _ => Err(DecodeError::Malformed(
+                        "there are bytes after the value".into(),
+                    )),
+                }
+            }
+            _ => Err(DecodeError::UnknownSchema { id, topic }),
+        }
+    }
+}
+
+/// The chain hash of a decision from its record's bytes: SHA-256 over the product's previous
+/// hash (32 zero bytes before the first) and the Avro value without its last 32 bytes.
+///
+/// `record` is the bytes of a decision that was encoded or decoded here.
+pub fn chain_hash(record: &[u8], previous: ChainHash) -> ChainHash {
+    let value = &record[HEADER_BYTES..record.len() - CHAIN_BYTES];
+    let hash = Sha256::new().chain_update(previous.0).chain_update(value);
+    ChainHash(hash.finalize().into())
+}
+
+fn parse(topic: Topic) -> Schema {
+    topic
+        .schema_json()
+        .parse()
+        .expect("the schemas under avro/ are tested to parse")
+}

@@ -1,0 +1,102 @@
+//! Topic `product-snapshots`: what a decider remembers, so that recovery is bounded.
+//!
+//! A checkpoint is a run of [`SnapshotRecord`]s of one partition that ends in a complete one.
+//! It holds every product of the partition as of one place in log 2.
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::SaleTerms;
+use crate::decision::{Order, Stock, Tally};
+use crate::ids::{AttemptId, ChainHash, Offset, ProductId, TimestampMs};
+
+/// One record of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    /// The place in log 2 that the checkpoint reaches: all decisions before it are in.
+    pub covers: Offset,
+    /// The last offset of log 1 that is answered in it; -1 when none is.
+    pub answered: Offset,
+    /// The last record of the checkpoint before this one, in this topic; -1 when there is none.
+    pub previous: Offset,
+    /// The first record of this checkpoint, in this topic; in the first record itself, -1.
+    pub first: Offset,
+    /// A piece of a product; none in the record that completes the checkpoint.
+    pub part: Option<ProductPart>,
+}
+
+/// A piece of a product, at most [`PART_ITEMS`] orders and refused attempts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProductPart {
+    /// The product.
+    pub product_id: ProductId,
+    /// What there is once; in the product's first part only.
+    pub head: Option<ProductHead>,
+    /// Orders that stand.
+    pub orders: Vec<Order>,
+    /// Attempts refused or released in the round, 16 bytes each.
+    #[serde(with = "attempt_ids")]
+    pub spent: Vec<AttemptId>,
+}
+
+/// The most orders and refused attempts in one part, so that it stays under a megabyte.
+pub const PART_ITEMS: usize = 4096;
+
+/// What a product has once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProductHead {
+    /// Decisions so far.
+    pub version: u64,
+    /// The chain's hash after them.
+    pub chain: ChainHash,
+    /// The time of the last one.
+    pub decided_at_ms: TimestampMs,
+    /// The round, from 1; 0 when there was no sale yet.
+    pub round: u32,
+    /// The sale's terms; none when there was no sale yet.
+    pub terms: Option<SaleTerms>,
+    /// Whether the sale has opened.
+    pub opened: bool,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// Whether the round is over.
+    pub closed: bool,
+    /// The units.
+    pub stock: Stock,
+    /// The counts.
+    pub tally: Tally,
+}
+
+/// A list of attempt ids as one Avro `bytes`, since there may be millions.
+mod attempt_ids {
+    use std::fmt;
+
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    use crate::ids::AttemptId;
+
+    pub fn serialize<S: Serializer>(ids: &[AttemptId], serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
+        serializer.serialize_bytes(&bytes)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<AttemptId>, D::Error> {
+        struct Ids;
+        impl Visitor<'_> for Ids {
+            type Value = Vec<AttemptId>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("attempt ids of 16 bytes each")
+            }
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                let (ids, rest) = bytes.as_chunks::<16>();
+                if !rest.is_empty() {
+                    return Err(E::invalid_length(bytes.len(), &self));
+                }
+                Ok(ids.iter().map(|id| AttemptId::from_bytes(*id)).collect())
+            }
+        }
+        deserializer.deserialize_bytes(Ids)
+    }
+}

@@ -1,0 +1,66 @@
+//! One table binds each topic to its schema.
+
+use std::fmt;
+
+/// The topics of the product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Topic {
+    /// Log 1: everything that needs a product's turn. Key: product id.
+    PurchaseAttempts,
+    /// Log 2: what was decided. Key: product id, or empty for a claim.
+    StockDecisions,
+    /// Checkpoints of the deciders. Key: product id and part, or empty for a completion.
+    ProductSnapshots,
+}
+
+impl Topic {
+    /// Every topic, in the order of the way of a purchase.
+    pub const ALL: [Topic; 3] = [
+        Topic::PurchaseAttempts,
+        Topic::StockDecisions,
+        Topic::ProductSnapshots,
+    ];
+
+    /// The topic's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Topic::PurchaseAttempts => "purchase-attempts",
+            Topic::StockDecisions => "stock-decisions",
+            Topic::ProductSnapshots => "product-snapshots",
+        }
+    }
+
+    /// The registry's subject for the topic's values.
+    pub const fn subject(self) -> &'static str {
+        match self {
+            Topic::PurchaseAttempts => "purchase-attempts-value",
+            Topic::StockDecisions => "stock-decisions-value",
+            Topic::ProductSnapshots => "product-snapshots-value",
+        }
+    }
+
+    /// The Avro schema that values are written with today.
+    pub const fn schema_json(self) -> &'static str {
+        match self {
+            Topic::PurchaseAttempts => include_str!("../avro/purchase-attempts.avsc"),
+            Topic::StockDecisions => include_str!("../avro/stock-decisions.avsc"),
+            Topic::ProductSnapshots => include_str!("../avro/product-snapshots.avsc"),
+        }
+    }
+
+    /// The schema's id where no registry hands one out. A new version of a schema gets a new
+    /// id here, and the old one stays readable.
+    pub const fn embedded_schema_id(self) -> u32 {
+        match self {
+            Topic::PurchaseAttempts => 1,
+            Topic::StockDecisions => 2,
+            Topic::ProductSnapshots => 3,
+        }
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

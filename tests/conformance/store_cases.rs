@@ -1,0 +1,1 @@
+//! What every read store must do.
