@@ -31,6 +31,9 @@ pub struct Decision {
     pub claim: Offset,
     /// The offset in log 1 that it answers, in the partition of the same number.
     pub answers: Offset,
+    /// The offset that the partition's decision before this one answers; -1 when there is
+    /// none. A decision counts only if that one did, so a lost one cannot go unnoticed.
+    pub follows: Offset,
     /// The product decided upon.
     pub product_id: ProductId,
     /// How many decisions the product has had with this one: gapless, from 1.

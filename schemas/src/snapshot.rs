@@ -14,6 +14,8 @@ use crate::ids::{AttemptId, ChainHash, Offset, ProductId, TimestampMs};
 pub struct SnapshotRecord {
     /// The place in log 2 that the checkpoint reaches: all decisions before it are in.
     pub covers: Offset,
+    /// The claim that is current there: that of the decider writing the checkpoint.
+    pub claim: Offset,
     /// The last offset of log 1 that is answered in it; -1 when none is.
     pub answered: Offset,
     /// The last record of the checkpoint before this one, in this topic; -1 when there is none.

@@ -98,6 +98,7 @@ pub(crate) struct DecisionRecordWire {
 struct DecisionWire {
     claim: Offset,
     answers: Offset,
+    follows: Offset,
     product_id: ProductId,
     version: u64,
     decided_at_ms: TimestampMs,
@@ -118,6 +119,7 @@ impl From<DecisionRecord> for DecisionRecordWire {
                 let decision = DecisionWire {
                     claim: decision.claim,
                     answers: decision.answers,
+                    follows: decision.follows,
                     product_id: decision.product_id,
                     version: decision.version,
                     decided_at_ms: decision.decided_at_ms,
@@ -145,6 +147,7 @@ impl TryFrom<DecisionRecordWire> for DecisionRecord {
                 Ok(DecisionRecord::Decision(Decision {
                     claim: wire.claim,
                     answers: wire.answers,
+                    follows: wire.follows,
                     product_id: wire.product_id,
                     version: wire.version,
                     decided_at_ms: wire.decided_at_ms,

@@ -39,7 +39,7 @@ pub fn decide(
         quantity: place.quantity,
         attempt_offset: offset,
         accepted_at_ms: now,
-        hold_until_ms: terms.hold_ms.map(|hold| now + hold),
+        hold_until_ms: terms.hold_ms.map(|hold| now.saturating_add(hold)),
     };
     Event::OrderAccepted(OrderAccepted { order })
 }
@@ -66,7 +66,7 @@ fn accepts<'a>(
     }
     if let Some(limit) = terms.limit_per_buyer {
         let has = product.units_of(&place.buyer_id) - due.units_of(&place.buyer_id);
-        if has + place.quantity > limit {
+        if u64::from(has) + u64::from(place.quantity) > u64::from(limit) {
             return Err(RefusalReason::OverBuyerLimit);
         }
     }

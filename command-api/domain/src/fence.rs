@@ -1,10 +1,12 @@
 //! The one rule by which every reader of log 2 tells what counts.
 //!
 //! - A claim at offset c makes c the current claim.
-//! - A decision counts only if its claim is the current one and the offset it answers is
-//!   greater than the last that counted. Any other is dropped.
+//! - A decision counts only if its claim is the current one, it answers a later offset than
+//!   the last that counted, and it names that last one as the one it follows. Any other is
+//!   dropped.
 //!
-//! A decider that was paused or split off may therefore write what it likes.
+//! A decider that was paused or split off may therefore write what it likes, and one whose
+//! write was lost cannot go on as if it had not been.
 
 use schemas::decision::DecisionRecord;
 use schemas::ids::Offset;
@@ -49,6 +51,7 @@ impl Fence {
             DecisionRecord::Decision(decision)
                 if decision.claim == self.claim
                     && decision.claim.0 >= 0
+                    && decision.follows == self.answered
                     && decision.answers > self.answered =>
             {
                 self.answered = decision.answers;
@@ -72,10 +75,11 @@ mod tests {
         })
     }
 
-    fn decision(claim: i64, answers: i64) -> DecisionRecord {
+    fn decision(claim: i64, follows: i64, answers: i64) -> DecisionRecord {
         DecisionRecord::Decision(Decision {
             claim: Offset(claim),
             answers: Offset(answers),
+            follows: Offset(follows),
             product_id: "p".parse().unwrap(),
             version: 1,
             decided_at_ms: 0,
@@ -87,21 +91,23 @@ mod tests {
     }
 
     #[test]
-    fn only_the_current_claim_counts_and_each_offset_once() {
+    fn only_the_current_claim_counts_and_each_offset_once_in_order() {
         use Verdict::{Claimed, Counts, Dropped};
         let log = [
-            (decision(-1, 0), Dropped), // Before any claim nothing counts.
-            (claim(), Claimed),         // 1
-            (decision(1, 0), Counts),   //
-            (decision(1, 1), Counts),   //
-            (decision(1, 1), Dropped),  // The same write arrived twice.
-            (decision(1, 2), Counts),   //
-            (claim(), Claimed),         // 6
-            (decision(1, 3), Dropped),  // The first decider goes on unaware.
-            (decision(6, 3), Counts),   //
-            (decision(1, 4), Dropped),  //
-            (decision(6, 2), Dropped),  // Backwards.
-            (decision(99, 5), Dropped), // A claim nobody made.
+            (decision(-1, -1, 0), Dropped), // Before any claim nothing counts.
+            (claim(), Claimed),             // 1
+            (decision(1, -1, 0), Counts),   //
+            (decision(1, 0, 1), Counts),    //
+            (decision(1, 0, 1), Dropped),   // The same write arrived twice.
+            (decision(1, 1, 2), Counts),    //
+            (claim(), Claimed),             // 6
+            (decision(1, 2, 3), Dropped),   // The first decider goes on unaware.
+            (decision(6, 2, 3), Counts),    //
+            (decision(1, 3, 4), Dropped),   //
+            (decision(6, 3, 2), Dropped),   // Backwards.
+            (decision(99, 3, 4), Dropped),  // A claim nobody made.
+            (decision(6, 4, 5), Dropped),   // The one before it was lost, so it is too.
+            (decision(6, 3, 7), Counts),    // Offsets may have gaps, decisions may not.
         ];
         let mut fence = Fence::default();
         for (offset, (record, verdict)) in log.iter().enumerate() {

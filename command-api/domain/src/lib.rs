@@ -34,6 +34,8 @@ pub struct Turn {
     pub claim: Offset,
     /// Its offset in log 1.
     pub offset: Offset,
+    /// The offset answered before it in the partition; -1 when there is none.
+    pub follows: Offset,
     /// Its append time in log 1.
     pub appended_at_ms: TimestampMs,
 }
@@ -69,7 +71,10 @@ pub fn decide(
 /// The decision's chain hash is left for whoever turns it into bytes. Fails, with the product
 /// unusable, when the decision breaks an invariant: then the decider must stop, not write.
 pub fn answer(product: &mut Product, command: &Command, turn: Turn) -> Result<Decision, Violation> {
-    let now = turn.appended_at_ms.max(product.decided_at_ms);
+    // A log's time past the last that a window can name counts as that one, so that every hold
+    // has a deadline after it.
+    let appended = turn.appended_at_ms.min(sale::MAX_TIME_MS);
+    let now = appended.max(product.decided_at_ms);
     let events = decide(product, &command.body, turn.offset, now);
     let before = product.figures();
     for event in &events {
@@ -80,6 +85,7 @@ pub fn answer(product: &mut Product, command: &Command, turn: Turn) -> Result<De
     let decision = Decision {
         claim: turn.claim,
         answers: turn.offset,
+        follows: turn.follows,
         product_id: command.product_id.clone(),
         version: product.version,
         decided_at_ms: now,
@@ -92,20 +98,37 @@ pub fn answer(product: &mut Product, command: &Command, turn: Turn) -> Result<De
     Ok(decision)
 }
 
-/// Takes a decision of the past into the product.
+/// Takes a decision of the past into the product. Fails, with the product unusable, when the
+/// decision does not follow from the ones before it.
 pub fn absorb(product: &mut Product, decision: &Decision) -> Result<(), Violation> {
     invariants::check_decision(product.figures(), decision)?;
     for event in &decision.events {
+        known(product, event)?;
         evolve(product, event);
     }
     product.version = decision.version;
     product.decided_at_ms = decision.decided_at_ms;
     product.chain = decision.chain;
-    if product.stock != decision.stock {
-        return Err(Violation::StockDiffers {
-            kept: product.stock,
-            said: decision.stock,
-        });
-    }
     Ok(())
+}
+
+/// Whether an event of the past fits the attempts and orders that the product knows.
+fn known(product: &Product, event: &Event) -> Result<(), Violation> {
+    let first = match event {
+        Event::OrderAccepted(accepted) => accepted.order.attempt_id,
+        Event::AttemptRefused(refused) => refused.attempt_id,
+        Event::OrderReleased(released) => {
+            let order = &released.order;
+            return match product.order(&order.attempt_id) {
+                Some(standing) if standing == order => Ok(()),
+                _ => Err(Violation::NoSuchOrder(order.attempt_id)),
+            };
+        }
+        _ => return Ok(()),
+    };
+    if product.has_answered(&first) {
+        Err(Violation::SecondOutcome(first))
+    } else {
+        Ok(())
+    }
 }

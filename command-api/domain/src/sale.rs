@@ -21,10 +21,24 @@ pub const MAX_TIME_MS: TimestampMs = 253_402_300_799_999;
 pub fn put(product: &Product, mut due: Due, terms: &SaleTerms, now: TimestampMs) -> Vec<Event> {
     let over = terms.closes_at_ms.is_some_and(|closes| closes <= now);
     let committed = due.reserved + product.stock.sold;
+    // Without holds one attempt may ask for more units than the holds that run out in one
+    // decision free, and would be refused while units are due to come back.
+    let gives_up_holds = terms.hold_ms.is_none() && due.reserved > 0;
+    let window_stays = product
+        .terms
+        .as_ref()
+        .is_some_and(|before| before.opens_at_ms == terms.opens_at_ms);
+    // A sale that was opened by hand stays open when its price or stock changes.
+    let opens = match due.phase {
+        Phase::Paused => false,
+        Phase::Open if window_stays => true,
+        _ => terms.opens_at_ms <= now,
+    };
     let round = match due.phase {
         _ if over || check_terms(terms).is_err() => Err(SaleChangeRefusalReason::InvalidTerms),
         Phase::Closed if due.reserved > 0 => Err(SaleChangeRefusalReason::HoldsOutstanding),
-        Phase::Closed | Phase::None => Ok(product.round + 1),
+        Phase::Closed | Phase::None => Ok(product.round.saturating_add(1)),
+        _ if gives_up_holds => Err(SaleChangeRefusalReason::HoldsOutstanding),
         _ if terms.stock < committed => Err(SaleChangeRefusalReason::StockBelowCommitted),
         _ => Ok(product.round),
     };
@@ -35,7 +49,7 @@ pub fn put(product: &Product, mut due: Due, terms: &SaleTerms, now: TimestampMs)
                 terms: terms.clone(),
                 round,
             }));
-            if terms.opens_at_ms <= now && due.phase != Phase::Paused {
+            if opens {
                 due.events.push(Event::SaleOpened);
             }
         }
@@ -68,8 +82,14 @@ pub fn check_terms(terms: &SaleTerms) -> Result<(), TermsError> {
     if terms.stock > MAX_STOCK {
         return error("stock", "at most 1000000000 units");
     }
-    if terms.limit_per_buyer == Some(0) {
-        return error("limit_per_buyer", "at least 1 unit, or none for no limit");
+    if terms
+        .limit_per_buyer
+        .is_some_and(|limit| !(1..=MAX_STOCK).contains(&limit))
+    {
+        return error(
+            "limit_per_buyer",
+            "1 to 1000000000 units, or none for no limit",
+        );
     }
     if terms
         .hold_ms

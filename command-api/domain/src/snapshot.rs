@@ -1,8 +1,10 @@
 //! A product in pieces, for a checkpoint, and back.
 
+use schemas::decision::{Order, Stock};
 use schemas::ids::ProductId;
 use schemas::snapshot::{PART_ITEMS, ProductHead, ProductPart};
 
+use crate::invariants::{Violation, check_stock};
 use crate::product::Product;
 
 /// The pieces of a product, the first with its head.
@@ -54,8 +56,38 @@ pub fn restore(product: &mut Product, part: ProductPart) {
         if let Some(deadline) = order.hold_until_ms {
             product.holds.insert((deadline, order.attempt_id));
         }
-        *product.units_of.entry(order.buyer_id.clone()).or_default() += order.quantity;
+        let units = product.units_of.entry(order.buyer_id.clone()).or_default();
+        *units = units.saturating_add(order.quantity);
         product.orders.insert(order.attempt_id, order);
     }
     product.spent.extend(part.spent);
+}
+
+/// Whether a product whose pieces are all restored is whole: its orders are what its stock
+/// says. A piece that is missing or there twice is found here, before anyone decides by it.
+pub fn check(product: &Product) -> Result<(), Violation> {
+    check_stock(&product.stock)?;
+    let units = |held: bool| -> u64 {
+        let orders = product.orders.values();
+        let side = orders.filter(|order: &&Order| order.hold_until_ms.is_some() == held);
+        side.map(|order| u64::from(order.quantity)).sum()
+    };
+    let (reserved, sold) = (units(true), units(false));
+    let of_buyers: u64 = product.units_of.values().map(|units| u64::from(*units)).sum();
+    let agrees = reserved == u64::from(product.stock.reserved)
+        && sold == u64::from(product.stock.sold)
+        && of_buyers == reserved + sold
+        && product.remembered() as u64 == product.tally.accepted + product.tally.refused;
+    if agrees {
+        return Ok(());
+    }
+    let clamped = |units: u64| u32::try_from(units).unwrap_or(u32::MAX);
+    Err(Violation::StockDiffers {
+        kept: Stock {
+            reserved: clamped(reserved),
+            sold: clamped(sold),
+            ..product.stock
+        },
+        said: product.stock,
+    })
 }

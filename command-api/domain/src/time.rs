@@ -6,8 +6,9 @@ use schemas::ids::{AttemptId, BuyerId, TimestampMs};
 use crate::product::{Phase, Product};
 
 /// The most holds that run out in one decision, so that a decision stays one small record.
-/// The rest run out in the decisions that follow at once. An attempt on a sale with holds asks
-/// for no more units than this, so what it asks for is free if enough of it is due.
+/// The rest run out in the decisions that follow at once, and count towards their buyers'
+/// limits until then. An attempt on a sale with holds asks for no more units than this, so what
+/// it asks for is free if enough of it is due.
 pub const MAX_EXPIRIES: usize = 1_000;
 
 /// What is due, and the product's figures once it has taken effect.

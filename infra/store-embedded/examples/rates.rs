@@ -26,16 +26,18 @@ const PARTITIONS: u32 = 4;
 async fn main() -> Result<(), Box<dyn Error>> {
     let attempts: u32 = std::env::args().nth(1).map_or(Ok(500_000), |n| n.parse())?;
     for batch in [25, 100, 500] {
-        applied(attempts, batch).await?;
+        applied(attempts, batch, None).await?;
     }
+    applied(attempts, 25, Some(50_000)).await?;
     for batch in [25, 100, 500] {
         transactions(attempts, batch)?;
     }
     Ok(())
 }
 
-/// Applies all attempts from as many tasks as there are partitions, reading all the while.
-async fn applied(attempts: u32, batch: u32) -> Result<(), Box<dyn Error>> {
+/// Applies all attempts from as many tasks as there are partitions, reading all the while; as
+/// fast as it goes, or so many attempts a second.
+async fn applied(attempts: u32, batch: u32, rate: Option<u32>) -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("read.redb");
     let store = Arc::new(EmbeddedStore::open(&path)?);
@@ -48,6 +50,10 @@ async fn applied(attempts: u32, batch: u32) -> Result<(), Box<dyn Error>> {
         appliers.spawn(async move {
             let mut times = Vec::new();
             for first in (0..attempts / PARTITIONS).step_by(batch as usize) {
+                if let Some(rate) = rate {
+                    let due = f64::from(first * PARTITIONS) / f64::from(rate);
+                    tokio::time::sleep_until((start + Duration::from_secs_f64(due)).into()).await;
+                }
                 let rows = rows(partition, first, batch);
                 let call = Instant::now();
                 let next = Offset(i64::from(first + batch));

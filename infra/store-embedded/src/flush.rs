@@ -45,9 +45,7 @@ impl Flusher {
         let Some(thread) = self.thread.take() else {
             return Ok(());
         };
-        shared
-            .layers
-            .refuse(StoreError("the store is closed".into()));
+        shared.layers.close();
         self.running = None;
         thread
             .join()

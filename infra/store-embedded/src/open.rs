@@ -161,13 +161,18 @@ fn open_file(path: &Path) -> Result<Database, OpenError> {
     if !path.try_exists().map_err(|e| io_error(path, e))? {
         create_file(path)?;
     }
+    let repaired = Arc::new(AtomicBool::new(false));
+    let note = repaired.clone();
     let mut builder = Database::builder();
-    let mut file = builder
+    builder
         .set_cache_size(CACHE_BYTES)
-        .open(path)
-        .map_err(|e| database_error(path, e))?;
-    file.check_integrity()
-        .map_err(|e| database_error(path, e))?;
+        .set_repair_callback(move |_| note.store(true, Relaxed));
+    let mut file = builder.open(path).map_err(|e| database_error(path, e))?;
+    // After a crash redb has just compared every checksum; after a clean end, none.
+    if !repaired.load(Relaxed) {
+        file.check_integrity()
+            .map_err(|e| database_error(path, e))?;
+    }
     match format(&file).map_err(|e| damaged(path, e))? {
         FORMAT => Ok(file),
         found if found > FORMAT => Err(OpenError::FutureFormat {

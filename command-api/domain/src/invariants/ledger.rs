@@ -1,0 +1,258 @@
+//! A product's whole history.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use schemas::command::{CommandBody, SaleTerms};
+use schemas::decision::{
+    CancelRefusalReason, CancelRefused, Decision, Event, Order, OrderAccepted, RefusalReason,
+    ReleaseCause,
+};
+use schemas::ids::{AttemptId, BuyerId, ChainHash, Offset, TimestampMs};
+
+use super::{Figures, Violation, check_decision};
+use crate::product::Phase;
+use crate::time::MAX_EXPIRIES;
+
+/// A product's whole history, taken decision by decision: beyond [`check_decision`], one
+/// outcome an attempt, releases of standing orders only, limits kept, no deadline passed over,
+/// chain unbroken.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// The figures after the last decision.
+    pub figures: Figures,
+    /// The chain hash after it.
+    pub chain: ChainHash,
+    round: Round,
+}
+
+/// What is known of the round under way.
+#[derive(Debug, Default)]
+struct Round {
+    number: u32,
+    terms: Option<SaleTerms>,
+    standing: HashMap<AttemptId, Order>,
+    holds: BTreeSet<(TimestampMs, AttemptId)>,
+    answered: HashSet<AttemptId>,
+    units_of: HashMap<BuyerId, u32>,
+}
+
+impl Ledger {
+    /// Takes the product's next decision, which answers `command`; `expected_chain` is the
+    /// hash worked out from the decision's bytes and [`Ledger::chain`].
+    pub fn take(
+        &mut self,
+        decision: &Decision,
+        command: &CommandBody,
+        expected_chain: ChainHash,
+    ) -> Result<(), Violation> {
+        if decision.chain != expected_chain {
+            let found = decision.chain;
+            return Err(Violation::ChainBroken {
+                expected: expected_chain,
+                found,
+            });
+        }
+        self.figures = check_decision(self.figures, decision)?;
+        self.chain = decision.chain;
+        for event in &decision.events {
+            self.round
+                .record(event, decision.decided_at_ms, self.figures.stock.available)?;
+        }
+        self.nothing_overdue(decision)?;
+        if answers(decision, command) {
+            Ok(())
+        } else {
+            Err(Violation::AnswersSomethingElse)
+        }
+    }
+
+    /// Every deadline that has passed took effect, but for holds beyond the most that one
+    /// decision lets run out.
+    fn nothing_overdue(&self, decision: &Decision) -> Result<(), Violation> {
+        let now = decision.decided_at_ms;
+        let terms = self.round.terms.as_ref();
+        let opens = terms
+            .filter(|_| self.figures.phase == Phase::Scheduled)
+            .map(|terms| terms.opens_at_ms);
+        let closes = terms
+            .filter(|_| self.figures.phase != Phase::Closed)
+            .and_then(|terms| terms.closes_at_ms);
+        let expired = decision.events.iter().filter(|event| ran_out(event));
+        let holds = (expired.count() < MAX_EXPIRIES)
+            .then(|| self.round.holds.first().map(|(deadline, _)| *deadline))
+            .flatten();
+        let first = opens.into_iter().chain(closes).chain(holds).min();
+        match first.filter(|deadline| *deadline <= now) {
+            Some(deadline) => Err(Violation::Overdue(deadline)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Round {
+    fn record(&mut self, event: &Event, now: TimestampMs, available: u32) -> Result<(), Violation> {
+        match event {
+            Event::SaleSet(set) => {
+                if set.round > self.number {
+                    *self = Self::default();
+                }
+                self.number = set.round;
+                self.terms = Some(set.terms.clone());
+                Ok(())
+            }
+            Event::OrderAccepted(accepted) => self.accept(accepted, now),
+            Event::AttemptRefused(refused) => {
+                self.first_outcome(refused.attempt_id)?;
+                let has = self.units_of.get(&refused.buyer_id).copied().unwrap_or(0);
+                let wants = u64::from(has) + u64::from(refused.quantity);
+                let justified = match (refused.reason, &self.terms) {
+                    (RefusalReason::OverBuyerLimit, Some(terms)) => terms
+                        .limit_per_buyer
+                        .is_some_and(|limit| wants > u64::from(limit)),
+                    (RefusalReason::InvalidQuantity, Some(terms)) => {
+                        !(1..=crate::attempt::most_units(terms)).contains(&refused.quantity)
+                    }
+                    (RefusalReason::OverBuyerLimit | RefusalReason::InvalidQuantity, None) => false,
+                    _ => true,
+                };
+                if justified {
+                    return Ok(());
+                }
+                Err(Violation::WronglyRefused {
+                    attempt: refused.attempt_id,
+                    reason: refused.reason,
+                    available,
+                })
+            }
+            Event::OrderReleased(released) => self.release(&released.order),
+            Event::AttemptRepeated(repeated) if !self.answered.contains(&repeated.attempt_id) => {
+                Err(Violation::AnswersSomethingElse)
+            }
+            Event::CancelRefused(refused) => self.keep(refused),
+            _ => Ok(()),
+        }
+    }
+
+    fn accept(&mut self, accepted: &OrderAccepted, now: TimestampMs) -> Result<(), Violation> {
+        let order = &accepted.order;
+        self.first_outcome(order.attempt_id)?;
+        let terms = self.terms.as_ref();
+        let hold = terms.and_then(|terms| terms.hold_ms);
+        let hold_until_ms = hold.map(|hold| now.saturating_add(hold));
+        if order.accepted_at_ms != now || order.hold_until_ms != hold_until_ms {
+            return Err(Violation::AnswersSomethingElse);
+        }
+        if let Some(deadline) = order.hold_until_ms {
+            self.holds.insert((deadline, order.attempt_id));
+        }
+        self.standing.insert(order.attempt_id, order.clone());
+        let units = self.units_of.entry(order.buyer_id.clone()).or_default();
+        *units += order.quantity;
+        match terms.and_then(|terms| terms.limit_per_buyer) {
+            Some(limit) if *units > limit => Err(Violation::OverLimit {
+                units: *units,
+                limit,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn release(&mut self, order: &Order) -> Result<(), Violation> {
+        match self.standing.remove(&order.attempt_id) {
+            Some(standing) if standing == *order => {}
+            _ => return Err(Violation::NoSuchOrder(order.attempt_id)),
+        }
+        if let Some(deadline) = order.hold_until_ms {
+            self.holds.remove(&(deadline, order.attempt_id));
+        }
+        if let Some(units) = self.units_of.get_mut(&order.buyer_id) {
+            *units -= order.quantity;
+        }
+        Ok(())
+    }
+
+    fn keep(&self, refused: &CancelRefused) -> Result<(), Violation> {
+        let standing = self.standing.get(&refused.attempt_id);
+        let justified = match refused.reason {
+            CancelRefusalReason::UnknownOrder => standing.is_none(),
+            CancelRefusalReason::NotYours => {
+                standing.is_some_and(|order| order.buyer_id != refused.buyer_id)
+            }
+        };
+        if justified {
+            Ok(())
+        } else {
+            Err(Violation::CancelWronglyRefused(refused.attempt_id))
+        }
+    }
+
+    fn first_outcome(&mut self, attempt: AttemptId) -> Result<(), Violation> {
+        if self.answered.insert(attempt) {
+            Ok(())
+        } else {
+            Err(Violation::SecondOutcome(attempt))
+        }
+    }
+}
+
+/// Whether the decision ends in an answer to the command, and all before it is what time does.
+fn answers(decision: &Decision, command: &CommandBody) -> bool {
+    let (by_time, answered) = match (command, decision.events.as_slice()) {
+        (CommandBody::TimeAdvanced, by_time) => (by_time, true),
+        (
+            CommandBody::PutSale(terms),
+            [by_time @ .., Event::SaleSet(set), Event::SaleOpened]
+            | [by_time @ .., Event::SaleSet(set)],
+        ) => (by_time, set.terms == *terms),
+        (command, [by_time @ .., last]) => (by_time, answer(last, command, decision.answers)),
+        (_, []) => return false,
+    };
+    let happens_by_time =
+        |event| ran_out(event) || matches!(event, Event::SaleOpened | Event::SaleClosed);
+    answered && by_time.iter().all(happens_by_time)
+}
+
+fn answer(event: &Event, command: &CommandBody, offset: Offset) -> bool {
+    match (command, event) {
+        (CommandBody::PlaceAttempt(place), Event::OrderAccepted(event)) => {
+            let order = &event.order;
+            order.attempt_id == place.attempt_id
+                && order.buyer_id == place.buyer_id
+                && order.quantity == place.quantity
+                && order.attempt_offset == offset
+        }
+        (CommandBody::PlaceAttempt(place), Event::AttemptRefused(event)) => {
+            event.attempt_id == place.attempt_id
+                && event.buyer_id == place.buyer_id
+                && event.quantity == place.quantity
+        }
+        (CommandBody::PlaceAttempt(place), Event::AttemptRepeated(event)) => {
+            event.attempt_id == place.attempt_id
+        }
+        (CommandBody::CancelOrder(cancel), Event::OrderReleased(event)) => {
+            event.cause == ReleaseCause::Cancelled
+                && event.order.attempt_id == cancel.attempt_id
+                && event.order.buyer_id == cancel.buyer_id
+        }
+        (CommandBody::CancelOrder(cancel), Event::CancelRefused(event)) => {
+            event.attempt_id == cancel.attempt_id && event.buyer_id == cancel.buyer_id
+        }
+        (CommandBody::OpenSale, Event::SaleOpened)
+        | (CommandBody::PauseSale, Event::SalePaused)
+        | (CommandBody::CloseSale, Event::SaleClosed) => true,
+        (CommandBody::SetStock(set), Event::StockSet(event)) => event.stock == set.stock,
+        (
+            CommandBody::PutSale(_)
+            | CommandBody::OpenSale
+            | CommandBody::PauseSale
+            | CommandBody::CloseSale
+            | CommandBody::SetStock(_),
+            Event::SaleChangeRefused(_),
+        ) => true,
+        _ => false,
+    }
+}
+
+fn ran_out(event: &Event) -> bool {
+    matches!(event, Event::OrderReleased(released) if released.cause == ReleaseCause::Expired)
+}

@@ -1,0 +1,376 @@
+//! The bytes on disk, as `infra/docs/log-format.md` writes them down. All numbers are
+//! little-endian; every checksum is CRC-32C.
+
+use bytes::Bytes;
+use ports::event_log::{LogRecord, NewRecord};
+use schemas::ids::{Offset, Partition, TimestampMs};
+use schemas::topics::Topic;
+
+/// The version of the format that is written, and the newest that is understood.
+pub(crate) const VERSION: u32 = 1;
+/// The file that says what log this is.
+pub(crate) const META: &str = "meta";
+/// The file that says where a log that was closed ends.
+pub(crate) const CLEAN: &str = "clean";
+/// What a file is called until it is whole.
+pub(crate) const UNFINISHED: &str = ".tmp";
+/// Bytes of the three small headers: of the meta file, the marker and every segment.
+pub(crate) const FILE_HEADER: usize = 32;
+/// Bytes of a batch before its list of blocks.
+pub(crate) const BATCH_HEADER: usize = 32;
+/// Bytes of a block in a batch's list of blocks.
+pub(crate) const BLOCK_ENTRY: usize = 40;
+/// Batches begin at multiples of this, and so does what follows them.
+pub(crate) const ALIGNMENT: usize = 8;
+/// Bytes of a record beside its key, headers and value.
+pub(crate) const RECORD_HEADER: usize = 8;
+/// Bytes of a record's header beside its name and value.
+pub(crate) const HEADER_LENGTHS: usize = 4;
+
+const META_MAGIC: u64 = u64::from_le_bytes(*b"DBLOGMTA");
+const SEGMENT_MAGIC: u64 = u64::from_le_bytes(*b"DBLOGSEG");
+const CLEAN_MAGIC: u64 = u64::from_le_bytes(*b"DBLOGEND");
+
+/// The checksum of the format.
+pub(crate) fn crc(bytes: &[u8]) -> u32 {
+    crc_fast::crc32_iscsi(bytes)
+}
+
+/// The file of a segment; segments count from 1.
+pub(crate) fn segment_name(number: u32) -> String {
+    format!("segment-{number:010}")
+}
+
+/// The number of a segment's file; none for any other file.
+pub(crate) fn segment_number(name: &str) -> Option<u32> {
+    let number = name.strip_prefix("segment-")?.parse().ok()?;
+    (segment_name(number) == name).then_some(number)
+}
+
+/// Why the 32 bytes at the head of a file are not what they should be.
+pub(crate) enum HeaderFault {
+    /// They are not what was written.
+    Damaged(&'static str),
+    /// They were written by a version that is not known here.
+    Version(u32),
+}
+
+/// The head of each file: magic, version, two fields of its own, checksum. Every version
+/// keeps magic, version and checksum where they are, so that a future one is known as such.
+fn file_header(magic: u64, small: u32, large: u64, tail: u32) -> [u8; FILE_HEADER] {
+    let mut bytes = [0; FILE_HEADER];
+    bytes[0..8].copy_from_slice(&magic.to_le_bytes());
+    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[12..16].copy_from_slice(&small.to_le_bytes());
+    bytes[16..24].copy_from_slice(&large.to_le_bytes());
+    bytes[24..28].copy_from_slice(&tail.to_le_bytes());
+    let checksum = crc(&bytes[..28]);
+    bytes[28..32].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+fn parse_file_header(magic: u64, bytes: &[u8]) -> Result<(u32, u64, u32), HeaderFault> {
+    let header = bytes.get(..FILE_HEADER).ok_or(HeaderFault::Damaged("it is cut short"))?;
+    if u64_at(header, 0) != magic {
+        return Err(HeaderFault::Damaged("it does not begin as such a file does"));
+    }
+    if u32_at(header, 28) != crc(&header[..28]) {
+        return Err(HeaderFault::Damaged("the header's checksum does not match"));
+    }
+    match u32_at(header, 8) {
+        VERSION => Ok((u32_at(header, 12), u64_at(header, 16), u32_at(header, 24))),
+        other => Err(HeaderFault::Version(other)),
+    }
+}
+
+/// What log a directory holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Meta {
+    /// Partitions of every topic.
+    pub partitions: u32,
+    /// A number drawn when the log was made. Every batch begins with it, so that no bytes of
+    /// another log or of a client's value can be taken for a batch of this one.
+    pub log_id: u64,
+}
+
+impl Meta {
+    pub(crate) fn encode(self) -> [u8; FILE_HEADER] {
+        file_header(META_MAGIC, self.partitions, self.log_id, 0)
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, HeaderFault> {
+        let (partitions, log_id, _) = parse_file_header(META_MAGIC, bytes)?;
+        Ok(Self { partitions, log_id })
+    }
+
+    /// All pairs of topic and partition.
+    pub(crate) fn slots(self) -> usize {
+        Topic::ALL.len() * self.partitions as usize
+    }
+
+    /// The place of a topic's partition among all pairs; none when there is no such partition.
+    pub(crate) fn slot(self, topic: Topic, partition: Partition) -> Option<usize> {
+        let topic = usize::from(topic_code(topic)) - 1;
+        (partition.0 < self.partitions)
+            .then_some(topic * self.partitions as usize + partition.0 as usize)
+    }
+
+    /// The topic and partition at that place.
+    pub(crate) fn of_slot(self, slot: usize) -> (Topic, Partition) {
+        let partitions = self.partitions as usize;
+        (Topic::ALL[slot / partitions], Partition((slot % partitions) as u32))
+    }
+}
+
+/// The head of a segment.
+pub(crate) fn encode_segment_header(log_id: u64, number: u32) -> [u8; FILE_HEADER] {
+    file_header(SEGMENT_MAGIC, number, log_id, 0)
+}
+
+/// Checks the head of a segment.
+pub(crate) fn check_segment_header(
+    bytes: &[u8],
+    log_id: u64,
+    number: u32,
+) -> Result<(), HeaderFault> {
+    let (found_number, found_id, _) = parse_file_header(SEGMENT_MAGIC, bytes)?;
+    if found_id != log_id {
+        return Err(HeaderFault::Damaged("it is a segment of another log"));
+    }
+    if found_number != number {
+        return Err(HeaderFault::Damaged("it is a segment of another number"));
+    }
+    Ok(())
+}
+
+/// Where a log that was closed ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Clean {
+    /// The sequence that the next batch would have had.
+    pub next_sequence: u64,
+    /// The checksum of the last batch.
+    pub last_checksum: u32,
+}
+
+impl Clean {
+    pub(crate) fn encode(self) -> [u8; FILE_HEADER] {
+        file_header(CLEAN_MAGIC, 0, self.next_sequence, self.last_checksum)
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, HeaderFault> {
+        let (_, next_sequence, last_checksum) = parse_file_header(CLEAN_MAGIC, bytes)?;
+        Ok(Self { next_sequence, last_checksum })
+    }
+}
+
+/// The number that stands for a topic; it never changes.
+fn topic_code(topic: Topic) -> u16 {
+    match topic {
+        Topic::PurchaseAttempts => 1,
+        Topic::StockDecisions => 2,
+        Topic::ProductSnapshots => 3,
+    }
+}
+
+/// A batch's header and its list of blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// Counted over the whole log, from 1, without gaps.
+    pub sequence: u64,
+    /// The checksum of the batch before; 0 before the first.
+    pub previous: u32,
+    /// All its bytes, header and padding included.
+    pub bytes: u32,
+    /// Of header and list, and through the list's checksums of all records.
+    pub checksum: u32,
+    /// What it brings, each topic and partition at most once.
+    pub blocks: Vec<Block>,
+}
+
+/// Records of one topic and partition within a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Block {
+    /// Its topic and partition, by [`Meta::slot`].
+    pub slot: usize,
+    /// The offset of its first record; the others follow without gaps.
+    pub base: i64,
+    /// When the log took all of them.
+    pub appended_at_ms: TimestampMs,
+    /// Records.
+    pub count: u32,
+    /// Bytes of the records.
+    pub bytes: u32,
+    /// Of the records.
+    pub checksum: u32,
+    /// Where the records begin, from the batch's first byte.
+    pub at: usize,
+}
+
+impl Block {
+    /// The offset after the last record.
+    pub(crate) fn end(&self) -> i64 {
+        self.base + i64::from(self.count)
+    }
+}
+
+/// The bytes of a batch with so many blocks and bytes of records; a multiple of the alignment.
+pub(crate) fn batch_bytes(blocks: usize, body_bytes: usize) -> usize {
+    (BATCH_HEADER + blocks * BLOCK_ENTRY + body_bytes).next_multiple_of(ALIGNMENT)
+}
+
+/// Writes a batch's header and list before the records, which `batch` already holds after
+/// enough room for them, padding included. Returns the batch's checksum.
+pub(crate) fn seal_batch(
+    batch: &mut [u8],
+    meta: Meta,
+    sequence: u64,
+    previous: u32,
+    blocks: &[Block],
+) -> u32 {
+    let bytes = batch.len() as u32;
+    for (block, entry) in blocks.iter().zip(batch[BATCH_HEADER..].chunks_exact_mut(BLOCK_ENTRY)) {
+        let (topic, partition) = meta.of_slot(block.slot);
+        entry[0..2].copy_from_slice(&topic_code(topic).to_le_bytes());
+        entry[2..4].fill(0);
+        entry[4..8].copy_from_slice(&partition.0.to_le_bytes());
+        entry[8..16].copy_from_slice(&block.base.to_le_bytes());
+        entry[16..24].copy_from_slice(&block.appended_at_ms.to_le_bytes());
+        entry[24..28].copy_from_slice(&block.count.to_le_bytes());
+        entry[28..32].copy_from_slice(&block.bytes.to_le_bytes());
+        entry[32..36].copy_from_slice(&block.checksum.to_le_bytes());
+        entry[36..40].fill(0);
+    }
+    batch[0..8].copy_from_slice(&meta.log_id.to_le_bytes());
+    batch[8..16].copy_from_slice(&sequence.to_le_bytes());
+    batch[16..20].copy_from_slice(&previous.to_le_bytes());
+    batch[20..24].copy_from_slice(&(blocks.len() as u32).to_le_bytes());
+    batch[24..28].copy_from_slice(&bytes.to_le_bytes());
+    let checksum = batch_checksum(&batch[..BATCH_HEADER + blocks.len() * BLOCK_ENTRY]);
+    batch[28..32].copy_from_slice(&checksum.to_le_bytes());
+    checksum
+}
+
+/// The lengths that the first bytes of a batch state: of header and list, and of all of it.
+/// Nothing is checked but that they agree with each other, and with the log's id.
+pub(crate) fn batch_lengths(header: &[u8; BATCH_HEADER], log_id: u64) -> Option<(usize, usize)> {
+    let blocks = u32_at(header, 20) as usize;
+    let bytes = u32_at(header, 24) as usize;
+    let head = blocks.checked_mul(BLOCK_ENTRY)?.checked_add(BATCH_HEADER)?;
+    let agree = u64_at(header, 0) == log_id && head <= bytes && bytes.is_multiple_of(ALIGNMENT);
+    agree.then_some((head, bytes))
+}
+
+/// Reads a batch's header and list; none when they are not what was written.
+pub(crate) fn parse_batch(head: &[u8], meta: Meta) -> Option<Batch> {
+    let header = head.first_chunk::<BATCH_HEADER>()?;
+    let (head_bytes, bytes) = batch_lengths(header, meta.log_id)?;
+    let checksum = u32_at(header, 28);
+    if head.len() != head_bytes || batch_checksum(head) != checksum {
+        return None;
+    }
+    let mut at = head_bytes;
+    let mut blocks = Vec::with_capacity((head_bytes - BATCH_HEADER) / BLOCK_ENTRY);
+    for entry in head[BATCH_HEADER..].chunks_exact(BLOCK_ENTRY) {
+        let code = u16::from_le_bytes([entry[0], entry[1]]);
+        let topic = Topic::ALL.into_iter().find(|topic| topic_code(*topic) == code)?;
+        let block = Block {
+            slot: meta.slot(topic, Partition(u32_at(entry, 4)))?,
+            base: i64_at(entry, 8),
+            appended_at_ms: i64_at(entry, 16),
+            count: u32_at(entry, 24),
+            bytes: u32_at(entry, 28),
+            checksum: u32_at(entry, 32),
+            at,
+        };
+        at = at.checked_add(block.bytes as usize)?;
+        blocks.push(block);
+    }
+    let whole = at.checked_next_multiple_of(ALIGNMENT)? == bytes;
+    whole.then_some(Batch {
+        sequence: u64_at(header, 8),
+        previous: u32_at(header, 16),
+        bytes: bytes as u32,
+        checksum,
+        blocks,
+    })
+}
+
+/// Of header and list, without the four bytes that hold the checksum itself.
+fn batch_checksum(head: &[u8]) -> u32 {
+    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+    digest.update(&head[..28]);
+    digest.update(&head[BATCH_HEADER..]);
+    digest.finalize() as u32
+}
+
+/// The bytes that a record takes in a block.
+pub(crate) fn record_bytes(record: &NewRecord) -> usize {
+    let headers = record.headers.iter();
+    let headers: usize = headers.map(|(name, value)| HEADER_LENGTHS + name.len() + value.len()).sum();
+    RECORD_HEADER + record.key.len() + headers + record.value.len()
+}
+
+/// Writes a record, whose lengths are within the log's bounds.
+pub(crate) fn encode_record(record: &NewRecord, block: &mut Vec<u8>) {
+    block.extend_from_slice(&(record.value.len() as u32).to_le_bytes());
+    block.extend_from_slice(&(record.key.len() as u16).to_le_bytes());
+    block.extend_from_slice(&[record.headers.len() as u8, 0]);
+    block.extend_from_slice(&record.key);
+    for (name, value) in &record.headers {
+        block.extend_from_slice(&(name.len() as u16).to_le_bytes());
+        block.extend_from_slice(&(value.len() as u16).to_le_bytes());
+        block.extend_from_slice(name.as_bytes());
+        block.extend_from_slice(value);
+    }
+    block.extend_from_slice(&record.value);
+}
+
+/// Reads the record at `at` and moves `at` behind it; none when no record stands there.
+pub(crate) fn parse_record(
+    block: &Bytes,
+    at: &mut usize,
+    offset: i64,
+    appended_at_ms: TimestampMs,
+) -> Option<LogRecord> {
+    let lengths = block.get(*at..)?.first_chunk::<RECORD_HEADER>()?;
+    let value_bytes = u32_at(lengths, 0) as usize;
+    let key_bytes = usize::from(u16_at(lengths, 4));
+    let header_count = usize::from(lengths[6]);
+    let mut take = {
+        *at += RECORD_HEADER;
+        |bytes: usize| {
+            let end = at.checked_add(bytes).filter(|end| *end <= block.len())?;
+            let taken = block.slice(*at..end);
+            *at = end;
+            Some(taken)
+        }
+    };
+    let key = take(key_bytes)?;
+    let mut headers = Vec::with_capacity(header_count);
+    for _ in 0..header_count {
+        let lengths = take(HEADER_LENGTHS)?;
+        let name = take(usize::from(u16_at(&lengths, 0)))?;
+        let name = std::str::from_utf8(&name).ok()?.to_owned();
+        headers.push((name, take(usize::from(u16_at(&lengths, 2)))?));
+    }
+    let value = take(value_bytes)?;
+    Some(LogRecord { offset: Offset(offset), appended_at_ms, key, value, headers })
+}
+
+// The callers below have checked that the bytes are there.
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+fn i64_at(bytes: &[u8], at: usize) -> i64 {
+    u64_at(bytes, at) as i64
+}

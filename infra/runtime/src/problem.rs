@@ -1,0 +1,339 @@
+//! The one closed list of errors that a client can meet, each as an RFC 9457 problem document.
+
+use std::borrow::Cow;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// What went wrong: the stable part of an error, for programs to act upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// A part of the request is not what was expected; `field` and `expected` say which.
+    InvalidRequest,
+    /// The body has a field that is unknown here.
+    UnknownField,
+    /// A required header is missing.
+    MissingHeader,
+    /// The body is larger than the route takes.
+    BodyTooLarge,
+    /// The headers are larger than the service takes.
+    HeaderTooLarge,
+    /// The body is not declared as JSON.
+    UnsupportedMediaType,
+    /// The admin token is missing or wrong.
+    Unauthorized,
+    /// Administration is off, since no admin token is set.
+    AdminDisabled,
+    /// No sale of that product is known.
+    UnknownProduct,
+    /// No attempt of that id is known.
+    UnknownAttempt,
+    /// There is nothing at this path.
+    NotFound,
+    /// The path does not take this method; `Allow` says which it takes.
+    MethodNotAllowed,
+    /// The terms of a sale are out of their bounds; `field` and `expected` say which.
+    InvalidTerms,
+    /// The append queue is full. Nothing was taken.
+    Overloaded,
+    /// The log cannot say whether the request was taken.
+    LogUnavailable,
+    /// The read models cannot be read.
+    ReadModelUnavailable,
+    /// As many requests are waiting for an answer as the service lets wait.
+    TooManyWaiters,
+    /// The read models have not reached the position asked for.
+    NotCaughtUp,
+    /// The request was not finished in time.
+    RequestTimeout,
+    /// A fault of the service.
+    Internal,
+}
+
+/// Whether sending a request again can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Retry {
+    /// The same request gets the same answer.
+    Never,
+    /// The same request, with the same `Idempotency-Key`, may be sent again at once.
+    SameRequest,
+    /// The request may be sent again later, after `Retry-After` where that is given.
+    Later,
+}
+
+impl Code {
+    /// Every code.
+    pub const ALL: [Code; 20] = [
+        Code::InvalidRequest,
+        Code::UnknownField,
+        Code::MissingHeader,
+        Code::BodyTooLarge,
+        Code::HeaderTooLarge,
+        Code::UnsupportedMediaType,
+        Code::Unauthorized,
+        Code::AdminDisabled,
+        Code::UnknownProduct,
+        Code::UnknownAttempt,
+        Code::NotFound,
+        Code::MethodNotAllowed,
+        Code::InvalidTerms,
+        Code::Overloaded,
+        Code::LogUnavailable,
+        Code::ReadModelUnavailable,
+        Code::TooManyWaiters,
+        Code::NotCaughtUp,
+        Code::RequestTimeout,
+        Code::Internal,
+    ];
+
+    /// HTTP status, title, whether a retry can help, and the code's name in the API.
+    const fn facts(self) -> (StatusCode, &'static str, Retry, &'static str) {
+        use Retry::{Later, Never, SameRequest};
+        use StatusCode as S;
+        match self {
+            Code::InvalidRequest => (S::BAD_REQUEST, "Invalid request", Never, "invalid_request"),
+            Code::UnknownField => (S::BAD_REQUEST, "Unknown field", Never, "unknown_field"),
+            Code::MissingHeader => (S::BAD_REQUEST, "Missing header", Never, "missing_header"),
+            Code::BodyTooLarge => {
+                (S::PAYLOAD_TOO_LARGE, "Body too large", Never, "body_too_large")
+            }
+            Code::HeaderTooLarge => (
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "Headers too large",
+                Never,
+                "header_too_large",
+            ),
+            Code::UnsupportedMediaType => (
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "Unsupported media type",
+                Never,
+                "unsupported_media_type",
+            ),
+            Code::Unauthorized => (S::UNAUTHORIZED, "Unauthorized", Never, "unauthorized"),
+            Code::AdminDisabled => {
+                (S::NOT_FOUND, "Administration is off", Never, "admin_disabled")
+            }
+            Code::UnknownProduct => (S::NOT_FOUND, "Unknown product", Never, "unknown_product"),
+            Code::UnknownAttempt => (S::NOT_FOUND, "Unknown attempt", Never, "unknown_attempt"),
+            Code::NotFound => (S::NOT_FOUND, "Not found", Never, "not_found"),
+            Code::MethodNotAllowed => {
+                (S::METHOD_NOT_ALLOWED, "Method not allowed", Never, "method_not_allowed")
+            }
+            Code::InvalidTerms => {
+                (S::UNPROCESSABLE_ENTITY, "Invalid terms", Never, "invalid_terms")
+            }
+            Code::Overloaded => (S::SERVICE_UNAVAILABLE, "Overloaded", Later, "overloaded"),
+            Code::LogUnavailable => {
+                (S::SERVICE_UNAVAILABLE, "Log unavailable", SameRequest, "log_unavailable")
+            }
+            Code::ReadModelUnavailable => (
+                S::SERVICE_UNAVAILABLE,
+                "Read model unavailable",
+                Later,
+                "read_model_unavailable",
+            ),
+            Code::TooManyWaiters => {
+                (S::SERVICE_UNAVAILABLE, "Too many waiters", Later, "too_many_waiters")
+            }
+            Code::NotCaughtUp => (S::SERVICE_UNAVAILABLE, "Not caught up", Later, "not_caught_up"),
+            Code::RequestTimeout => {
+                (S::REQUEST_TIMEOUT, "Request timeout", SameRequest, "request_timeout")
+            }
+            Code::Internal => (S::INTERNAL_SERVER_ERROR, "Internal error", Later, "internal"),
+        }
+    }
+
+    /// The HTTP status it is answered with.
+    pub const fn status(self) -> StatusCode {
+        self.facts().0
+    }
+
+    /// Its short title in English.
+    pub const fn title(self) -> &'static str {
+        self.facts().1
+    }
+
+    /// Whether sending the request again can help.
+    pub const fn retry(self) -> Retry {
+        self.facts().2
+    }
+
+    /// Its name in the API.
+    pub const fn name(self) -> &'static str {
+        self.facts().3
+    }
+}
+
+/// One error, as the client is told it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What went wrong.
+    pub code: Code,
+    /// What went wrong here, in a sentence for people.
+    pub detail: Cow<'static, str>,
+    /// The part of the request that is wrong, as the API names it.
+    pub field: Option<Cow<'static, str>>,
+    /// What was expected of it.
+    pub expected: Option<Cow<'static, str>>,
+    /// Seconds to wait before asking again.
+    pub retry_after: Option<u32>,
+}
+
+impl Problem {
+    /// A problem of this kind, in a sentence. What asks for patience asks for one second of it.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        let patience = matches!(code.status().as_u16(), 429 | 503);
+        Self {
+            code,
+            detail: detail.into(),
+            field: None,
+            expected: None,
+            retry_after: patience.then_some(1),
+        }
+    }
+
+    /// The same, naming the part of the request and what was expected of it.
+    pub fn at(
+        mut self,
+        field: impl Into<Cow<'static, str>>,
+        expected: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        self.field = Some(field.into());
+        self.expected = Some(expected.into());
+        self
+    }
+
+    /// A part of the request that is not as expected.
+    pub fn invalid(
+        field: impl Into<Cow<'static, str>>,
+        expected: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let (field, expected) = (field.into(), expected.into());
+        let detail = format!("{field} must be {expected}.");
+        Self::new(Code::InvalidRequest, detail).at(field, expected)
+    }
+
+    /// The answer to a path that leads nowhere.
+    pub fn not_found() -> Self {
+        Self::new(
+            Code::NotFound,
+            "There is nothing at this path; GET /openapi.json lists what there is.",
+        )
+    }
+
+    /// The answer to a method that a path does not take.
+    pub fn method_not_allowed() -> Self {
+        Self::new(
+            Code::MethodNotAllowed,
+            "This path does not take this method; the Allow header says which it takes.",
+        )
+    }
+
+    /// The document that is sent.
+    pub fn document(&self) -> ProblemDocument<'_> {
+        let (status, title, retry, name) = self.code.facts();
+        ProblemDocument {
+            r#type: format!("/problems/{name}"),
+            title,
+            status: status.as_u16(),
+            code: self.code,
+            detail: &self.detail,
+            field: self.field.as_deref(),
+            expected: self.expected.as_deref(),
+            retry,
+        }
+    }
+}
+
+/// A problem document (RFC 9457), sent as `application/problem+json`.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemDocument<'a> {
+    /// Identifies the kind of problem: `/problems/` and the code.
+    pub r#type: String,
+    /// The kind of problem in a few words.
+    pub title: &'a str,
+    /// The HTTP status.
+    pub status: u16,
+    /// The kind of problem, for programs.
+    pub code: Code,
+    /// What went wrong here, for people.
+    pub detail: &'a str,
+    /// The part of the request that is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<&'a str>,
+    /// What was expected of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<&'a str>,
+    /// Whether sending the request again can help.
+    pub retry: Retry,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self.document())
+            .expect("a document of texts and numbers is always JSON");
+        let mut response = (self.code.status(), body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.code == Code::Unauthorized {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_problem_is_sent_as_rfc_9457_says() {
+        let response = Problem::invalid("quantity", "a whole number from 1 to 100000");
+        let response = response.into_response();
+        assert_eq!(response.status(), 400);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let expected = json!({
+            "type": "/problems/invalid_request",
+            "title": "Invalid request",
+            "status": 400,
+            "code": "invalid_request",
+            "detail": "quantity must be a whole number from 1 to 100000.",
+            "field": "quantity",
+            "expected": "a whole number from 1 to 100000",
+            "retry": "never",
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn every_code_has_one_name_and_asks_for_patience_when_it_should() {
+        for (place, code) in Code::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, place, "ALL leaves out or moves a code");
+            assert_eq!(json!(code), json!(code.name()));
+            let response = Problem::new(code, "").into_response();
+            let patient = response.headers().contains_key("retry-after");
+            assert_eq!(patient, code.status() == 503, "{code:?}");
+            assert!(response.status().is_client_error() || response.status().is_server_error());
+        }
+        assert_eq!(Code::ALL.len(), Code::Internal as usize + 1);
+        let response = Problem::new(Code::Unauthorized, "").into_response();
+        assert_eq!(response.headers()["www-authenticate"], "Bearer");
+    }
+}

@@ -1,0 +1,7 @@
+//! Which rows a decision makes: pure, the same for the store and for the live tail.
+
+mod attempt;
+mod sale;
+
+pub use attempt::attempt_rows;
+pub use sale::next_sale;
