@@ -86,3 +86,6 @@ pub fn most_units(terms: &SaleTerms) -> u32 {
         None => MAX_QUANTITY,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,9 @@ pub mod snapshot;
 
 mod seen;
 
+#[cfg(test)]
+mod testing;
+
 use schemas::command::{Command, CommandBody};
 use schemas::decision::{Decision, Event};
 use schemas::ids::{ChainHash, Offset, TimestampMs};
@@ -109,6 +112,12 @@ pub fn absorb(product: &mut Product, decision: &Decision) -> Result<(), Violatio
     product.version = decision.version;
     product.decided_at_ms = decision.decided_at_ms;
     product.chain = decision.chain;
+    if product.stock != decision.stock {
+        return Err(Violation::StockDiffers {
+            kept: product.stock,
+            said: decision.stock,
+        });
+    }
     Ok(())
 }
 

@@ -131,13 +131,16 @@ pub fn close(due: &Due) -> Event {
 
 /// The answer to setting the round's total.
 pub fn set_stock(product: &Product, due: &Due, set: &SetStock) -> Event {
-    if set.stock > MAX_STOCK {
-        return refused(SaleChangeRefusalReason::InvalidTerms);
+    let committed = due.reserved + product.stock.sold;
+    match unless_over(due, Event::StockSet(StockSet { stock: set.stock })) {
+        Event::StockSet(_) if set.stock > MAX_STOCK => {
+            refused(SaleChangeRefusalReason::InvalidTerms)
+        }
+        Event::StockSet(_) if set.stock < committed => {
+            refused(SaleChangeRefusalReason::StockBelowCommitted)
+        }
+        event => event,
     }
-    if set.stock < due.reserved + product.stock.sold {
-        return refused(SaleChangeRefusalReason::StockBelowCommitted);
-    }
-    unless_over(due, Event::StockSet(StockSet { stock: set.stock }))
 }
 
 fn unless_over(due: &Due, event: Event) -> Event {
@@ -151,3 +154,6 @@ fn unless_over(due: &Due, event: Event) -> Event {
 fn refused(reason: SaleChangeRefusalReason) -> Event {
     Event::SaleChangeRefused(SaleChangeRefused { reason })
 }
+
+#[cfg(test)]
+mod tests;

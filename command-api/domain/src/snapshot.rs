@@ -38,7 +38,8 @@ pub fn parts(product_id: &ProductId, product: &Product) -> Vec<ProductPart> {
     }
 }
 
-/// Takes a piece into a product, which begins as the default one.
+/// Takes a piece into a product, which begins as the default one. The same piece again
+/// changes nothing, since a log may have it twice.
 pub fn restore(product: &mut Product, part: ProductPart) {
     if let Some(head) = part.head {
         product.version = head.version;
@@ -53,6 +54,9 @@ pub fn restore(product: &mut Product, part: ProductPart) {
         product.tally = head.tally;
     }
     for order in part.orders {
+        if product.orders.contains_key(&order.attempt_id) {
+            continue;
+        }
         if let Some(deadline) = order.hold_until_ms {
             product.holds.insert((deadline, order.attempt_id));
         }
@@ -64,7 +68,7 @@ pub fn restore(product: &mut Product, part: ProductPart) {
 }
 
 /// Whether a product whose pieces are all restored is whole: its orders are what its stock
-/// says. A piece that is missing or there twice is found here, before anyone decides by it.
+/// says. A missing piece is found here, before anyone decides by it.
 pub fn check(product: &Product) -> Result<(), Violation> {
     check_stock(&product.stock)?;
     let units = |held: bool| -> u64 {
@@ -73,7 +77,11 @@ pub fn check(product: &Product) -> Result<(), Violation> {
         side.map(|order| u64::from(order.quantity)).sum()
     };
     let (reserved, sold) = (units(true), units(false));
-    let of_buyers: u64 = product.units_of.values().map(|units| u64::from(*units)).sum();
+    let of_buyers: u64 = product
+        .units_of
+        .values()
+        .map(|units| u64::from(*units))
+        .sum();
     let agrees = reserved == u64::from(product.stock.reserved)
         && sold == u64::from(product.stock.sold)
         && of_buyers == reserved + sold
@@ -90,4 +98,59 @@ pub fn check(product: &Product) -> Result<(), Violation> {
         },
         said: product.stock,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::*;
+
+    /// A product of more orders and refused attempts than one piece takes.
+    fn large() -> Vec<ProductPart> {
+        let orders = PART_ITEMS as u32 + 10;
+        let attempts = (0..2 * orders).map(|n| (OPENS, attempt(n, "ann", 1)));
+        let given = given(std::iter::once((0, put(terms(orders)))).chain(attempts));
+        parts(&"p".parse().unwrap(), &given.product)
+    }
+
+    fn restored(parts: impl IntoIterator<Item = ProductPart>) -> Product {
+        let mut product = Product::default();
+        parts
+            .into_iter()
+            .for_each(|part| restore(&mut product, part));
+        product
+    }
+
+    #[test]
+    fn a_product_nobody_asked_anything_is_one_piece() {
+        let parts = parts(&"p".parse().unwrap(), &Product::default());
+        assert_eq!(parts.len(), 1);
+        assert_eq!(restored(parts), Product::default());
+    }
+
+    #[test]
+    fn a_large_product_comes_in_bounded_pieces_and_in_any_order() {
+        let parts = large();
+        assert_eq!(parts.len(), 2);
+        assert!(parts.iter().all(|part| part.orders.len() <= PART_ITEMS));
+        assert!(parts.iter().all(|part| part.spent.len() <= PART_ITEMS));
+        let product = restored(parts.clone());
+        assert_eq!(product.remembered(), 2 * (PART_ITEMS + 10));
+        assert_eq!(check(&product), Ok(()));
+        assert_eq!(restored(parts.into_iter().rev()), product);
+    }
+
+    #[test]
+    fn a_missing_piece_is_found() {
+        let parts = large();
+        assert!(check(&restored(parts[..1].to_vec())).is_err());
+        assert!(check(&restored(parts[1..].to_vec())).is_err());
+    }
+
+    #[test]
+    fn a_piece_that_comes_twice_changes_nothing() {
+        let parts = large();
+        let doubled = parts.iter().flat_map(|part| [part.clone(), part.clone()]);
+        assert_eq!(restored(doubled), restored(parts.clone()));
+    }
 }

@@ -78,3 +78,6 @@ impl Due {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,123 @@
-fn main() {}
+//! Doorbuster sells scarce things fast and fairly.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use doorbuster::{demo, rehearse, serve};
+use runtime::settings::{Flags, LogFormat, Settings};
+use runtime::telemetry;
+
+/// How many files and connections the process may have open, where its user may set that.
+const OPEN_FILES: u64 = 65_536;
+
+const EXAMPLES: &str = "\
+Examples:
+  doorbuster                                        Serve on http://127.0.0.1:8080
+  doorbuster serve --listen 0.0.0.0:80 --data-dir /var/lib/doorbuster
+  DOORBUSTER_ADMIN_TOKEN=SECRET doorbuster serve    Serve, and let sales be administered
+  doorbuster serve --config door.toml               Serve with settings from a file
+  doorbuster rehearse                               10,000 buyers want 10 items
+  doorbuster rehearse --help                        What else can be rehearsed";
+
+/// Sells scarce things fast: thousands of people want ten items in the same second, and every
+/// one of them gets one correct, explainable answer.
+#[derive(Parser)]
+#[command(name = "doorbuster", version, after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run all services in one process (the default)
+    #[command(after_help = EXAMPLES)]
+    Serve(Flags),
+    /// Rehearse a sale through the HTTP door, and check that every answer holds
+    Rehearse(Box<rehearse::Args>),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command.unwrap_or(Command::Serve(cli.flags)) {
+        Command::Serve(flags) => run_service(&flags).await,
+        Command::Rehearse(args) => rehearse::run(*args).await,
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn run_service(flags: &Flags) -> anyhow::Result<ExitCode> {
+    let settings = match Settings::load(flags) {
+        Ok(settings) => settings,
+        Err(mistakes) => {
+            eprintln!("error: the settings cannot be used as they are");
+            mistakes.0.iter().for_each(|mistake| eprintln!("  {mistake}"));
+            eprintln!("\nAll settings: doorbuster serve --help");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    telemetry::init_logging(&settings.telemetry);
+    allow_open_files();
+    let running = serve::start(settings.clone()).await?;
+    running.drain().on_signals().context("cannot listen for signals")?;
+    if settings.telemetry.format == LogFormat::Pretty {
+        println!("{}", welcome(&format!("http://{}", running.address()), &settings));
+    }
+    tracing::info!(address = %running.address(), "open");
+    running.ended().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What to open and what to try.
+fn welcome(url: &str, settings: &Settings) -> String {
+    let product = demo::PRODUCT;
+    let admin = match settings.http.admin_token {
+        Some(_) => "on, for whoever sends Authorization: Bearer with the admin token",
+        None => "off; set DOORBUSTER_ADMIN_TOKEN to turn it on",
+    };
+    let try_it = if settings.demo {
+        format!(
+            "\n\
+             \x20 Order one   curl -i {url}/api/flash-sales/{product}/order \\\n\
+             \x20               -H 'X-Buyer-Id: me' -H 'Content-Type: application/json' \\\n\
+             \x20               -d '{{\"quantity\":1}}'\n\
+             \x20 Its answer  curl '{url}/api/attempts/ATTEMPT_ID?wait=10'\n"
+        )
+    } else {
+        String::new()
+    };
+    format!(
+        "\nDoorbuster is open.\n\n\
+         \x20 Watch       {url}/\n\
+         \x20 All sales   curl {url}/api/flash-sales\n\
+         {try_it}\n\
+         \x20 Rehearse    doorbuster rehearse      (10,000 buyers want 10 items)\n\
+         \x20 The API     {url}/openapi.json\n\
+         \x20 Metrics     {url}/metrics\n\
+         \x20 Admin       {admin}\n\
+         \x20 Data        {}\n\n\
+         Ctrl-C drains and ends.\n",
+        settings.data_dir.display()
+    )
+}
+
+/// A connection is a file; the limit that shells give is for people, not for crowds.
+fn allow_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
+    if current.is_some_and(|current| current < wanted) {
+        let limit = Rlimit { current: Some(wanted), maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+        }
+    }
+}

@@ -69,7 +69,10 @@ const LOCK: &str = "lock";
 impl Directory {
     /// A directory to read only.
     pub(crate) fn read_only(path: &Path) -> Self {
-        Self { path: path.to_owned(), writable: false }
+        Self {
+            path: path.to_owned(),
+            writable: false,
+        }
     }
 
     /// A directory for this process alone, made when it is not there, as long as the file that
@@ -82,9 +85,19 @@ impl Directory {
             File::open(parent)?.sync_all()?;
         }
         let lock = path.join(LOCK);
-        let lock = File::options().write(true).create(true).truncate(false).open(lock)?;
+        let lock = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(lock)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Some((Self { path: path.to_owned(), writable: true }, lock))),
+            Ok(()) => Ok(Some((
+                Self {
+                    path: path.to_owned(),
+                    writable: true,
+                },
+                lock,
+            ))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -99,7 +112,10 @@ impl Files for Directory {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn LogFile>> {
-        let file = File::options().read(true).write(self.writable).open(self.path.join(name))?;
+        let file = File::options()
+            .read(true)
+            .write(self.writable)
+            .open(self.path.join(name))?;
         Ok(Arc::new(file))
     }
 

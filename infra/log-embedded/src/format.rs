@@ -70,9 +70,13 @@ fn file_header(magic: u64, small: u32, large: u64, tail: u32) -> [u8; FILE_HEADE
 }
 
 fn parse_file_header(magic: u64, bytes: &[u8]) -> Result<(u32, u64, u32), HeaderFault> {
-    let header = bytes.get(..FILE_HEADER).ok_or(HeaderFault::Damaged("it is cut short"))?;
+    let header = bytes
+        .get(..FILE_HEADER)
+        .ok_or(HeaderFault::Damaged("it is cut short"))?;
     if u64_at(header, 0) != magic {
-        return Err(HeaderFault::Damaged("it does not begin as such a file does"));
+        return Err(HeaderFault::Damaged(
+            "it does not begin as such a file does",
+        ));
     }
     if u32_at(header, 28) != crc(&header[..28]) {
         return Err(HeaderFault::Damaged("the header's checksum does not match"));
@@ -118,7 +122,10 @@ impl Meta {
     /// The topic and partition at that place.
     pub(crate) fn of_slot(self, slot: usize) -> (Topic, Partition) {
         let partitions = self.partitions as usize;
-        (Topic::ALL[slot / partitions], Partition((slot % partitions) as u32))
+        (
+            Topic::ALL[slot / partitions],
+            Partition((slot % partitions) as u32),
+        )
     }
 }
 
@@ -159,7 +166,10 @@ impl Clean {
 
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, HeaderFault> {
         let (_, next_sequence, last_checksum) = parse_file_header(CLEAN_MAGIC, bytes)?;
-        Ok(Self { next_sequence, last_checksum })
+        Ok(Self {
+            next_sequence,
+            last_checksum,
+        })
     }
 }
 
@@ -228,7 +238,10 @@ pub(crate) fn seal_batch(
     blocks: &[Block],
 ) -> u32 {
     let bytes = batch.len() as u32;
-    for (block, entry) in blocks.iter().zip(batch[BATCH_HEADER..].chunks_exact_mut(BLOCK_ENTRY)) {
+    for (block, entry) in blocks
+        .iter()
+        .zip(batch[BATCH_HEADER..].chunks_exact_mut(BLOCK_ENTRY))
+    {
         let (topic, partition) = meta.of_slot(block.slot);
         entry[0..2].copy_from_slice(&topic_code(topic).to_le_bytes());
         entry[2..4].fill(0);
@@ -272,7 +285,9 @@ pub(crate) fn parse_batch(head: &[u8], meta: Meta) -> Option<Batch> {
     let mut blocks = Vec::with_capacity((head_bytes - BATCH_HEADER) / BLOCK_ENTRY);
     for entry in head[BATCH_HEADER..].chunks_exact(BLOCK_ENTRY) {
         let code = u16::from_le_bytes([entry[0], entry[1]]);
-        let topic = Topic::ALL.into_iter().find(|topic| topic_code(*topic) == code)?;
+        let topic = Topic::ALL
+            .into_iter()
+            .find(|topic| topic_code(*topic) == code)?;
         let block = Block {
             slot: meta.slot(topic, Partition(u32_at(entry, 4)))?,
             base: i64_at(entry, 8),
@@ -306,7 +321,9 @@ fn batch_checksum(head: &[u8]) -> u32 {
 /// The bytes that a record takes in a block.
 pub(crate) fn record_bytes(record: &NewRecord) -> usize {
     let headers = record.headers.iter();
-    let headers: usize = headers.map(|(name, value)| HEADER_LENGTHS + name.len() + value.len()).sum();
+    let headers: usize = headers
+        .map(|(name, value)| HEADER_LENGTHS + name.len() + value.len())
+        .sum();
     RECORD_HEADER + record.key.len() + headers + record.value.len()
 }
 
@@ -354,7 +371,13 @@ pub(crate) fn parse_record(
         headers.push((name, take(usize::from(u16_at(&lengths, 2)))?));
     }
     let value = take(value_bytes)?;
-    Some(LogRecord { offset: Offset(offset), appended_at_ms, key, value, headers })
+    Some(LogRecord {
+        offset: Offset(offset),
+        appended_at_ms,
+        key,
+        value,
+        headers,
+    })
 }
 
 // The callers below have checked that the bytes are there.

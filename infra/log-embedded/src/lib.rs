@@ -1,1 +1,476 @@
 //! The event log as segmented files with group commit.
+//!
+//! All topics and partitions share one physical log, so that one sync serves everyone who
+//! waits at that moment. An append goes through the [`queue`] to the [`writer`], which turns
+//! all that is queued into one batch of the [`format`], syncs it, and hands it to the
+//! partition's [`tail`], from where a [`reader`] takes it. At the start [`open`] finds out with
+//! [`scan`] what is on disk. The format is written down in `infra/docs/log-format.md`.
+
+mod format;
+
+mod files;
+mod segment;
+
+mod open;
+mod scan;
+
+mod queue;
+mod reader;
+mod tail;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use ports::Clock;
+use ports::event_log::{
+    AppendError, EventLog, Group, LogReader, MAX_HEADER_BYTES, MAX_HEADERS, MAX_KEY_BYTES,
+    MAX_VALUE_BYTES, NewRecord, ReadError,
+};
+use schemas::ids::{Offset, Partition, TimestampMs};
+use schemas::topics::Topic;
+use tokio::sync::watch;
+
+use crate::files::{Directory, Files};
+use crate::format::Meta;
+use crate::queue::Queue;
+use crate::segment::{Fault, Place};
+use crate::tail::Tail;
+use crate::writer::Writer;
+
+/// How a log is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Partitions of every topic, 1 to 1,024; fixed when the directory is made.
+    pub partitions: u32,
+    /// Bytes of a segment file made from now on, at most 1 GiB. At most one is made ahead.
+    pub segment_bytes: u64,
+    /// The most records that wait to be written. One call may bring more if none wait.
+    pub queue_records: usize,
+    /// The most bytes of records that wait to be written, and the most that one call may
+    /// bring. As much again may be on its way to the disk.
+    pub queue_bytes: usize,
+    /// Bytes of the latest records of each topic's partition kept in memory, at most.
+    pub recent_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            partitions: 8,
+            segment_bytes: 64 << 20,
+            queue_records: 65_536,
+            queue_bytes: 8 << 20,
+            recent_bytes: 4 << 20,
+        }
+    }
+}
+
+impl Options {
+    fn check(&self) -> Result<(), OpenError> {
+        let refuse = |what: String| Err(OpenError::Options(what));
+        if !(1..=1024).contains(&self.partitions) {
+            return refuse(format!(
+                "partitions is {}, but must be 1 to 1024",
+                self.partitions
+            ));
+        }
+        if self.queue_records == 0 {
+            return refuse("queue_records must be at least 1".to_owned());
+        }
+        let slots = Topic::ALL.len() * self.partitions as usize;
+        let least = segment::FIRST + format::batch_bytes(slots, self.queue_bytes) as u64;
+        if !(least..=1 << 30).contains(&self.segment_bytes) {
+            let found = self.segment_bytes;
+            return refuse(format!(
+                "segment_bytes is {found}, but must be at least {least}, so that a full queue \
+                 fits in, and at most 1 GiB"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Why a log was not opened. Unless a new one was being made, the directory is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has the directory.
+    #[error("{} is in use by another process; stop that one, or choose another directory", .dir.display())]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// There is nothing to read.
+    #[error("{} holds no log", .dir.display())]
+    NoLog {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The log has another number of partitions, which cannot be changed.
+    #[error("the log in {} has {found} partitions, not {asked}; ask for {found}, or choose another directory", .dir.display())]
+    Partitions {
+        /// The directory.
+        dir: PathBuf,
+        /// How many it has.
+        found: u32,
+        /// How many were asked for.
+        asked: u32,
+    },
+    /// The log was written by a newer version of this software.
+    #[error("{} has format version {found}, but this version knows {known} only; use the version that wrote it", .file.display())]
+    Version {
+        /// The file that says so.
+        file: PathBuf,
+        /// The version found.
+        found: u32,
+        /// The version known here.
+        known: u32,
+    },
+    /// What is there is not what was written.
+    #[error("{} is damaged at byte {position}: {what}. Nothing was changed; restore the directory from a copy, or keep it for inspection and begin with another", .file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// Where in the file, in bytes from its start.
+        position: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// An option is out of its bounds.
+    #[error("the log cannot be run so: {0}")]
+    Options(String),
+    /// The file system failed.
+    #[error("{}: {error}", .path.display())]
+    Io {
+        /// The file or directory at work.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+impl OpenError {
+    fn io(path: PathBuf, error: io::Error) -> Self {
+        Self::Io { path, error }
+    }
+
+    fn damaged(file: PathBuf, position: u64, what: &str) -> Self {
+        Self::Damaged {
+            file,
+            position,
+            what: what.to_owned(),
+        }
+    }
+
+    fn version(file: PathBuf, found: u32) -> Self {
+        Self::Version {
+            file,
+            found,
+            known: format::VERSION,
+        }
+    }
+}
+
+/// An event log in a directory.
+///
+/// Its methods wait on the runtime of tokio. Dropping it closes it; readers may outlive it.
+pub struct EmbeddedLog {
+    shared: Arc<Shared>,
+    /// All partitions; never another set.
+    assignment: watch::Sender<BTreeSet<Partition>>,
+    /// None when the log is open for reading only.
+    writing: Option<Writing>,
+}
+
+struct Writing {
+    queue: Arc<Queue>,
+    /// None when the log has been closed.
+    at_work: Mutex<Option<AtWork>>,
+}
+
+struct AtWork {
+    writer: JoinHandle<Result<(), String>>,
+    /// Keeps others out as long as the writer may be at work; none in tests.
+    _lock: Option<File>,
+}
+
+/// What the writer and the readers share.
+struct Shared {
+    files: Arc<dyn Files>,
+    /// For messages.
+    dir: PathBuf,
+    meta: Meta,
+    /// By [`Meta::slot`].
+    tails: Vec<Tail>,
+    batches: AtomicU64,
+    batch_bytes: AtomicU64,
+}
+
+/// What a log has written since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Batches, each with one sync.
+    pub batches: u64,
+    /// Bytes of the batches.
+    pub bytes: u64,
+}
+
+impl EmbeddedLog {
+    /// Opens the log of a directory for this process alone, or makes one there. The whole log
+    /// is read and checked, and a write that was cut short by the end of the machine or the
+    /// process is cut; blocks until that is done.
+    pub fn open(dir: &Path, options: Options, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        options.check()?;
+        let lock = Directory::lock(dir).map_err(|error| OpenError::io(dir.to_owned(), error))?;
+        let (files, lock) = lock.ok_or_else(|| OpenError::InUse {
+            dir: dir.to_owned(),
+        })?;
+        Self::open_files(Arc::new(files), dir, Some(lock), &options, clock)
+    }
+
+    /// Opens the log of a directory to read what is in it now, up to the last whole batch. It
+    /// changes nothing and needs no lock, so a writer may be at work; what that one appends
+    /// later is not seen, and its last batch may be seen before it is durable. Readers return
+    /// [`ReadError::Closed`] at the end.
+    pub fn open_read_only(dir: &Path) -> Result<Self, OpenError> {
+        Self::open_files_read_only(Arc::new(Directory::read_only(dir)), dir)
+    }
+
+    fn open_files(
+        files: Arc<dyn Files>,
+        dir: &Path,
+        lock: Option<File>,
+        options: &Options,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OpenError> {
+        let open::Writable {
+            meta,
+            mut scanned,
+            segments,
+        } = open::open_writable(&*files, dir, options)?;
+        let tails = std::mem::take(&mut scanned.tails);
+        let shared = Arc::new(Shared::new(files, dir, meta, tails));
+        let queue = Queue::new(meta.slots(), options.queue_records, options.queue_bytes);
+        let queue = Arc::new(queue);
+        let io_error = |error| OpenError::io(dir.to_owned(), error);
+        let (to_write, to_queue) = (shared.clone(), queue.clone());
+        let writer = Writer::new(to_write, to_queue, clock, options, &scanned, segments);
+        let writer = writer.map_err(io_error)?;
+        let thread = std::thread::Builder::new().name("log-writer".to_owned());
+        let writer = thread.spawn(move || writer.run()).map_err(io_error)?;
+        let at_work = Some(AtWork {
+            writer,
+            _lock: lock,
+        });
+        let at_work = Mutex::new(at_work);
+        Ok(Self::new(shared, Some(Writing { queue, at_work })))
+    }
+
+    fn open_files_read_only(files: Arc<dyn Files>, dir: &Path) -> Result<Self, OpenError> {
+        let meta = scan::read_meta(&*files, dir)?;
+        let meta = meta.ok_or_else(|| OpenError::NoLog {
+            dir: dir.to_owned(),
+        })?;
+        let tails = scan::scan(&*files, dir, meta)?.tails;
+        tails.iter().for_each(Tail::close);
+        let shared = Arc::new(Shared::new(files, dir, meta, tails));
+        Ok(Self::new(shared, None))
+    }
+
+    fn new(shared: Arc<Shared>, writing: Option<Writing>) -> Self {
+        let all = (0..shared.meta.partitions).map(Partition).collect();
+        Self {
+            shared,
+            assignment: watch::Sender::new(all),
+            writing,
+        }
+    }
+
+    /// What has been written since the log was opened; bytes by batches are the group commit's
+    /// reach.
+    pub fn written(&self) -> Written {
+        Written {
+            batches: self.shared.batches.load(Relaxed),
+            bytes: self.shared.batch_bytes.load(Relaxed),
+        }
+    }
+
+    /// Writes what is queued, marks the log as closed and ends its threads; blocks until that
+    /// is done. From then on appending is refused, and readers end where the log does. Says
+    /// why when the log had stopped or the mark cannot be written. A second call does nothing.
+    pub fn close(&self) -> Result<(), String> {
+        let Some(writing) = &self.writing else {
+            return Ok(());
+        };
+        let Some(at_work) = writing.at_work.lock().take() else {
+            return Ok(());
+        };
+        writing.queue.close();
+        let ended = at_work.writer.join();
+        let ended = ended.unwrap_or_else(|_| Err("the log's writer panicked".to_owned()));
+        self.shared.tails.iter().for_each(Tail::close);
+        ended
+    }
+
+    fn slot(&self, topic: Topic, partition: Partition) -> Result<usize, String> {
+        let slot = self.shared.meta.slot(topic, partition);
+        slot.ok_or_else(|| {
+            let partitions = self.shared.meta.partitions;
+            format!(
+                "there is no partition {partition}; partitions are 0 to {}",
+                partitions - 1
+            )
+        })
+    }
+}
+
+impl Drop for EmbeddedLog {
+    fn drop(&mut self) {
+        if let Err(reason) = self.close() {
+            tracing::warn!(reason, "the log was not closed in order");
+        }
+    }
+}
+
+#[async_trait]
+impl EventLog for EmbeddedLog {
+    fn partitions(&self) -> u32 {
+        self.shared.meta.partitions
+    }
+
+    async fn append(
+        &self,
+        topic: Topic,
+        partition: Partition,
+        records: Vec<NewRecord>,
+    ) -> Result<Offset, AppendError> {
+        records.iter().try_for_each(check_bounds)?;
+        let slot = self.slot(topic, partition).map_err(AppendError::Stopped)?;
+        let writing = self.writing.as_ref();
+        let writing = writing
+            .ok_or_else(|| AppendError::Stopped("it is open for reading only".to_owned()))?;
+        let answer = writing.queue.push(slot, &records)?;
+        // They are in the queue; their memory need not wait for the disk.
+        drop(records);
+        let lost = || AppendError::Unknown("the log's writer ended without an answer".to_owned());
+        answer.await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    async fn read(
+        &self,
+        topic: Topic,
+        partition: Partition,
+        from: Offset,
+    ) -> Result<Box<dyn LogReader>, ReadError> {
+        let slot = self
+            .slot(topic, partition)
+            .map_err(ReadError::Unavailable)?;
+        Ok(Box::new(reader::Reader::new(
+            self.shared.clone(),
+            slot,
+            from.0,
+        )))
+    }
+
+    async fn end(&self, topic: Topic, partition: Partition) -> Result<Offset, ReadError> {
+        let slot = self
+            .slot(topic, partition)
+            .map_err(ReadError::Unavailable)?;
+        Ok(Offset(self.shared.tails[slot].durable_end()))
+    }
+
+    async fn offset_at(
+        &self,
+        topic: Topic,
+        partition: Partition,
+        time: TimestampMs,
+    ) -> Result<Offset, ReadError> {
+        let slot = self
+            .slot(topic, partition)
+            .map_err(ReadError::Unavailable)?;
+        let end = self.shared.tails[slot].durable_end();
+        if let Some(offset) = self.shared.tails[slot].recent_at(time) {
+            return Ok(Offset(offset));
+        }
+        let shared = self.shared.clone();
+        let found =
+            tokio::task::spawn_blocking(move || reader::find_time(&shared, slot, time, end));
+        let given_up = |error| ReadError::Unavailable(format!("looking was given up: {error}"));
+        found.await.map_err(given_up)?.map(Offset)
+    }
+
+    /// Every partition, for good: the directory is this process's alone.
+    fn assignment(&self, _group: Group) -> watch::Receiver<BTreeSet<Partition>> {
+        self.assignment.subscribe()
+    }
+}
+
+impl Shared {
+    fn new(files: Arc<dyn Files>, dir: &Path, meta: Meta, tails: Vec<Tail>) -> Self {
+        Self {
+            files,
+            dir: dir.to_owned(),
+            meta,
+            tails,
+            batches: AtomicU64::new(0),
+            batch_bytes: AtomicU64::new(0),
+        }
+    }
+
+    fn damaged(&self, place: Place, what: &str) -> ReadError {
+        let file = self.dir.join(format::segment_name(place.segment));
+        let file = file.display();
+        ReadError::Damaged(format!(
+            "{file} is damaged at byte {}: {what}",
+            place.position
+        ))
+    }
+
+    fn read_fault(&self, place: Place, fault: Fault) -> ReadError {
+        let file = self.dir.join(format::segment_name(place.segment));
+        match fault {
+            Fault::Io(error) => ReadError::Unavailable(format!("{}: {error}", file.display())),
+            Fault::Bad(what) => self.damaged(place, &what),
+            Fault::Version(found) => {
+                self.damaged(place, &format!("its format version has become {found}"))
+            }
+        }
+    }
+}
+
+fn check_bounds(record: &NewRecord) -> Result<(), AppendError> {
+    let check = |what, bytes, max| match bytes > max {
+        true => Err(AppendError::TooLarge { what, bytes, max }),
+        false => Ok(()),
+    };
+    check("the value", record.value.len(), MAX_VALUE_BYTES)?;
+    check("the key", record.key.len(), MAX_KEY_BYTES)?;
+    let all_headers = MAX_HEADERS * MAX_HEADER_BYTES;
+    if record.headers.len() > MAX_HEADERS {
+        let bytes = record
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        return Err(AppendError::TooLarge {
+            what: "the list of headers",
+            bytes,
+            max: all_headers,
+        });
+    }
+    for (name, value) in &record.headers {
+        check("a header's name", name.len(), MAX_HEADER_BYTES)?;
+        check("a header's value", value.len(), MAX_HEADER_BYTES)?;
+    }
+    Ok(())
+}

@@ -40,7 +40,11 @@ pub(crate) fn open_writable(
     let scanned = scan(files, dir, meta)?;
     let segments = make_durable(files, meta, &scanned, options);
     let segments = segments.map_err(|error| OpenError::io(dir.to_owned(), error))?;
-    Ok(Writable { meta, scanned, segments })
+    Ok(Writable {
+        meta,
+        scanned,
+        segments,
+    })
 }
 
 /// Makes a log. The meta file comes last: without it there is no log.
@@ -58,14 +62,20 @@ fn create(files: &dyn Files, dir: &Path, options: &Options) -> Result<Meta, Open
         }
     }
     let log_id = RandomState::new().hash_one(std::process::id()).max(1);
-    let meta = Meta { partitions: options.partitions, log_id };
+    let meta = Meta {
+        partitions: options.partitions,
+        log_id,
+    };
     Segment::create(files, log_id, 1, options.segment_bytes).map_err(io_error)?;
     write_whole(files, META, &meta.encode()).map_err(io_error)?;
     Ok(meta)
 }
 
 fn is_empty(files: &dyn Files, number: u32) -> io::Result<bool> {
-    let any = Meta { partitions: 1, log_id: 0 };
+    let any = Meta {
+        partitions: 1,
+        log_id: 0,
+    };
     SegmentReader::open(files, any, number, WINDOW_BYTES)?.is_zero_from(FIRST)
 }
 
@@ -84,7 +94,11 @@ fn make_durable(
     let mut segments = Vec::new();
     for number in scanned.end.segment..=scanned.segments {
         let segment = Segment::open(files, number, options.segment_bytes)?;
-        let end = if segments.is_empty() { scanned.end.position } else { FIRST };
+        let end = if segments.is_empty() {
+            scanned.end.position
+        } else {
+            FIRST
+        };
         cut(files, meta, &segment, end)?;
         segments.push(segment);
     }
@@ -114,7 +128,9 @@ fn cut(files: &dyn Files, meta: Meta, segment: &Segment, end: u64) -> io::Result
 /// The last batch may be in the machine's memory only, and after a failed sync even be taken
 /// for written there. Written once more and synced, it is durable beyond doubt.
 fn rewrite_last_batch(files: &dyn Files, scanned: &Scanned) -> io::Result<()> {
-    let Some((place, bytes)) = scanned.last_batch else { return Ok(()) };
+    let Some((place, bytes)) = scanned.last_batch else {
+        return Ok(());
+    };
     let file = files.open(&format::segment_name(place.segment))?;
     let mut batch = vec![0; bytes as usize];
     if file.read_at(&mut batch, place.position)? != batch.len() {

@@ -57,22 +57,38 @@ pub(crate) struct Queued {
 impl Group {
     pub(crate) fn new(slots: usize) -> Self {
         let slots = (0..slots).map(|_| Queued::default()).collect();
-        Self { slots, filled: Vec::new(), records: 0, bytes: 0 }
+        Self {
+            slots,
+            filled: Vec::new(),
+            records: 0,
+            bytes: 0,
+        }
     }
 
     /// Everyone who waits for the group.
     pub(crate) fn drain_waiting(&mut self) -> impl Iterator<Item = oneshot::Sender<Answer>> {
         let filled = std::mem::take(&mut self.filled);
         let slots = &mut self.slots;
-        let waiting = filled.into_iter().flat_map(|slot| std::mem::take(&mut slots[slot].waiting));
+        let waiting = filled
+            .into_iter()
+            .flat_map(|slot| std::mem::take(&mut slots[slot].waiting));
         waiting.map(|(_, answer)| answer)
     }
 }
 
 impl Queue {
     pub(crate) fn new(slots: usize, max_records: usize, max_bytes: usize) -> Self {
-        let state = State { group: Group::new(slots), phase: Phase::Open, writer_sleeps: false };
-        Self { max_records, max_bytes, state: Mutex::new(state), filled: Condvar::new() }
+        let state = State {
+            group: Group::new(slots),
+            phase: Phase::Open,
+            writer_sleeps: false,
+        };
+        Self {
+            max_records,
+            max_bytes,
+            state: Mutex::new(state),
+            filled: Condvar::new(),
+        }
     }
 
     /// Queues the records of one call, or none of them. They are within the log's bounds.
@@ -83,7 +99,11 @@ impl Queue {
     ) -> Result<oneshot::Receiver<Answer>, AppendError> {
         let bytes = records.iter().map(format::record_bytes).sum::<usize>();
         if bytes > self.max_bytes {
-            return Err(AppendError::TooLarge { what: "the call", bytes, max: self.max_bytes });
+            return Err(AppendError::TooLarge {
+                what: "the call",
+                bytes,
+                max: self.max_bytes,
+            });
         }
         let (answer, waiting) = oneshot::channel();
         let mut state = self.state.lock();

@@ -43,7 +43,11 @@ pub(crate) fn read_meta(files: &dyn Files, dir: &Path) -> Result<Option<Meta>, O
     let meta = Meta::parse(&bytes).map_err(|fault| header_error(path(), fault))?;
     match bytes.len() == format::FILE_HEADER {
         true => Ok(Some(meta)),
-        false => Err(OpenError::damaged(path(), format::FILE_HEADER as u64, "bytes follow its end")),
+        false => Err(OpenError::damaged(
+            path(),
+            format::FILE_HEADER as u64,
+            "bytes follow its end",
+        )),
     }
 }
 
@@ -51,17 +55,26 @@ pub(crate) fn read_meta(files: &dyn Files, dir: &Path) -> Result<Option<Meta>, O
 pub(crate) fn scan(files: &dyn Files, dir: &Path, meta: Meta) -> Result<Scanned, OpenError> {
     // Read first: a log that is being appended to only grows beyond it.
     let clean = read_clean(files, dir)?;
+    let slots = meta.slots();
     let found = Scanned {
-        tails: (0..meta.slots()).map(|_| Tail::new()).collect(),
+        tails: (0..slots).map(|_| Tail::new(slots)).collect(),
         segments: count_segments(files, dir)?,
-        end: Place { segment: 1, position: FIRST },
+        end: Place {
+            segment: 1,
+            position: FIRST,
+        },
         next_sequence: 1,
         last_checksum: 0,
         last_batch: None,
         log_bytes: 0,
         was_closed: clean.is_some(),
     };
-    let mut scan = Scan { files, dir, meta, found };
+    let mut scan = Scan {
+        files,
+        dir,
+        meta,
+        found,
+    };
     scan.all_batches()?;
     if let Some(clean) = clean {
         scan.check_end(clean)?;
@@ -90,16 +103,21 @@ enum Due {
 impl Scan<'_> {
     fn all_batches(&mut self) -> Result<(), OpenError> {
         let mut reader = self.open(1)?;
+        let mut looked_twice = false;
         loop {
             let place = self.found.end;
             let due = self.take_due(&mut reader)?;
             if matches!(due, Due::Batch) {
+                looked_twice = false;
                 continue;
             }
             let Some((later, sequence)) = self.batch_after(&mut reader, place)? else {
                 return Ok(());
             };
-            let start_of_next = Place { segment: place.segment + 1, position: FIRST };
+            let start_of_next = Place {
+                segment: place.segment + 1,
+                position: FIRST,
+            };
             if later == start_of_next && sequence == self.found.next_sequence {
                 let rest = reader.is_zero_from(place.position);
                 if !rest.map_err(|error| self.io(place.segment, error))? {
@@ -108,24 +126,38 @@ impl Scan<'_> {
                 }
                 reader = self.open(later.segment)?;
                 self.found.end = later;
-                continue;
+            } else if looked_twice {
+                return Err(self.gap(due, later, sequence));
+            } else {
+                // While a writer is at work, the batch that is due may have been half there when
+                // it was read. Since there are later ones by now, it must be whole by now.
+                reader.refresh();
+                looked_twice = true;
             }
-            // While a writer is at work, the batch that is due may have been half there when it
-            // was read. Since there are later ones by now, it must be whole by now.
-            reader.refresh();
-            let what = match self.take_due(&mut reader)? {
-                Due::Batch => continue,
-                Due::Nothing => "zeros stand here".to_owned(),
-                Due::Bad(what) => what,
-            };
-            let due = self.found.next_sequence;
-            let Place { segment, position } = later;
-            let later = format::segment_name(segment);
-            return Err(self.damaged(place, &format!(
-                "batch {due} is due here, but {what}; batch {sequence} stands at byte {position} \
-                 of {later}, so this is no write that was cut short"
-            )));
         }
+    }
+
+    /// The batch that is due is not there, but a later one is.
+    fn gap(&self, due: Due, later: Place, sequence: u64) -> OpenError {
+        let end = self.found.end;
+        let start_of_next = Place {
+            segment: end.segment + 1,
+            position: FIRST,
+        };
+        let (place, what) = match due {
+            Due::Bad(what) => (end, what),
+            // The segment ends here, and what is wrong is the beginning of the next one.
+            _ if later > start_of_next => (start_of_next, "no whole batch stands here".to_owned()),
+            _ => (end, "zeros stand here".to_owned()),
+        };
+        let due = self.found.next_sequence;
+        let Place { segment, position } = later;
+        let later = format::segment_name(segment);
+        let what = format!(
+            "batch {due} is due here, but {what}; batch {sequence} stands at byte {position} of \
+             {later}, so this is no write that was cut short"
+        );
+        self.damaged(place, &what)
     }
 
     /// Reads and checks the batch that is due at the end of what has been read so far.
@@ -140,10 +172,16 @@ impl Scan<'_> {
         // A header that is whole cannot be the fruit of a torn write, so what it says must hold.
         let (sequence, due) = (batch.sequence, self.found.next_sequence);
         if sequence != due {
-            return Err(self.damaged(place, &format!("batch {sequence} stands where {due} is due")));
+            return Err(self.damaged(
+                place,
+                &format!("batch {sequence} stands where {due} is due"),
+            ));
         }
         if batch.previous != self.found.last_checksum {
-            return Err(self.damaged(place, "the batch was written after another one than it follows"));
+            return Err(self.damaged(
+                place,
+                "the batch was written after another one than it follows",
+            ));
         }
         match reader.check_records(place.position, &batch) {
             Ok(()) => {}
@@ -192,15 +230,28 @@ impl Scan<'_> {
         from: u64,
     ) -> Result<Option<(u64, u64)>, OpenError> {
         let found = reader.first_batch_from(from);
-        let found = found
-            .map_err(|fault| self.fault(Place { segment: reader.number, position: from }, fault))?;
+        let found = found.map_err(|fault| {
+            self.fault(
+                Place {
+                    segment: reader.number,
+                    position: from,
+                },
+                fault,
+            )
+        })?;
         Ok(found.map(|(position, batch)| (position, batch.sequence)))
     }
 
     /// Checks that the log goes as far as it did when it was closed.
     fn check_end(&self, clean: Clean) -> Result<(), OpenError> {
-        let Scanned { end, next_sequence, last_checksum, .. } = self.found;
-        let other_end = next_sequence == clean.next_sequence && last_checksum != clean.last_checksum;
+        let Scanned {
+            end,
+            next_sequence,
+            last_checksum,
+            ..
+        } = self.found;
+        let other_end =
+            next_sequence == clean.next_sequence && last_checksum != clean.last_checksum;
         if next_sequence < clean.next_sequence || other_end {
             let (found, due) = (next_sequence - 1, clean.next_sequence - 1);
             return Err(self.damaged(end, &format!(
@@ -214,7 +265,15 @@ impl Scan<'_> {
         let reader = SegmentReader::open(self.files, self.meta, number, WINDOW_BYTES);
         let mut reader = reader.map_err(|error| self.io(number, error))?;
         let header = reader.check_header();
-        header.map_err(|fault| self.fault(Place { segment: number, position: 0 }, fault))?;
+        header.map_err(|fault| {
+            self.fault(
+                Place {
+                    segment: number,
+                    position: 0,
+                },
+                fault,
+            )
+        })?;
         Ok(reader)
     }
 
@@ -244,14 +303,20 @@ fn read_clean(files: &dyn Files, dir: &Path) -> Result<Option<Clean>, OpenError>
     let path = || dir.join(CLEAN);
     let bytes = read_whole(files, CLEAN).map_err(|error| OpenError::io(path(), error))?;
     let clean = bytes.map(|bytes| Clean::parse(&bytes));
-    clean.transpose().map_err(|fault| header_error(path(), fault))
+    clean
+        .transpose()
+        .map_err(|fault| header_error(path(), fault))
 }
 
 /// The number of segments, all of which must be there.
 fn count_segments(files: &dyn Files, dir: &Path) -> Result<u32, OpenError> {
-    let names = files.list().map_err(|error| OpenError::io(dir.to_owned(), error))?;
-    let mut numbers: Vec<u32> =
-        names.iter().filter_map(|name| format::segment_number(name)).collect();
+    let names = files
+        .list()
+        .map_err(|error| OpenError::io(dir.to_owned(), error))?;
+    let mut numbers: Vec<u32> = names
+        .iter()
+        .filter_map(|name| format::segment_number(name))
+        .collect();
     numbers.sort_unstable();
     let last = numbers.last().copied().unwrap_or(1);
     match (1..=last).find(|number| numbers.binary_search(number).is_err()) {

@@ -63,7 +63,11 @@ impl Segment {
         file.sync()?;
         files.rename(&unfinished, &name)?;
         files.sync_names()?;
-        Ok(Self { number, file, bytes })
+        Ok(Self {
+            number,
+            file,
+            bytes,
+        })
     }
 
     /// Opens a segment to write on, made longer if it is shorter than this.
@@ -73,7 +77,11 @@ impl Segment {
         if bytes < at_least {
             fill_with_zeros(&*file, bytes, at_least)?;
         }
-        Ok(Self { number, file, bytes: bytes.max(at_least) })
+        Ok(Self {
+            number,
+            file,
+            bytes: bytes.max(at_least),
+        })
     }
 }
 
@@ -115,7 +123,15 @@ impl SegmentReader {
         let file = files.open(&format::segment_name(number))?;
         let file_bytes = file.bytes()?;
         let window = Vec::new();
-        Ok(Self { number, meta, file, file_bytes, window_bytes, window_at: 0, window })
+        Ok(Self {
+            number,
+            meta,
+            file,
+            file_bytes,
+            window_bytes,
+            window_at: 0,
+            window,
+        })
     }
 
     /// Checks the segment's own header.
@@ -154,7 +170,10 @@ impl SegmentReader {
         for block in &batch.blocks {
             self.checked_block(position, block)?;
         }
-        let used = batch.blocks.last().map_or(BATCH_HEADER, |last| last.at + last.bytes as usize);
+        let used = batch
+            .blocks
+            .last()
+            .map_or(BATCH_HEADER, |last| last.at + last.bytes as usize);
         let padding = self.bytes_at(position + used as u64, batch.bytes as usize - used)?;
         match padding.iter().all(|byte| *byte == 0) {
             true => Ok(()),
@@ -164,7 +183,8 @@ impl SegmentReader {
 
     /// The records of a block of the batch at `position`.
     pub(crate) fn block(&mut self, position: u64, block: &Block) -> Result<Bytes, Fault> {
-        self.checked_block(position, block).map(Bytes::copy_from_slice)
+        self.checked_block(position, block)
+            .map(Bytes::copy_from_slice)
     }
 
     fn checked_block(&mut self, position: u64, block: &Block) -> Result<&[u8], Fault> {
@@ -207,7 +227,9 @@ impl SegmentReader {
                 return Ok(None);
             }
             let read = bytes.len() as u64;
-            let chunks = bytes.chunks_exact(ALIGNMENT).zip((position..).step_by(ALIGNMENT));
+            let chunks = bytes
+                .chunks_exact(ALIGNMENT)
+                .zip((position..).step_by(ALIGNMENT));
             let candidates = chunks.filter_map(|(chunk, at)| (*chunk == id).then_some(at));
             for at in candidates.collect::<Vec<_>>() {
                 match self.batch_at(at) {

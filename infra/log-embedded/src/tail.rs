@@ -11,9 +11,12 @@ use tokio::sync::watch;
 use crate::format::Block;
 use crate::segment::Place;
 
-/// The log's bytes, of all topics, between two entries of an index: 24 bytes an entry for each
-/// topic's partition are at most a hundredth of the log with 8 partitions, in practice far less.
-const INDEX_EVERY_BYTES: u64 = 128 << 10;
+/// An index has at most one entry in so many bytes of the log, times the number of all topics'
+/// partitions. So all indexes together hold at most 24 bytes for every 8 KiB of the log.
+const INDEX_EVERY_BYTES: u64 = 8 << 10;
+
+/// What a block at hand takes beside its records, roughly.
+const BLOCK_OVERHEAD_BYTES: usize = 128;
 
 /// Durable records of one topic and partition, in one piece.
 #[derive(Debug, Clone)]
@@ -28,8 +31,22 @@ pub(crate) struct Records {
 
 impl Records {
     pub(crate) fn new(block: &Block, bytes: Bytes) -> Self {
-        let Block { base, count, appended_at_ms, .. } = *block;
-        Self { base, count, appended_at_ms, bytes }
+        let Block {
+            base,
+            count,
+            appended_at_ms,
+            ..
+        } = *block;
+        Self {
+            base,
+            count,
+            appended_at_ms,
+            bytes,
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.bytes.len() + BLOCK_OVERHEAD_BYTES
     }
 
     /// The offset after the last.
@@ -49,6 +66,8 @@ pub(crate) struct End {
 
 /// One topic's partition.
 pub(crate) struct Tail {
+    /// Bytes of the log between two entries of the index, at least.
+    index_every_bytes: u64,
     held: Mutex<Held>,
     end: watch::Sender<End>,
 }
@@ -77,14 +96,25 @@ struct Entry {
 
 impl Entry {
     fn place(self) -> Place {
-        Place { segment: self.segment, position: u64::from(self.position) }
+        Place {
+            segment: self.segment,
+            position: u64::from(self.position),
+        }
     }
 }
 
 impl Tail {
-    pub(crate) fn new() -> Self {
-        let end = watch::Sender::new(End { next: 0, closed: false });
-        Self { held: Mutex::default(), end }
+    /// An empty one, of a log with so many topics' partitions.
+    pub(crate) fn new(slots: usize) -> Self {
+        let end = watch::Sender::new(End {
+            next: 0,
+            closed: false,
+        });
+        Self {
+            index_every_bytes: INDEX_EVERY_BYTES * slots as u64,
+            held: Mutex::default(),
+            end,
+        }
     }
 
     /// The offset of the next record, and the time it gets when it is `now_ms` or stepped back.
@@ -99,7 +129,7 @@ impl Tail {
         let mut held = self.held.lock();
         held.next = block.end();
         held.last_time_ms = block.appended_at_ms;
-        if held.index.is_empty() || log_bytes >= held.indexed_at + INDEX_EVERY_BYTES {
+        if held.index.is_empty() || log_bytes >= held.indexed_at + self.index_every_bytes {
             held.indexed_at = log_bytes;
             held.index.push(Entry {
                 base: block.base,
@@ -113,11 +143,13 @@ impl Tail {
     /// Keeps the block that was noted last at hand, with at most so many bytes in all.
     pub(crate) fn keep(&self, records: Records, at_most_bytes: usize) {
         let mut held = self.held.lock();
-        held.recent_bytes += records.bytes.len();
+        held.recent_bytes += records.memory_bytes();
         held.recent.push_back(records);
         while held.recent_bytes > at_most_bytes {
-            let Some(oldest) = held.recent.pop_front() else { break };
-            held.recent_bytes -= oldest.bytes.len();
+            let Some(oldest) = held.recent.pop_front() else {
+                break;
+            };
+            held.recent_bytes -= oldest.memory_bytes();
         }
     }
 
@@ -144,12 +176,19 @@ impl Tail {
 
     /// Blocks at hand from the one with this offset on, about as many bytes as asked for; none
     /// when that one is no longer at hand.
-    pub(crate) fn recent(&self, offset: i64, before: i64, bytes: usize) -> Option<VecDeque<Records>> {
+    pub(crate) fn recent(
+        &self,
+        offset: i64,
+        before: i64,
+        bytes: usize,
+    ) -> Option<VecDeque<Records>> {
         let held = self.held.lock();
         if held.recent.front()?.base > offset {
             return None;
         }
-        let first = held.recent.partition_point(|records| records.end() <= offset);
+        let first = held
+            .recent
+            .partition_point(|records| records.end() <= offset);
         let mut left = bytes;
         let blocks = held.recent.range(first..).take_while(|records| {
             let wanted = left > 0 && records.base < before;
@@ -159,18 +198,25 @@ impl Tail {
         Some(blocks.cloned().collect())
     }
 
-    /// A place from which on the block with this offset is found, not far from it.
-    pub(crate) fn place_of_offset(&self, offset: i64) -> Option<Place> {
+    /// A place from which on the block with this offset is found: it is there, or behind it by
+    /// less than the index's distance.
+    pub(crate) fn place_of(&self, offset: i64) -> Option<Place> {
         let held = self.held.lock();
         let after = held.index.partition_point(|entry| entry.base <= offset);
-        held.index.get(after.checked_sub(1)?).map(|entry| entry.place())
+        held.index
+            .get(after.checked_sub(1)?)
+            .map(|entry| entry.place())
     }
 
-    /// A place from which on the first block of this time or later is found, not far from it.
-    pub(crate) fn place_of_time(&self, time: TimestampMs) -> Option<Place> {
+    /// An offset from which on the first block of this time or later is found, not far from it.
+    pub(crate) fn offset_before(&self, time: TimestampMs) -> i64 {
         let held = self.held.lock();
-        let not_before = held.index.partition_point(|entry| entry.appended_at_ms < time);
-        held.index.get(not_before.saturating_sub(1)).map(|entry| entry.place())
+        let not_before = held
+            .index
+            .partition_point(|entry| entry.appended_at_ms < time);
+        held.index
+            .get(not_before.saturating_sub(1))
+            .map_or(0, |entry| entry.base)
     }
 
     /// The offset of the first block of this time or later, if the blocks at hand tell: the
@@ -184,7 +230,9 @@ impl Tail {
         if first.appended_at_ms >= time && first.base > 0 {
             return None;
         }
-        let at = held.recent.partition_point(|records| records.appended_at_ms < time);
+        let at = held
+            .recent
+            .partition_point(|records| records.appended_at_ms < time);
         held.recent.get(at).map(|records| records.base)
     }
 }

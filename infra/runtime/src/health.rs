@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// How long a component may be silent and count as ready.
 pub const READY_SILENCE: Duration = Duration::from_secs(5);
@@ -38,7 +39,7 @@ enum Phase {
 }
 
 /// A component as `/readyz` shows it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ComponentReport {
     /// Its name.
     pub name: String,

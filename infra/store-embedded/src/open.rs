@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -161,6 +162,15 @@ fn open_file(path: &Path) -> Result<Database, OpenError> {
     if !path.try_exists().map_err(|e| io_error(path, e))? {
         create_file(path)?;
     }
+    // redb panics at some kinds of damage, and that must not end the process. What it was at
+    // work on is dropped with the panic, so nothing half changed is seen again.
+    match catch_unwind(AssertUnwindSafe(|| open_found(path))) {
+        Ok(opened) => opened,
+        Err(_) => Err(damaged(path, "redb panicked while it was read")),
+    }
+}
+
+fn open_found(path: &Path) -> Result<Database, OpenError> {
     let repaired = Arc::new(AtomicBool::new(false));
     let note = repaired.clone();
     let mut builder = Database::builder();
@@ -181,7 +191,9 @@ fn open_file(path: &Path) -> Result<Database, OpenError> {
         }),
         found => {
             tracing::info!(
-                path = %path.display(), found, FORMAT,
+                path = %path.display(),
+                found,
+                format = FORMAT,
                 "the read store has an older format and is rebuilt from the log"
             );
             prepare(&file).map_err(|e| damaged(path, e))?;
@@ -212,7 +224,7 @@ fn create_file(path: &Path) -> Result<(), OpenError> {
 }
 
 /// Leaves the file with empty tables of this format.
-fn prepare(file: &Database) -> Result<(), redb::Error> {
+pub(crate) fn prepare(file: &Database) -> Result<(), redb::Error> {
     let transaction = file.begin_write()?;
     let tables: Vec<_> = transaction.list_tables()?.collect();
     for table in tables {
@@ -241,8 +253,13 @@ fn format(file: &Database) -> Result<u64, redb::Error> {
 fn database_error(path: &Path, error: DatabaseError) -> OpenError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.into() },
-        // redb says with this kind of error that a file is not one of its own.
-        DatabaseError::Storage(StorageError::Io(e)) if e.kind() != io::ErrorKind::InvalidData => {
+        // The kinds with which redb says that a file is too short or not one of its own.
+        DatabaseError::Storage(StorageError::Io(e))
+            if !matches!(
+                e.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
             io_error(path, e)
         }
         other => damaged(path, other),

@@ -134,14 +134,104 @@ impl Layers {
 
     /// The layer could not be written. It stays where reads see it, to be tried again; until
     /// that succeeds `apply` is refused, since memory is no place to keep what has no end.
-    pub(crate) fn not_written(&self, failure: StoreError) {
-        self.state.write().failure = Some(failure);
+    /// Returns whether the failure is the first since the last success; later ones only say
+    /// that there was one before.
+    pub(crate) fn not_written(&self, failure: StoreError) -> bool {
+        let mut state = self.state.write();
+        let first = state.failure.is_none();
+        state.failure.get_or_insert(failure);
         self.changed.notify_waiters();
+        first
     }
 
     /// Refuses whatever is applied from now on.
     pub(crate) fn close(&self) {
         self.state.write().closed = true;
         self.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(number: u32, bytes: usize) -> EncodedRow {
+        let value = [&1u64.to_be_bytes()[..], &vec![0; bytes]].concat();
+        EncodedRow {
+            table: Table::Attempts,
+            key: number.to_be_bytes().into(),
+            value,
+        }
+    }
+
+    fn progress(next: i64) -> Progress {
+        let next = schemas::ids::Offset(next);
+        Progress {
+            next,
+            claim: next,
+            answered: next,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn apply_waits_for_the_file_when_memory_is_full() {
+        let layers = Layers::default();
+        let mut applied = 0;
+        let waits = std::time::Duration::from_secs(1);
+        loop {
+            let rows = vec![row(applied, 1 << 20)];
+            let call = layers.apply(Partition(0), rows, progress(applied.into()));
+            if tokio::time::timeout(waits, call).await.is_err() {
+                break;
+            }
+            applied += 1;
+        }
+        assert_eq!(applied as usize, MAX_BYTES >> 20);
+
+        // One that waits goes on when the rows are on their way to the file, but no further.
+        let waiting = layers.apply(Partition(0), vec![row(applied, 1)], progress(1));
+        let (waited, layer) = tokio::join!(waiting, async { layers.begin_writing() });
+        assert_eq!(waited, Ok(()));
+        assert_eq!(
+            layer.map(|layer| layer.rows(Table::Attempts).len()),
+            Some(applied as usize)
+        );
+        let rows_in_memory = layers.read(|layers| {
+            layers
+                .iter()
+                .map(|layer| layer.rows(Table::Attempts).len())
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(rows_in_memory, [1, applied as usize]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_waits_is_refused_when_the_store_fails_or_closes() {
+        for closes in [false, true] {
+            let layers = Layers::default();
+            layers
+                .apply(Partition(0), vec![row(0, MAX_BYTES)], progress(1))
+                .await
+                .unwrap();
+            let waiting = layers.apply(Partition(0), vec![row(1, 1)], progress(2));
+            let waiting = tokio::time::timeout(std::time::Duration::from_secs(1), waiting);
+            let (waited, ()) = tokio::join!(waiting, async {
+                match closes {
+                    true => layers.close(),
+                    false => assert!(layers.not_written(StoreError("no space".into()))),
+                }
+            });
+            let reason = if closes {
+                "the store is closed"
+            } else {
+                "no space"
+            };
+            assert_eq!(waited, Ok(Err(StoreError(reason.into()))));
+            // The failure that says why stays; what follows from it does not replace it.
+            assert_eq!(
+                layers.not_written(StoreError("failed before".into())),
+                closes
+            );
+        }
     }
 }

@@ -153,3 +153,154 @@ pub(crate) fn decode_progress((next, claim, answered): (i64, i64, i64)) -> Progr
         answered: Offset(answered),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use ports::read_store::{AttemptStatus, SalePhase};
+    use schemas::command::SaleTerms;
+    use schemas::decision::{RefusalReason, ReleaseCause, Stock, Tally};
+    use schemas::ids::{AttemptId, Money, Partition};
+
+    use super::*;
+
+    pub(crate) fn attempt(number: u8, version: u64) -> AttemptRow {
+        AttemptRow {
+            attempt_id: AttemptId::from_bytes([number; 16]),
+            product_id: "lamp".parse().unwrap(),
+            buyer_id: "ann".parse().unwrap(),
+            quantity: 300,
+            position: Position {
+                partition: Partition(3),
+                offset: Offset(1842),
+            },
+            status: AttemptStatus::Sold,
+            decided_at_ms: 1_790_000_000_000,
+            hold_until_ms: Some(1_790_000_600_000),
+            version,
+        }
+    }
+
+    /// Whoever changes a row type, or the order of a list of words, finds this failing: then
+    /// raise [`FORMAT`] and write the new bytes here. Otherwise a new version would read old
+    /// files and misunderstand them.
+    #[test]
+    fn the_bytes_of_this_format_never_change() {
+        let refused = RefusalReason::ALL
+            .iter()
+            .map(|reason| AttemptStatus::Refused(*reason));
+        let released = ReleaseCause::ALL
+            .iter()
+            .map(|cause| AttemptStatus::Released(*cause));
+        let statuses = [AttemptStatus::Reserved, AttemptStatus::Sold].into_iter();
+        let statuses: Vec<u8> = statuses
+            .chain(refused)
+            .chain(released)
+            .flat_map(|status| postcard::to_allocvec(&status).unwrap())
+            .collect();
+        let phases = [
+            SalePhase::Scheduled,
+            SalePhase::Open,
+            SalePhase::Paused,
+            SalePhase::Closed,
+        ];
+        let sale = SaleRow {
+            product_id: "lamp".parse().unwrap(),
+            version: 9,
+            round: 2,
+            terms: SaleTerms {
+                name: "A lamp".into(),
+                price: Money {
+                    minor: 1999,
+                    currency: "GBP".into(),
+                },
+                stock: 100,
+                limit_per_buyer: Some(2),
+                hold_ms: None,
+                opens_at_ms: -1,
+                closes_at_ms: Some(70_000),
+            },
+            phase: SalePhase::Open,
+            stock: Stock {
+                total: 100,
+                available: 90,
+                reserved: 8,
+                sold: 2,
+            },
+            tally: Tally {
+                accepted: 10,
+                refused: 300,
+                cancelled: 1,
+                expired: 0,
+            },
+            decided_at_ms: 1_790_000_000_000,
+        };
+        let sale = encode(&Row::Sale(sale)).unwrap();
+        let order = encode(&Row::Order(attempt(0xab, 9))).unwrap();
+        let intent = encode(&Row::Intent(attempt(0xab, 9))).unwrap();
+        let attempt = encode(&Row::Attempt(attempt(0xab, 9))).unwrap();
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        assert_eq!(FORMAT, 1);
+        assert_eq!(
+            hex(&statuses),
+            "00010200020102020203020402050206020703000301"
+        );
+        assert_eq!(hex(&postcard::to_allocvec(&phases).unwrap()), "00010203");
+        assert_eq!(hex(&sale.key), hex(b"lamp"));
+        assert_eq!(
+            hex(&sale.value),
+            "0000000000000009046c616d7009020641206c616d709e1f03474250640102000101e0c50801645a08020aac02010080b083c59868"
+        );
+        assert_eq!(hex(&attempt.key), "ab".repeat(16));
+        assert_eq!(
+            hex(&attempt.value),
+            "000000000000000910abababababababababababababababab046c616d7003616e6eac0203e41c0180b083c598680180cfccc5986809"
+        );
+        assert_eq!(
+            hex(&order.key),
+            format!("{}00000000038000000000000732", hex(b"ann"))
+        );
+        assert_eq!(
+            hex(&intent.key),
+            format!("{}00000000038000000000000732", hex(b"lamp"))
+        );
+        assert_eq!(
+            (&order.value, &intent.value),
+            (&attempt.value, &attempt.value)
+        );
+    }
+
+    #[test]
+    fn a_damaged_value_is_an_error() {
+        let whole = encode(&Row::Attempt(attempt(1, 9))).unwrap().value;
+        assert_eq!(
+            decode(Table::Attempts, &whole),
+            Ok(Row::Attempt(attempt(1, 9)))
+        );
+        for length in 0..whole.len() {
+            assert!(
+                decode(Table::Attempts, &whole[..length]).is_err(),
+                "{length}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_sort_as_positions_do_within_their_owner() {
+        let mut keys = Vec::new();
+        for owner in ["a", "a b", "a-b", "ab"] {
+            for partition in [0, 1, 255, 256, u32::MAX] {
+                for offset in [-1, 0, 1, 255, 256, i64::MAX] {
+                    let partition = Partition(partition);
+                    keys.push(key_in_list(
+                        owner,
+                        Position {
+                            partition,
+                            offset: Offset(offset),
+                        },
+                    ));
+                }
+            }
+        }
+        assert!(keys.is_sorted_by(|a, b| a < b));
+    }
+}

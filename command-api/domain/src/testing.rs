@@ -1,0 +1,249 @@
+//! Given what a product has been asked, when a command has its turn, then this happens.
+//!
+//! Every decision is also absorbed by a second product and taken by a [`Ledger`], and the
+//! product is taken apart and put together again, so each test shows that these agree.
+
+use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms, SetStock};
+use schemas::decision::{
+    AttemptRefused, AttemptRepeated, CancelRefusalReason, CancelRefused, Event, Order,
+    OrderAccepted, OrderReleased, RefusalReason, ReleaseCause, SaleChangeRefusalReason,
+    SaleChangeRefused, SaleSet, Stock, StockSet,
+};
+use schemas::ids::{AttemptId, ChainHash, Money, Offset, ProductId, TimestampMs};
+
+use crate::invariants::Ledger;
+use crate::product::Product;
+use crate::{Turn, absorb, answer, snapshot};
+
+/// The moment at which [`terms`] open.
+pub const OPENS: TimestampMs = 1_000;
+
+/// A product after some commands.
+#[derive(Default)]
+pub struct Given {
+    pub product: Product,
+    shadow: Product,
+    ledger: Ledger,
+    offset: i64,
+}
+
+/// What came of a command.
+pub struct Then {
+    given: Given,
+    events: Vec<Event>,
+}
+
+/// A product that has been asked these things at these times. The first command has offset 0.
+pub fn given(commands: impl IntoIterator<Item = (TimestampMs, CommandBody)>) -> Given {
+    let nothing = Given::default();
+    commands
+        .into_iter()
+        .fold(nothing, |given, (at, body)| given.when(at, body).given)
+}
+
+impl Given {
+    /// A command has its turn.
+    pub fn when(mut self, at: TimestampMs, body: CommandBody) -> Then {
+        let turn = Turn {
+            claim: Offset(0),
+            offset: Offset(self.offset),
+            follows: Offset(self.offset - 1),
+            appended_at_ms: at,
+        };
+        self.offset += 1;
+        let command = Command {
+            product_id: "p".parse().unwrap(),
+            body,
+        };
+        let decision = answer(&mut self.product, &command, turn).expect("invariants hold");
+        absorb(&mut self.shadow, &decision).expect("what was decided can be absorbed");
+        let taken = self
+            .ledger
+            .take(&decision, &command.body, ChainHash::default());
+        taken.unwrap_or_else(|violation| panic!("{violation} in {decision:?}"));
+        // Comparing whole products after each of thousands of commands would take minutes.
+        if self.product.remembered() < 100 || self.offset % 500 == 0 {
+            self.compare(&command.product_id);
+        }
+        Then {
+            given: self,
+            events: decision.events,
+        }
+    }
+
+    fn compare(&self, product_id: &ProductId) {
+        assert_eq!(self.shadow, self.product);
+        let mut restored = Product::default();
+        for part in snapshot::parts(product_id, &self.product) {
+            snapshot::restore(&mut restored, part);
+        }
+        assert_eq!(restored, self.product);
+        assert_eq!(snapshot::check(&restored), Ok(()));
+    }
+}
+
+impl Then {
+    /// These things happen, in this order, and no others.
+    #[track_caller]
+    pub fn then(self, events: impl IntoIterator<Item = Event>) -> Self {
+        let expected: Vec<Event> = events.into_iter().collect();
+        assert_eq!(self.events, expected);
+        self
+    }
+
+    /// The units stand so.
+    #[track_caller]
+    pub fn stock(self, available: u32, reserved: u32, sold: u32) -> Self {
+        let expected = Stock {
+            total: available + reserved + sold,
+            available,
+            reserved,
+            sold,
+        };
+        assert_eq!(self.given.product.stock, expected);
+        self
+    }
+
+    /// Another command has its turn.
+    pub fn when(self, at: TimestampMs, body: CommandBody) -> Then {
+        self.given.when(at, body)
+    }
+
+    /// How many things happened.
+    pub fn count(&self) -> usize {
+        self.events.len()
+    }
+
+    /// The product as it now is.
+    pub fn product(&self) -> &Product {
+        &self.given.product
+    }
+}
+
+/// A sale of `stock` units sold at once, without limit, from [`OPENS`] until closed by hand.
+pub fn terms(stock: u32) -> SaleTerms {
+    SaleTerms {
+        name: "Lamp".into(),
+        price: Money {
+            minor: 1999,
+            currency: "GBP".into(),
+        },
+        stock,
+        limit_per_buyer: None,
+        hold_ms: None,
+        opens_at_ms: OPENS,
+        closes_at_ms: None,
+    }
+}
+
+/// [`terms`] with units held for this long.
+pub fn held(stock: u32, hold_ms: i64) -> SaleTerms {
+    SaleTerms {
+        hold_ms: Some(hold_ms),
+        ..terms(stock)
+    }
+}
+
+/// [`terms`] with a limit per buyer.
+pub fn limited(stock: u32, limit: u32) -> SaleTerms {
+    SaleTerms {
+        limit_per_buyer: Some(limit),
+        ..terms(stock)
+    }
+}
+
+pub fn put(terms: SaleTerms) -> CommandBody {
+    CommandBody::PutSale(terms)
+}
+
+/// These terms were put as the first thing, before they open.
+pub fn on_sale(terms: SaleTerms) -> Given {
+    given([(0, put(terms))])
+}
+
+pub fn set_stock(stock: u32) -> CommandBody {
+    CommandBody::SetStock(SetStock { stock })
+}
+
+/// The id of the attempt of this number, evenly spread as ids are.
+pub fn id(number: u32) -> AttemptId {
+    let spread = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    AttemptId::from_bytes(spread.to_le_bytes())
+}
+
+pub fn attempt(number: u32, buyer: &str, quantity: u32) -> CommandBody {
+    CommandBody::PlaceAttempt(PlaceAttempt {
+        attempt_id: id(number),
+        buyer_id: buyer.parse().unwrap(),
+        quantity,
+    })
+}
+
+pub fn cancel(number: u32, buyer: &str) -> CommandBody {
+    CommandBody::CancelOrder(CancelOrder {
+        attempt_id: id(number),
+        buyer_id: buyer.parse().unwrap(),
+    })
+}
+
+/// An order sold at once.
+pub fn sold(number: u32, buyer: &str, quantity: u32, offset: i64, at: TimestampMs) -> Order {
+    Order {
+        attempt_id: id(number),
+        buyer_id: buyer.parse().unwrap(),
+        quantity,
+        attempt_offset: Offset(offset),
+        accepted_at_ms: at,
+        hold_until_ms: None,
+    }
+}
+
+/// The order with its units held until a deadline.
+pub fn until(order: Order, deadline: TimestampMs) -> Order {
+    Order {
+        hold_until_ms: Some(deadline),
+        ..order
+    }
+}
+
+pub fn accepted(order: Order) -> Event {
+    Event::OrderAccepted(OrderAccepted { order })
+}
+
+pub fn released(order: Order, cause: ReleaseCause) -> Event {
+    Event::OrderReleased(OrderReleased { order, cause })
+}
+
+pub fn refused(number: u32, buyer: &str, quantity: u32, reason: RefusalReason) -> Event {
+    Event::AttemptRefused(AttemptRefused {
+        attempt_id: id(number),
+        buyer_id: buyer.parse().unwrap(),
+        quantity,
+        reason,
+    })
+}
+
+pub fn repeated(number: u32) -> Event {
+    let attempt_id = id(number);
+    Event::AttemptRepeated(AttemptRepeated { attempt_id })
+}
+
+pub fn kept(number: u32, buyer: &str, reason: CancelRefusalReason) -> Event {
+    Event::CancelRefused(CancelRefused {
+        attempt_id: id(number),
+        buyer_id: buyer.parse().unwrap(),
+        reason,
+    })
+}
+
+pub fn unchanged(reason: SaleChangeRefusalReason) -> Event {
+    Event::SaleChangeRefused(SaleChangeRefused { reason })
+}
+
+pub fn sale_set(terms: SaleTerms, round: u32) -> Event {
+    Event::SaleSet(SaleSet { terms, round })
+}
+
+pub fn stock_set(stock: u32) -> Event {
+    Event::StockSet(StockSet { stock })
+}

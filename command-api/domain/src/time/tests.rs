@@ -1,0 +1,180 @@
+use schemas::command::CommandBody::{CloseSale, OpenSale, PauseSale, TimeAdvanced};
+use schemas::decision::Event::{SaleClosed, SaleOpened};
+use schemas::decision::RefusalReason::{Closed, NotOpenYet};
+use schemas::decision::ReleaseCause::Expired;
+use schemas::decision::SaleChangeRefusalReason;
+
+use super::MAX_EXPIRIES;
+use crate::sale::MAX_TIME_MS;
+use crate::testing::*;
+
+/// Buyers who each hold one unit from the opening on, for 500 ms.
+fn many_holds(buyers: u32) -> Given {
+    let attempts = (0..buyers).map(|n| (OPENS, attempt(n, &format!("buyer {n}"), 1)));
+    given(std::iter::once((0, put(held(buyers, 500)))).chain(attempts))
+}
+
+#[test]
+fn a_window_opens_and_closes_at_its_very_milliseconds() {
+    let mut window = terms(10);
+    window.closes_at_ms = Some(OPENS + 100);
+    on_sale(window)
+        .when(OPENS - 1, attempt(1, "ann", 1))
+        .then([refused(1, "ann", 1, NotOpenYet)])
+        .when(OPENS, attempt(2, "ann", 1))
+        .then([SaleOpened, accepted(sold(2, "ann", 1, 2, OPENS))])
+        .when(OPENS + 99, attempt(3, "ann", 1))
+        .then([accepted(sold(3, "ann", 1, 3, OPENS + 99))])
+        .when(OPENS + 100, attempt(4, "ann", 1))
+        .then([SaleClosed, refused(4, "ann", 1, Closed)]);
+}
+
+#[test]
+fn a_window_that_nobody_saw_open_opens_and_closes() {
+    let mut window = terms(10);
+    window.closes_at_ms = Some(OPENS + 100);
+    on_sale(window)
+        .when(OPENS + 100, attempt(1, "ann", 1))
+        .then([SaleOpened, SaleClosed, refused(1, "ann", 1, Closed)]);
+}
+
+#[test]
+fn time_alone_opens_closes_and_lets_holds_run_out_once() {
+    let mut window = held(10, 50);
+    window.closes_at_ms = Some(OPENS + 100);
+    let order = until(sold(1, "ann", 2, 2, OPENS), OPENS + 50);
+    on_sale(window)
+        .when(OPENS, TimeAdvanced)
+        .then([SaleOpened])
+        .when(OPENS, attempt(1, "ann", 2))
+        .when(OPENS + 49, TimeAdvanced)
+        .then([])
+        .stock(8, 2, 0)
+        .when(OPENS + 50, TimeAdvanced)
+        .then([released(order, Expired)])
+        .stock(10, 0, 0)
+        .when(OPENS + 50, TimeAdvanced)
+        .then([])
+        .when(OPENS + 100, TimeAdvanced)
+        .then([SaleClosed])
+        .when(OPENS + 1_000, TimeAdvanced)
+        .then([]);
+}
+
+#[test]
+fn time_does_nothing_to_a_product_without_a_sale() {
+    given([]).when(OPENS, TimeAdvanced).then([]);
+}
+
+#[test]
+fn a_paused_sale_does_not_open_by_time_but_closes() {
+    let mut window = terms(10);
+    window.closes_at_ms = Some(OPENS + 100);
+    let then = on_sale(window)
+        .when(0, PauseSale)
+        .when(OPENS, TimeAdvanced)
+        .then([]);
+    assert_eq!(then.product().next_deadline(), Some(OPENS + 100));
+    then.when(OPENS + 100, OpenSale)
+        .then([SaleClosed, unchanged(SaleChangeRefusalReason::Closed)]);
+}
+
+#[test]
+fn holds_run_out_in_a_paused_and_in_a_closed_sale() {
+    for body in [PauseSale, CloseSale] {
+        let order = until(sold(1, "ann", 2, 1, OPENS), OPENS + 500);
+        on_sale(held(10, 500))
+            .when(OPENS, attempt(1, "ann", 2))
+            .when(OPENS, body)
+            .when(OPENS + 500, TimeAdvanced)
+            .then([released(order, Expired)])
+            .stock(10, 0, 0);
+    }
+}
+
+#[test]
+fn the_next_deadline_is_the_earliest() {
+    let mut window = held(10, 500);
+    window.closes_at_ms = Some(OPENS + 400);
+    let then = on_sale(window).when(0, TimeAdvanced);
+    assert_eq!(then.product().next_deadline(), Some(OPENS));
+    let then = then.when(OPENS, attempt(1, "ann", 1));
+    assert_eq!(then.product().next_deadline(), Some(OPENS + 400));
+    let then = then.when(OPENS + 400, TimeAdvanced);
+    assert_eq!(then.product().next_deadline(), Some(OPENS + 500));
+    let then = then.when(OPENS + 500, TimeAdvanced);
+    assert_eq!(then.product().next_deadline(), None);
+}
+
+#[test]
+fn holds_run_out_in_the_order_of_their_deadlines() {
+    let first = until(sold(2, "bob", 1, 1, OPENS), OPENS + 500);
+    let second = until(sold(1, "ann", 1, 2, OPENS + 1), OPENS + 501);
+    on_sale(held(10, 500))
+        .when(OPENS, attempt(2, "bob", 1))
+        .when(OPENS + 1, attempt(1, "ann", 1))
+        .when(OPENS + 900, TimeAdvanced)
+        .then([released(first, Expired), released(second, Expired)]);
+}
+
+#[test]
+fn more_holds_than_one_decision_takes_run_out_in_the_next_ones() {
+    let then = many_holds(2_500).when(OPENS + 500, TimeAdvanced);
+    assert_eq!(then.count(), MAX_EXPIRIES);
+    let then = then
+        .stock(1_000, 1_500, 0)
+        .when(OPENS + 500, TimeAdvanced)
+        .stock(2_000, 500, 0);
+    assert_eq!(then.product().next_deadline(), Some(OPENS + 500));
+    let then = then.when(OPENS + 500, TimeAdvanced).stock(2_500, 0, 0);
+    assert_eq!(then.count(), 500);
+    assert_eq!(then.product().tally.expired, 2_500);
+}
+
+#[test]
+fn the_largest_attempt_meets_free_stock_when_many_holds_are_due() {
+    let then = many_holds(1_500)
+        .when(OPENS + 500, attempt(9_999, "late", 1_000))
+        .stock(0, 1_500, 0);
+    assert_eq!(then.count(), MAX_EXPIRIES + 1);
+}
+
+#[test]
+fn a_due_hold_counts_towards_its_buyers_limit_until_its_turn() {
+    let mut terms = held(1_001, 500);
+    terms.limit_per_buyer = Some(1);
+    let attempts = (0..1_001).map(|n| (OPENS, attempt(n, &format!("buyer {n}"), 1)));
+    let given = given(std::iter::once((0, put(terms))).chain(attempts));
+    let then = given.when(OPENS + 500, attempt(5_000, "buyer 1000", 1));
+    assert_eq!(then.count(), MAX_EXPIRIES + 1);
+    let then = then.when(OPENS + 500, attempt(5_001, "buyer 1000", 1));
+    assert_eq!(then.count(), 2);
+    then.stock(1_000, 1, 0);
+}
+
+#[test]
+fn a_clock_that_goes_back_is_held_at_the_latest_time_seen() {
+    let then = on_sale(terms(10))
+        .when(OPENS, TimeAdvanced)
+        .when(OPENS - 500, attempt(1, "ann", 1))
+        .then([accepted(sold(1, "ann", 1, 2, OPENS))])
+        .when(i64::MIN, attempt(2, "ann", 1))
+        .then([accepted(sold(2, "ann", 1, 3, OPENS))]);
+    assert_eq!(then.product().decided_at_ms, OPENS);
+}
+
+#[test]
+fn the_last_of_all_times_overflows_no_deadline() {
+    on_sale(held(10, crate::sale::MAX_HOLD_MS))
+        .when(i64::MAX, attempt(1, "ann", 1))
+        .then([
+            SaleOpened,
+            accepted(until(
+                sold(1, "ann", 1, 1, MAX_TIME_MS),
+                MAX_TIME_MS + crate::sale::MAX_HOLD_MS,
+            )),
+        ])
+        .when(i64::MAX, TimeAdvanced)
+        .then([])
+        .stock(9, 1, 0);
+}

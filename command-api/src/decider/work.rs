@@ -1,0 +1,317 @@
+//! Deciding: read log 1, decide, append to log 2, and read it back before trusting it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::Turn;
+use domain::fence::Verdict;
+use futures::future::{BoxFuture, OptionFuture};
+use ports::{AppendError, LogRecord, NewRecord};
+use runtime::health::{Component, REPORT_EVERY};
+use runtime::metrics::{DECIDER_LAG, DECISION_SECONDS, DECISIONS};
+use schemas::command::{Command, CommandBody};
+use schemas::decision::{DecisionRecord, Event};
+use schemas::ids::{Offset, ProductId};
+use schemas::topics::Topic;
+use tokio_util::sync::CancellationToken;
+
+use super::checkpoint;
+use super::claim::Held;
+use super::{Decider, DeciderError};
+
+/// The most decisions waiting to be appended; at that, log 1 is not read on.
+const MAX_PENDING: usize = 4_000;
+/// The most bytes of decisions appended at once.
+const MAX_APPEND_BYTES: usize = 1_000_000;
+/// The most decisions appended but not read back; at that, log 1 is not read on.
+const MAX_UNCONFIRMED: i64 = 50_000;
+
+/// Decides on a partition until `stop`, or until it is someone else's.
+pub(crate) async fn decide(
+    decider: &Decider,
+    held: Held,
+    component: &Component,
+    stop: &CancellationToken,
+) -> Result<(), DeciderError> {
+    let next = held.fence.answered.next();
+    let mut commands = decider
+        .log
+        .read(Topic::PurchaseAttempts, held.partition, next)
+        .await?;
+    let mut work = Work::new(decider, held);
+    let mut report = tokio::time::interval(REPORT_EVERY);
+    loop {
+        work.append_pending();
+        work.begin_checkpoint_if_due();
+        let until_deadline = work.until_deadline().filter(|_| work.asking.is_none());
+        tokio::select! {
+            // What ends the work or is due comes before new work, which may never run out.
+            biased;
+            () = stop.cancelled() => break,
+            records = work.held.decisions.next() => work.read_back(&records?)?,
+            Some(appended) = OptionFuture::from(work.appending.as_mut()) => {
+                work.appending = None;
+                appended?;
+            }
+            Some(()) = OptionFuture::from(work.asking.as_mut()) => work.asking = None,
+            Some(completed) = OptionFuture::from(work.checkpointing.as_mut()) => {
+                work.checkpointing = None;
+                work.end_checkpoint(completed);
+            }
+            _ = report.tick() => work.report(component).await?,
+            Some(()) = OptionFuture::from(until_deadline.map(tokio::time::sleep)) => {
+                work.let_time_pass();
+            }
+            records = commands.next(), if work.may_read() => work.decide(&records?)?,
+        }
+    }
+    work.finish().await
+}
+
+struct Work<'a> {
+    decider: &'a Decider,
+    held: Held,
+    label: [(&'static str, String); 1],
+    /// The last offset of log 1 decided on, whether appended yet or not.
+    decided: Offset,
+    /// Decisions not yet given to the log.
+    pending: VecDeque<NewRecord>,
+    appending: Option<BoxFuture<'static, Result<Offset, AppendError>>>,
+    asking: Option<BoxFuture<'static, ()>>,
+    checkpointing: Option<BoxFuture<'static, Result<Offset, AppendError>>>,
+    /// The place in log 2 after what was read back.
+    read_back: Offset,
+}
+
+impl<'a> Work<'a> {
+    fn new(decider: &'a Decider, held: Held) -> Self {
+        let label = [("partition", held.partition.to_string())];
+        let (decided, read_back) = (held.fence.answered, held.claim.next());
+        let pending = VecDeque::new();
+        let (appending, asking, checkpointing) = (None, None, None);
+        Self {
+            decider,
+            held,
+            label,
+            decided,
+            pending,
+            appending,
+            asking,
+            checkpointing,
+            read_back,
+        }
+    }
+
+    /// Decides on what log 1 brought. What is decided is told to nobody before it is read back.
+    fn decide(&mut self, records: &[LogRecord]) -> Result<(), DeciderError> {
+        let topic = Topic::PurchaseAttempts;
+        let (mut accepted, mut refused, mut other) = (0, 0, 0);
+        for record in records {
+            let offset = record.offset;
+            let command = self.decider.codec.decode_command(&record.value);
+            let command = command.map_err(|error| DeciderError::Decode {
+                topic,
+                offset,
+                error,
+            })?;
+            let turn = Turn {
+                claim: self.held.claim,
+                offset,
+                follows: self.decided,
+                appended_at_ms: record.appended_at_ms,
+            };
+            let product = &command.product_id;
+            let decision = self
+                .held
+                .products
+                .answer(&command, turn)
+                .map_err(|violation| DeciderError::Violation {
+                    topic,
+                    offset,
+                    violation,
+                })?;
+            match decision.events.last() {
+                Some(Event::OrderAccepted(_)) => accepted += 1,
+                Some(Event::AttemptRefused(_)) => refused += 1,
+                _ => other += 1,
+            }
+            let previous = self.held.products.chain(product);
+            let (value, chain) = self.decider.codec.encode_chained(decision, previous);
+            self.held.products.set_chain(product, chain);
+            self.pending.push_back(NewRecord {
+                key: record.key.clone(),
+                value: value.into(),
+                headers: record.headers.clone(),
+            });
+            self.decided = offset;
+        }
+        self.held.since_checkpoint += records.len() as u64;
+        let partition = &self.label[0].1;
+        for (outcome, count) in [
+            ("accepted", accepted),
+            ("refused", refused),
+            ("other", other),
+        ] {
+            if count > 0 {
+                let labels = [
+                    ("partition", partition.clone()),
+                    ("outcome", outcome.into()),
+                ];
+                metrics::counter!(DECISIONS, &labels).increment(count);
+            }
+        }
+        if let Some(oldest) = records.first() {
+            let delay_ms = (self.decider.clock.now_ms() - oldest.appended_at_ms).max(0);
+            metrics::histogram!(DECISION_SECONDS, &self.label).record(delay_ms as f64 / 1000.0);
+        }
+        Ok(())
+    }
+
+    fn may_read(&self) -> bool {
+        let unconfirmed = self.decided.0 - self.held.fence.answered.0;
+        !self.checkpoint_is_due()
+            && self.pending.len() < MAX_PENDING
+            && unconfirmed < MAX_UNCONFIRMED
+    }
+
+    /// Gives the log what is decided, one append at a time: what comes meanwhile goes together,
+    /// and nothing is on its way behind a failure.
+    fn append_pending(&mut self) {
+        if self.appending.is_some() || self.pending.is_empty() {
+            return;
+        }
+        let mut bytes = 0;
+        let fits = self.pending.iter().take_while(|record| {
+            bytes += record.value.len();
+            bytes <= MAX_APPEND_BYTES
+        });
+        let count = fits.count().max(1);
+        let records = self.pending.drain(..count).collect();
+        let (log, partition) = (self.decider.log.clone(), self.held.partition);
+        self.appending = Some(Box::pin(async move {
+            log.append(Topic::StockDecisions, partition, records).await
+        }));
+    }
+
+    /// Holds what log 2 has against what was decided here.
+    fn read_back(&mut self, records: &[LogRecord]) -> Result<(), DeciderError> {
+        for record in records {
+            let offset = record.offset;
+            let decoded = self
+                .decider
+                .codec
+                .decode_decision(&record.value)
+                .map_err(|error| DeciderError::Decode {
+                    topic: Topic::StockDecisions,
+                    offset,
+                    error,
+                })?;
+            match (self.held.fence.pass(offset, &decoded), decoded) {
+                (Verdict::Claimed, _) => return Err(DeciderError::Superseded(offset)),
+                (Verdict::Dropped, DecisionRecord::Decision(decision))
+                    if decision.claim == self.held.claim =>
+                {
+                    return Err(DeciderError::Dropped(offset));
+                }
+                _ => {}
+            }
+            self.read_back = offset.next();
+        }
+        Ok(())
+    }
+
+    fn checkpoint_is_due(&self) -> bool {
+        let (since, remembered) = (self.held.since_checkpoint, self.held.products.remembered());
+        self.checkpointing.is_none() && self.decider.checkpoints.is_due(since, remembered)
+    }
+
+    /// Begins a checkpoint once all that was decided has been read back. Until then nothing new
+    /// is decided, which takes as long as one append.
+    fn begin_checkpoint_if_due(&mut self) {
+        if !self.checkpoint_is_due() || self.held.fence.answered != self.decided {
+            return;
+        }
+        let writing = checkpoint::begin(self.decider, &self.held, self.read_back);
+        self.checkpointing = Some(Box::pin(writing.write()));
+        self.held.since_checkpoint = 0;
+    }
+
+    fn end_checkpoint(&mut self, completed: Result<Offset, AppendError>) {
+        match completed {
+            Ok(offset) => self.held.checkpoint = offset,
+            Err(error) => checkpoint::report_failure(self.held.partition, &error),
+        }
+    }
+
+    /// How long until the first deadline, if there is one.
+    fn until_deadline(&self) -> Option<Duration> {
+        let deadline = self.held.products.deadlines.first()?;
+        let wait_ms = (deadline - self.decider.clock.now_ms()).max(0);
+        Some(Duration::from_millis(wait_ms as u64))
+    }
+
+    /// Asks log 1 to let time pass for the products whose deadline has come.
+    fn let_time_pass(&mut self) {
+        let due = self
+            .held
+            .products
+            .deadlines
+            .take_due(self.decider.clock.now_ms());
+        if due.is_empty() {
+            return;
+        }
+        let records = due
+            .into_iter()
+            .map(|product| self.time_advanced(product))
+            .collect();
+        let (log, partition) = (self.decider.log.clone(), self.held.partition);
+        self.asking = Some(Box::pin(async move {
+            // When that fails the deadline is still due, and it is asked again.
+            if let Err(error) = log
+                .append(Topic::PurchaseAttempts, partition, records)
+                .await
+            {
+                tracing::debug!(%partition, %error, "could not let time pass; trying again");
+            }
+        }));
+    }
+
+    fn time_advanced(&self, product_id: ProductId) -> NewRecord {
+        let key = Bytes::copy_from_slice(product_id.as_str().as_bytes());
+        let command = Command {
+            product_id,
+            body: CommandBody::TimeAdvanced,
+        };
+        let value = self.decider.codec.encode_command(command).into();
+        NewRecord {
+            key,
+            value,
+            headers: vec![],
+        }
+    }
+
+    /// Tells health and metrics how far behind the partition is.
+    async fn report(&mut self, component: &Component) -> Result<(), DeciderError> {
+        let end = self
+            .decider
+            .log
+            .end(Topic::PurchaseAttempts, self.held.partition)
+            .await?;
+        let lag = (end.0 - self.held.fence.answered.next().0).max(0) as u64;
+        metrics::gauge!(DECIDER_LAG, &self.label).set(lag as f64);
+        component.working(lag);
+        Ok(())
+    }
+
+    /// Appends what was decided, so that the next decider need not decide it again.
+    async fn finish(mut self) -> Result<(), DeciderError> {
+        while self.appending.is_some() || !self.pending.is_empty() {
+            self.append_pending();
+            if let Some(appending) = self.appending.take() {
+                appending.await?;
+            }
+        }
+        Ok(())
+    }
+}

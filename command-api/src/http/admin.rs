@@ -1,0 +1,252 @@
+//! The seller creates and changes sales. Every call may be repeated: it says what shall be,
+//! not what shall change.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use domain::sale::check_terms;
+use runtime::extract::{Body, NoBody, Path};
+use runtime::problem::{Code, Problem, ProblemDocument};
+use runtime::rfc3339::Moment;
+use schemas::command::{CommandBody, SaleTerms, SetStock};
+use schemas::ids::{MAX_STOCK, Money, ProductId, TimestampMs};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Door;
+use super::admission::Place;
+
+/// What is offered, from when to when, to whom and how.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SaleRequest {
+    /// What shoppers see, 1 to 200 bytes.
+    #[schema(example = "Sneaker, limited edition")]
+    name: String,
+    /// Price of one unit.
+    price: Price,
+    /// Units of the round.
+    #[schema(maximum = 1_000_000_000)]
+    stock: u32,
+    /// Most units one buyer may hold and have bought in the round; none: no limit.
+    #[schema(minimum = 1)]
+    limit_per_buyer: Option<u32>,
+    /// How long units are held for a buyer, in ms; none: an accepted attempt is sold at once.
+    #[schema(minimum = 1, maximum = 604_800_000)]
+    hold_ms: Option<i64>,
+    /// First moment at which attempts are accepted; none: now.
+    opens_at: Option<Moment>,
+    /// First moment at which they are no longer; none: until closed by hand.
+    closes_at: Option<Moment>,
+}
+
+/// An amount of money.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Price {
+    /// Minor units, such as cents.
+    #[schema(minimum = 0, example = 1999)]
+    minor: i64,
+    /// ISO 4217 code.
+    #[schema(example = "EUR")]
+    currency: String,
+}
+
+/// The round's new total.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StockRequest {
+    /// Units of the round, those held and sold included.
+    #[schema(maximum = 1_000_000_000)]
+    stock: u32,
+}
+
+/// The wish is in line; the sale at `Location` shows what came of it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ChangeTaken<'a> {
+    /// The product.
+    product_id: &'a str,
+    /// The exact place in line.
+    position: Place,
+}
+
+/// Creates a sale, changes its terms, or begins a new round after a closed one.
+#[utoipa::path(
+    put,
+    path = "/api/admin/flash-sales/{product_id}",
+    tag = "administration",
+    security(("admin_token" = [])),
+    params(("product_id" = String, Path, description = "The product.")),
+    request_body = SaleRequest,
+    responses(
+        (status = 202, description = "The wish is in line.", body = ChangeTaken,
+            headers(("Location" = String, description = "The sale after the change."))),
+        (status = 400, description = "Something is missing or wrong.", body = ProblemDocument),
+        (status = 401, description = "The admin token is missing or wrong.", body = ProblemDocument),
+        (status = 404, description = "Administration is off.", body = ProblemDocument),
+        (status = 408, description = "It took too long.", body = ProblemDocument),
+        (status = 413, description = "The body is too large.", body = ProblemDocument),
+        (status = 415, description = "The body is not JSON.", body = ProblemDocument),
+        (status = 422, description = "A term is out of its bounds.", body = ProblemDocument),
+        (status = 503, description = "Not now; `Retry-After` says when.", body = ProblemDocument),
+    )
+)]
+pub(super) async fn put_sale(
+    State(door): State<Arc<Door>>,
+    Path(product): Path<ProductId>,
+    Body(sale): Body<SaleRequest>,
+) -> Result<Response, Problem> {
+    let now = door.clock.now_ms();
+    let terms = terms(sale, now);
+    check_terms(&terms).map_err(|error| out_of_bounds(error.field, error.expected))?;
+    if terms.closes_at_ms.is_some_and(|closes| closes <= now) {
+        return Err(out_of_bounds("closes_at", "a time to come, or none"));
+    }
+    let answer = change(&door, &product, CommandBody::PutSale(terms)).await?;
+    // Whoever creates a sale may order from it at once, before the read side has heard of it.
+    door.known.insert(&product);
+    Ok(answer)
+}
+
+/// Opens the sale now, or resumes it from a pause.
+#[utoipa::path(
+    post,
+    path = "/api/admin/flash-sales/{product_id}/open",
+    tag = "administration",
+    security(("admin_token" = [])),
+    params(("product_id" = String, Path, description = "The product.")),
+    responses(
+        (status = 202, description = "The wish is in line.", body = ChangeTaken,
+            headers(("Location" = String, description = "The sale after the change."))),
+        (status = 401, description = "The admin token is missing or wrong.", body = ProblemDocument),
+        (status = 404, description = "Administration is off, or the product is unknown.",
+            body = ProblemDocument),
+        (status = 503, description = "Not now; `Retry-After` says when.", body = ProblemDocument),
+    )
+)]
+pub(super) async fn open_sale(
+    State(door): State<Arc<Door>>,
+    Path(product): Path<ProductId>,
+    _: NoBody,
+) -> Result<Response, Problem> {
+    door.require_known(&product).await?;
+    change(&door, &product, CommandBody::OpenSale).await
+}
+
+/// Stops taking attempts for the time being.
+#[utoipa::path(
+    post,
+    path = "/api/admin/flash-sales/{product_id}/pause",
+    tag = "administration",
+    security(("admin_token" = [])),
+    params(("product_id" = String, Path, description = "The product.")),
+    responses(
+        (status = 202, description = "The wish is in line.", body = ChangeTaken,
+            headers(("Location" = String, description = "The sale after the change."))),
+        (status = 401, description = "The admin token is missing or wrong.", body = ProblemDocument),
+        (status = 404, description = "Administration is off, or the product is unknown.",
+            body = ProblemDocument),
+        (status = 503, description = "Not now; `Retry-After` says when.", body = ProblemDocument),
+    )
+)]
+pub(super) async fn pause_sale(
+    State(door): State<Arc<Door>>,
+    Path(product): Path<ProductId>,
+    _: NoBody,
+) -> Result<Response, Problem> {
+    door.require_known(&product).await?;
+    change(&door, &product, CommandBody::PauseSale).await
+}
+
+/// Ends the round.
+#[utoipa::path(
+    post,
+    path = "/api/admin/flash-sales/{product_id}/close",
+    tag = "administration",
+    security(("admin_token" = [])),
+    params(("product_id" = String, Path, description = "The product.")),
+    responses(
+        (status = 202, description = "The wish is in line.", body = ChangeTaken,
+            headers(("Location" = String, description = "The sale after the change."))),
+        (status = 401, description = "The admin token is missing or wrong.", body = ProblemDocument),
+        (status = 404, description = "Administration is off, or the product is unknown.",
+            body = ProblemDocument),
+        (status = 503, description = "Not now; `Retry-After` says when.", body = ProblemDocument),
+    )
+)]
+pub(super) async fn close_sale(
+    State(door): State<Arc<Door>>,
+    Path(product): Path<ProductId>,
+    _: NoBody,
+) -> Result<Response, Problem> {
+    door.require_known(&product).await?;
+    change(&door, &product, CommandBody::CloseSale).await
+}
+
+/// Sets the round's total units.
+#[utoipa::path(
+    post,
+    path = "/api/admin/flash-sales/{product_id}/stock",
+    tag = "administration",
+    security(("admin_token" = [])),
+    params(("product_id" = String, Path, description = "The product.")),
+    request_body = StockRequest,
+    responses(
+        (status = 202, description = "The wish is in line.", body = ChangeTaken,
+            headers(("Location" = String, description = "The sale after the change."))),
+        (status = 400, description = "Something is missing or wrong.", body = ProblemDocument),
+        (status = 401, description = "The admin token is missing or wrong.", body = ProblemDocument),
+        (status = 404, description = "Administration is off, or the product is unknown.",
+            body = ProblemDocument),
+        (status = 422, description = "The stock is out of its bounds.", body = ProblemDocument),
+        (status = 503, description = "Not now; `Retry-After` says when.", body = ProblemDocument),
+    )
+)]
+pub(super) async fn set_stock(
+    State(door): State<Arc<Door>>,
+    Path(product): Path<ProductId>,
+    Body(set): Body<StockRequest>,
+) -> Result<Response, Problem> {
+    if set.stock > MAX_STOCK {
+        return Err(out_of_bounds("stock", "at most 1000000000 units"));
+    }
+    door.require_known(&product).await?;
+    let set = SetStock { stock: set.stock };
+    change(&door, &product, CommandBody::SetStock(set)).await
+}
+
+async fn change(door: &Door, product: &ProductId, body: CommandBody) -> Result<Response, Problem> {
+    let taken = door.append(product, body).await?;
+    let position = taken.position;
+    // Of all that an id can hold only the space has no place in a URL's path.
+    let segment = product.as_str().replace(' ', "%20");
+    let location = format!("/api/flash-sales/{segment}?at_least={position}");
+    let location = HeaderValue::try_from(location).expect("ids and positions are visible ASCII");
+    let taken = ChangeTaken {
+        product_id: product.as_str(),
+        position: position.into(),
+    };
+    let headers = [(header::LOCATION, location)];
+    Ok((StatusCode::ACCEPTED, headers, axum::Json(taken)).into_response())
+}
+
+fn terms(sale: SaleRequest, now: TimestampMs) -> SaleTerms {
+    SaleTerms {
+        name: sale.name.into(),
+        price: Money {
+            minor: sale.price.minor,
+            currency: sale.price.currency.into(),
+        },
+        stock: sale.stock,
+        limit_per_buyer: sale.limit_per_buyer,
+        hold_ms: sale.hold_ms,
+        opens_at_ms: sale.opens_at.map_or(now, |moment| moment.0),
+        closes_at_ms: sale.closes_at.map(|moment| moment.0),
+    }
+}
+
+fn out_of_bounds(field: &'static str, expected: &'static str) -> Problem {
+    Problem::new(Code::InvalidTerms, format!("{field} must be {expected}.")).at(field, expected)
+}

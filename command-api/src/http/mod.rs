@@ -1,0 +1,68 @@
+//! The door: takes what is asked over HTTP, appends it to log 1, and answers with a receipt as
+//! soon as it is durable. It never says how an attempt ended; the read side does.
+
+mod orders;
+
+mod admin;
+
+mod admission;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use ports::{Clock, EventLog, ReadStore};
+use runtime::auth::{AdminToken, require_admin};
+use runtime::receipt::ReceiptKey;
+use runtime::server::guard;
+use schemas::codec::Codec;
+use schemas::placement::Placement;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use self::admission::KnownProducts;
+
+/// The largest body of an order or a cancellation, in bytes.
+pub const MAX_ORDER_BYTES: usize = 4 * 1024;
+/// The largest body of the administration, in bytes.
+pub const MAX_ADMIN_BYTES: usize = 64 * 1024;
+
+/// What the door works with.
+pub struct Door {
+    /// Where commands are appended.
+    pub log: Arc<dyn EventLog>,
+    /// Asked only whether a product is known.
+    pub store: Arc<dyn ReadStore>,
+    /// The records' codec.
+    pub codec: Arc<Codec>,
+    /// Which partition a product lives in.
+    pub placement: Placement,
+    /// Signs receipts.
+    pub receipts: ReceiptKey,
+    /// The door's time, for receipts and for sales that open now.
+    pub clock: Arc<dyn Clock>,
+    /// The products seen so far.
+    pub known: KnownProducts,
+}
+
+/// The routes of the write side, each request bounded by the time given. Without a token
+/// nobody may administer.
+pub fn router(door: Arc<Door>, admin: Option<AdminToken>, timeout: Duration) -> OpenApiRouter {
+    let orders = OpenApiRouter::new()
+        .routes(routes!(orders::place_order))
+        .routes(routes!(orders::cancel_order))
+        .layer(DefaultBodyLimit::max(MAX_ORDER_BYTES));
+    let admin = OpenApiRouter::new()
+        .routes(routes!(admin::put_sale))
+        .routes(routes!(admin::open_sale))
+        .routes(routes!(admin::pause_sale))
+        .routes(routes!(admin::close_sale))
+        .routes(routes!(admin::set_stock))
+        .layer(DefaultBodyLimit::max(MAX_ADMIN_BYTES))
+        .route_layer(from_fn_with_state(admin, require_admin));
+    orders
+        .merge(admin)
+        .layer(from_fn_with_state(timeout, guard))
+        .with_state(door)
+}

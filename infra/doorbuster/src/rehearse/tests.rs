@@ -1,0 +1,204 @@
+//! Whole rehearsals against a double of the door.
+
+use std::io::Write;
+
+use super::double::{Double, Habit, TOKEN};
+use super::*;
+
+#[derive(clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    args: Args,
+}
+
+fn args(double: &Double, more: &[&str]) -> Args {
+    let fixed = [
+        "rehearse",
+        "--target",
+        &double.address,
+        "--admin-token",
+        TOKEN,
+    ];
+    let line: Line = clap::Parser::parse_from(fixed.iter().chain(more));
+    line.args
+}
+
+/// Crowds large enough to sell out early, each with a double of its own, side by side.
+async fn crowds<const N: usize>(habits: [Habit; N]) -> Vec<(Habit, Report)> {
+    let crowd = async |habit| {
+        let double = Double::start(habit).await;
+        let args = args(
+            &double,
+            &["--buyers", "400", "--stock", "10", "--patience", "2"],
+        );
+        (habit, against(&args, None, None).await.unwrap())
+    };
+    futures::future::join_all(habits.map(crowd)).await
+}
+
+fn broken(report: &Report) -> Vec<&str> {
+    let broken = report
+        .invariants
+        .iter()
+        .filter(|invariant| !invariant.holds);
+    broken.map(|invariant| invariant.name).collect()
+}
+
+#[tokio::test]
+async fn a_crowd_gets_every_unit_and_every_answer() {
+    for (habit, report) in crowds([Habit::Honest, Habit::Troubled]).await {
+        assert!(report.passed, "{habit:?}\n{report}");
+        let totals = &report.totals;
+        assert_eq!(
+            (totals.accepted, totals.buyers_served),
+            (10, 10),
+            "{report}"
+        );
+        assert_eq!(totals.buyers_answered, 400, "{report}");
+        assert_eq!(totals.answered, totals.attempts, "{report}");
+        assert!(totals.refused["not_open_yet"] >= 1, "{report}");
+        assert!(totals.refused["sold_out"] >= 300, "{report}");
+        assert!(totals.repeated >= 20, "{report}");
+        assert_eq!(totals.resent > 0, habit == Habit::Troubled, "{report}");
+        let product = &report.products[0];
+        assert_eq!((product.sold, product.available), (10, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_door_that_lies_is_found_out() {
+    let kept = "every attempt has one answer, and keeps it";
+    let keys = "the same key names the same attempt, at its first place";
+    let limit = "every buyer keeps to the limit, and is refused only beyond it";
+    let cases = [
+        (Habit::Oversells, "nothing is oversold"),
+        (Habit::Undersells, "nobody is refused units that are there"),
+        (Habit::Forgets, kept),
+        (Habit::BuysTwice, keys),
+        (Habit::LosesOne, kept),
+    ];
+    let reports = crowds(cases.map(|(habit, _)| habit)).await;
+    for ((habit, report), (_, name)) in reports.into_iter().zip(cases) {
+        assert!(!report.passed, "{habit:?}\n{report}");
+        assert!(broken(&report).contains(&name), "{habit:?}\n{report}");
+    }
+    // With a unit for everyone, those who want two get two.
+    let double = Double::start(Habit::IgnoresLimit).await;
+    let args = args(
+        &double,
+        &["--buyers", "300", "--stock", "1000", "--seed", "3"],
+    );
+    let report = against(&args, None, None).await.unwrap();
+    assert_eq!(broken(&report), [limit], "{report}");
+}
+
+/// What each row comes to, with 0.5 of the units on sale.
+const DEMAND: &str = "\
+InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country
+C90,P,LAMP,-4,t,1,b1,UK
+1,P,LAMP,4,t,1,b1,UK
+1,P,LAMP,4,t,1,b1,UK
+2,P,LAMP,2,t,1,b2,UK
+3,P,LAMP,2,t,1,b2,UK
+C91,P,LAMP,-4,t,1,b1,UK
+4,P,LAMP,3,t,1,,UK
+C92,P,LAMP,-4,t,1,b1,UK
+5,P,LAMP,5,t,1,b3,UK
+C93,P,LAMP,-3,t,1,,UK
+C94,P,LAMP,-2,t,1,b1,UK
+6,p,lamp,1,t,1,b1,UK
+7,BANK CHARGES,,1,t,0.001,b1,UK
+8,P,LAMP,-2,t,1,b1,UK
+9,P,LAMP,2,t,0,b1,UK
+9,P,LAMP,x,t,0,b1,UK
+C95,Q,JAR,-1,t,1,b1,UK
+C96,p,lamp,-1,t,1,b1,UK
+10,p,lamp,1,t,1,b4,UK
+";
+
+#[tokio::test]
+async fn recorded_demand_comes_out_as_reckoned_by_hand() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("demand.csv");
+    File::create(&path)
+        .unwrap()
+        .write_all(DEMAND.as_bytes())
+        .unwrap();
+    for habit in [Habit::Honest, Habit::Troubled] {
+        let double = Double::start(habit).await;
+        let path = path.to_str().unwrap();
+        let args = args(&double, &["--file", path, "--stock-share", "0.5"]);
+        let survey = survey(Path::new(path), args.stock_share).await.unwrap();
+        let survey = Some((Path::new(path), survey));
+        let report = against(&args, None, survey.as_ref()).await.unwrap();
+        assert!(report.passed, "{habit:?}\n{report}");
+
+        // P: wanted 4+4+2+2+3+5 = 20, so 10 on sale. Taken 4, 4, 2; refused 2 (sold out);
+        // C91 gives 4 back; 3 taken; C92 gives the other 4 back; 5 of 5 taken; C93 and C94
+        // find nothing. p: 1 of 1 taken, given back, taken.
+        let figures: Vec<_> = report
+            .products
+            .iter()
+            .map(|p| {
+                (
+                    &*p.product_id,
+                    p.stock,
+                    p.sold,
+                    p.available,
+                    p.accepted,
+                    p.refused,
+                    p.cancelled,
+                )
+            })
+            .collect();
+        let expected = [
+            ("P", 10, 10, 0, 5, 1, 2),
+            ("p", 1, 1, 0, 2, 0, 1),
+            ("BANK CHARGES", 1, 1, 0, 1, 0, 0),
+        ];
+        assert_eq!(figures, expected, "{report}");
+        let totals = &report.totals;
+        assert_eq!(
+            (totals.rows, totals.attempts, totals.accepted),
+            (19, 9, 8),
+            "{report}"
+        );
+        assert_eq!(totals.refused, [("sold_out", 1)].into(), "{report}");
+        assert_eq!((totals.cancelled, totals.unmatched), (3, 4), "{report}");
+        let skipped = [
+            ("quantity_not_positive", 1),
+            ("price_not_positive", 1),
+            ("bad_quantity", 1),
+        ];
+        assert_eq!(totals.skipped, skipped.into(), "{report}");
+    }
+}
+
+#[tokio::test]
+async fn what_prevents_a_rehearsal_is_said() {
+    let double = Double::start(Habit::Honest).await;
+    let mut wrong = args(&double, &["--buyers", "1"]);
+    wrong.admin_token = Some("other".into());
+    let error = against(&wrong, None, None).await.unwrap_err();
+    assert!(
+        format!("{error:#}").contains("does not take this admin token"),
+        "{error:#}"
+    );
+
+    let twice = args(&double, &["--buyers", "1"]);
+    assert!(against(&twice, None, None).await.unwrap().passed);
+    let error = against(&twice, None, None).await.unwrap_err();
+    assert!(
+        format!("{error:#}").contains("already has a sale of rehearsal-1-1"),
+        "{error:#}"
+    );
+
+    let mut away = args(&double, &["--buyers", "1", "--patience", "1"]);
+    drop(double);
+    away.seed = 2;
+    let error = against(&away, None, None).await.unwrap_err();
+    assert!(
+        format!("{error:#}").contains("no answer within 1 s"),
+        "{error:#}"
+    );
+}

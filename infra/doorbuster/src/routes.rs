@@ -1,0 +1,109 @@
+//! All routes of the process, and their description at `/openapi.json`.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::{Response, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use command_api::http::Door;
+use query_api::http::QueryApi;
+use runtime::problem::{Code, Problem};
+use runtime::server::guard;
+use runtime::settings::HttpSettings;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::error;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+
+/// The longest time of a question: the waits it may ask for, one after the other, and the
+/// read store's own.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(50);
+/// How long a question may go on when the drain has started.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
+
+/// What `/openapi.json` says before the routes.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Doorbuster",
+        description = "Sells scarce things fast. Commands are answered with a place in line, \
+                       never with an outcome; questions never change anything. Every error is a \
+                       problem document (RFC 9457) of a closed list of codes.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    tags(
+        (name = "shoppers", description = "Browse, order, follow the order."),
+        (name = "administration", description = "Create and change sales; needs the admin token."),
+        (name = "operations", description = "Is it alive, is it ready, what does it measure."),
+    )
+)]
+struct Description;
+
+/// All routes, each with its bounds.
+pub fn all(
+    door: Arc<Door>,
+    api: QueryApi,
+    http: &HttpSettings,
+    operations: OpenApiRouter,
+    draining: &CancellationToken,
+) -> Router {
+    let admin = http.admin_token.clone();
+    let commands = command_api::http::router(door, admin.clone(), http.request_timeout);
+    let questions = query_api::http::router(api, admin)
+        .layer(from_fn_with_state(draining.clone(), end_when_draining))
+        .layer(from_fn_with_state(QUESTION_TIMEOUT, guard));
+    let description = OpenApiRouter::with_openapi(Description::openapi());
+    let (routes, mut description) =
+        description.merge(commands).merge(questions).merge(operations).split_for_parts();
+    let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    description
+        .components
+        .get_or_insert_default()
+        .add_security_scheme("admin_token", token);
+    let description = serde_json::to_vec(&description)
+        .expect("a description made of texts and numbers is JSON");
+    let description = Bytes::from(description);
+    let describe = async move || ([(header::CONTENT_TYPE, "application/json")], description);
+    routes
+        .route("/openapi.json", get(describe))
+        .fallback(async || Problem::not_found())
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(CatchPanicLayer::custom(panicked))
+}
+
+/// Lets no long poll hold up the end of the process.
+async fn end_when_draining(
+    State(draining): State<CancellationToken>,
+    request: Request,
+    next: Next,
+) -> axum::response::Response {
+    let last_call = async {
+        draining.cancelled().await;
+        tokio::time::sleep(LAST_ANSWER).await;
+    };
+    tokio::select! {
+        response = next.run(request) => response,
+        () = last_call => Problem::new(
+            Code::ReadModelUnavailable,
+            "The service is ending. What was ordered is not lost; ask again in a moment.",
+        )
+        .into_response(),
+    }
+}
+
+/// A handler's panic ends its request, not the process.
+fn panicked(panic: Box<dyn Any + Send>) -> Response<axum::body::Body> {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    error!(panic = text.unwrap_or("without a text"), "a request's handler panicked");
+    Problem::new(Code::Internal, "Something that must not happen did. It has been logged.")
+        .into_response()
+}

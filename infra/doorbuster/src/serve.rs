@@ -1,0 +1,240 @@
+//! All services in one process: the door, the deciders, the projector and the read side, over
+//! the embedded log and store.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use axum::Router;
+use command_api::decider::{self, CheckpointPolicy, Decider};
+use command_api::http::{Door, KnownProducts};
+use log_embedded::{EmbeddedLog, Options};
+use ports::clock::SystemClock;
+use ports::{Clock, EventLog, ReadStore};
+use projector::run::Projector;
+use query_api::http::QueryApi;
+use query_api::live::{self, Live, LiveSettings};
+use runtime::drain::Drain;
+use runtime::health::Health;
+use runtime::receipt::ReceiptKey;
+use runtime::settings::{HttpSettings, Settings};
+use runtime::{operations, server, telemetry};
+use schemas::codec::Codec;
+use schemas::placement::Placement;
+use store_embedded::EmbeddedStore;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::{demo, routes};
+
+/// The longest start of a component that has nothing to recover; then `/readyz` speaks for it.
+const REPORT_IN: Duration = Duration::from_secs(5);
+/// How long closing log and store may take after the grace period.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
+
+/// A running instance.
+pub struct Running {
+    address: SocketAddr,
+    drain: Drain,
+    ended: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its ending, to start it or to have signals start it.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    /// Waits until the instance has drained and closed its log and store.
+    pub async fn ended(self) -> anyhow::Result<()> {
+        self.ended.await.context("the instance panicked")?
+    }
+
+    /// Drains the instance: what was acknowledged is on disk and goes on at the next start.
+    pub async fn shutdown(self) -> anyhow::Result<()> {
+        self.drain.start();
+        self.ended().await
+    }
+}
+
+/// The engines of an instance.
+struct Engines {
+    log: Arc<EmbeddedLog>,
+    store: Arc<EmbeddedStore>,
+}
+
+/// Starts an instance. The port is taken first, then the data directory, then the services
+/// start; requests are answered from then on, as far as the services are ready.
+pub async fn start(settings: Settings) -> anyhow::Result<Running> {
+    let listen = settings.http.listen;
+    let listener = TcpListener::bind(listen).await.with_context(|| {
+        format!("cannot listen on {listen}; choose another address with --listen ADDR:PORT")
+    })?;
+    let address = listener.local_addr()?;
+    let metrics = telemetry::metrics();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let engines = Engines::open(&settings, clock.clone()).await?;
+    let receipts = receipt_key(&settings.http, &settings.data_dir)?;
+
+    let codec = Arc::new(Codec::embedded());
+    let (log, store): (Arc<dyn EventLog>, Arc<dyn ReadStore>) =
+        (engines.log.clone(), engines.store.clone());
+    if settings.demo && demo::is_new(&*log).await? {
+        demo::create_sale(&*log, &codec, clock.now_ms()).await?;
+    }
+
+    let drain = Drain::new(settings.drain_grace);
+    let health = Health::default();
+    let live_settings = LiveSettings {
+        max_waiters: settings.http.max_waiters,
+        ..LiveSettings::default()
+    };
+    let live = Live::new(log.clone(), store.clone(), codec.clone(), live_settings);
+    let services = Services {
+        log: log.clone(),
+        store: store.clone(),
+        codec: codec.clone(),
+        clock: clock.clone(),
+        live: live.clone(),
+        health: health.clone(),
+    };
+    services.spawn(&drain, address);
+    report_in(&health, log.partitions()).await;
+    let upkeep = metrics.clone();
+    let stop = drain.services().clone();
+    drain.spawn(async move {
+        stop.run_until_cancelled(upkeep.keep_up()).await;
+    });
+
+    let door = Door {
+        placement: Placement::new(log.partitions()),
+        log,
+        store,
+        codec,
+        receipts,
+        clock: clock.clone(),
+        known: KnownProducts::default(),
+    };
+    let api = QueryApi { live, clock };
+    let operations = operations::router(health, metrics, drain.started().clone());
+    let router = routes::all(Arc::new(door), api, &settings.http, operations, drain.started());
+    let max_connections = settings.http.max_connections;
+    let run = run(listener, router, max_connections, drain.clone(), engines);
+    Ok(Running {
+        address,
+        drain,
+        ended: tokio::spawn(run),
+    })
+}
+
+/// Answers requests until the drain starts, then ends everything in its order.
+async fn run(
+    listener: TcpListener,
+    router: Router,
+    max_connections: usize,
+    drain: Drain,
+    engines: Engines,
+) -> anyhow::Result<()> {
+    let grace = drain.grace();
+    server::serve(listener, router, max_connections, drain.started(), grace).await;
+    // What was taken and is not decided yet waits in the log for the next start.
+    let ended = drain.stop_services(Instant::now() + CLOSE_GRACE).await;
+    engines.close().await?;
+    info!("drained");
+    if ended { Ok(()) } else { Err(anyhow!("a service did not stop in time")) }
+}
+
+/// What the services work with.
+struct Services {
+    log: Arc<dyn EventLog>,
+    store: Arc<dyn ReadStore>,
+    codec: Arc<Codec>,
+    clock: Arc<dyn Clock>,
+    live: Arc<Live>,
+    health: Health,
+}
+
+impl Services {
+    /// Starts the services, which end when the drain tells them to.
+    fn spawn(self, drain: &Drain, address: SocketAddr) {
+        let name = format!("doorbuster {address} process {}", std::process::id());
+        let decider = Decider {
+            log: self.log.clone(),
+            codec: self.codec.clone(),
+            clock: self.clock,
+            health: self.health.clone(),
+            name: name.into(),
+            checkpoints: CheckpointPolicy::default(),
+        };
+        let projector = Projector {
+            log: self.log,
+            store: self.store,
+            codec: self.codec,
+            health: self.health.clone(),
+        };
+        let stop = drain.services();
+        drain.spawn(decider::run(decider, stop.clone()));
+        drain.spawn(projector::run(projector, stop.clone()));
+        drain.spawn(live::run(self.live, self.health, stop.clone()));
+    }
+}
+
+/// Waits until every partition's decider and projector and the live store are known to
+/// `health`, since one without components would be ready.
+async fn report_in(health: &Health, partitions: u32) {
+    let expected = 2 * partitions as usize + 1;
+    let deadline = Instant::now() + REPORT_IN;
+    while health.report().len() < expected && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+impl Engines {
+    async fn open(settings: &Settings, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        let data_dir = settings.data_dir.clone();
+        let options = Options {
+            partitions: settings.log.partitions,
+            queue_records: settings.log.append_queue_records,
+            queue_bytes: settings.log.append_queue_bytes,
+            ..Options::default()
+        };
+        let open = move || {
+            std::fs::create_dir_all(&data_dir)
+                .with_context(|| format!("cannot make the directory {}", data_dir.display()))?;
+            let log = EmbeddedLog::open(&data_dir.join("log"), options, clock)?;
+            let store = EmbeddedStore::open(&data_dir.join("read-models.redb"))?;
+            anyhow::Ok(Self {
+                log: Arc::new(log),
+                store: Arc::new(store),
+            })
+        };
+        tokio::task::spawn_blocking(open).await?
+    }
+
+    async fn close(self) -> anyhow::Result<()> {
+        let close = move || {
+            if let Err(error) = self.store.close() {
+                // Nothing is lost: the rows are made again from the log.
+                warn!(%error, "the read store was not closed in order");
+            }
+            self.log.close().map_err(|why| anyhow!("the log was not closed in order: {why}"))
+        };
+        tokio::task::spawn_blocking(close).await?
+    }
+}
+
+fn receipt_key(http: &HttpSettings, data_dir: &Path) -> anyhow::Result<ReceiptKey> {
+    match &http.receipt_key {
+        Some(key) => Ok(key.clone()),
+        None => ReceiptKey::load_or_create(data_dir).context("cannot keep the receipts' key"),
+    }
+}

@@ -1,0 +1,278 @@
+//! All services in one process: a sale from order to answer, restarts, the description of the
+//! routes against the routes, and how the process starts and ends.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use doorbuster::serve::{self, Running};
+use runtime::settings::{Flags, Settings};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+const TOKEN: &str = "let-me-in";
+const ADMIN: &str = "authorization: Bearer let-me-in\r\n";
+const BUYER: &str = "x-buyer-id: b-1\r\n";
+
+fn settings(data_dir: &Path) -> Settings {
+    let flags = Flags::default()
+        .with("listen", "127.0.0.1:0")
+        .with("data_dir", data_dir.to_str().unwrap())
+        .with("admin_token", TOKEN)
+        .with("drain_grace_seconds", "5");
+    Settings::from_sources(&flags, []).unwrap()
+}
+
+async fn start(data_dir: &Path) -> Running {
+    let running = serve::start(settings(data_dir)).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while call(running.address(), "GET", "/readyz", "", "").await.0 != 200 {
+        assert!(Instant::now() < deadline, "not ready within 10 s");
+        sleep(Duration::from_millis(20)).await;
+    }
+    running
+}
+
+/// Status and body of a request on a connection of its own.
+async fn call(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> (u16, Value) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\
+         content-type: application/json\r\n{headers}\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    let read = stream.read_to_end(&mut bytes);
+    timeout(Duration::from_secs(20), read).await.expect("an answer within 20 s").unwrap();
+    let text = String::from_utf8_lossy(&bytes);
+    let status = text.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    (status, serde_json::from_str(body).unwrap_or_else(|_| body.into()))
+}
+
+fn sale(stock: u32) -> String {
+    let price = json!({"minor": 100, "currency": "EUR"});
+    json!({"name": "Boot", "price": price, "stock": stock}).to_string()
+}
+
+#[tokio::test]
+async fn what_was_taken_is_answered_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path()).await;
+    let at = running.address();
+    let put = call(at, "PUT", "/api/admin/flash-sales/boot", ADMIN, &sale(1)).await;
+    assert_eq!(put.0, 202, "{}", put.1);
+
+    let mut attempts = Vec::new();
+    for _ in 0..2 {
+        let order = "/api/flash-sales/boot/order";
+        let (status, taken) = call(at, "POST", order, BUYER, r#"{"quantity":1}"#).await;
+        assert_eq!(status, 202, "{taken}");
+        attempts.push(format!("/api/attempts/{}?wait=5", taken["attempt_id"].as_str().unwrap()));
+    }
+    let mut answers = Vec::new();
+    for attempt in &attempts {
+        answers.push(call(at, "GET", attempt, "", "").await);
+    }
+    assert_eq!((&answers[0].1["status"], &answers[1].1["status"]), (&json!("sold"), &json!("refused")));
+    let sales = call(at, "GET", "/api/flash-sales", "", "").await.1;
+    let ids: Vec<_> = sales["sales"].as_array().unwrap().iter().map(|sale| &sale["product_id"]).collect();
+    assert_eq!(ids, ["boot", "demo-sneaker"]);
+
+    // Taken but perhaps not decided yet when the drain begins.
+    let order = "/api/flash-sales/boot/order";
+    let (_, last) = call(at, "POST", order, BUYER, r#"{"quantity":1}"#).await;
+    running.shutdown().await.unwrap();
+
+    let running = start(dir.path()).await;
+    let at = running.address();
+    for (attempt, answer) in attempts.iter().zip(&answers) {
+        assert_eq!(&call(at, "GET", attempt, "", "").await, answer);
+    }
+    let last = format!("/api/attempts/{}?wait=5", last["attempt_id"].as_str().unwrap());
+    assert_eq!(call(at, "GET", &last, "", "").await.1["status"], "refused");
+    let demo = call(at, "GET", "/api/flash-sales/demo-sneaker", "", "").await.1;
+    assert_eq!(demo["version"], 1, "the demo sale is put once");
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_data_directory_is_one_process_s() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path()).await;
+    let error = serve::start(settings(dir.path())).await.err().expect("the directory is taken");
+    let text = format!("{error:#}");
+    assert!(text.contains("in use") && text.contains(dir.path().to_str().unwrap()), "{text}");
+    running.shutdown().await.unwrap();
+    start(dir.path()).await.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn every_described_route_exists_and_answers_as_described() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path()).await;
+    let at = running.address();
+    let (status, description) = call(at, "GET", "/openapi.json", "", "").await;
+    assert_eq!(status, 200);
+    let mut described = 0;
+    for (template, operations) in description["paths"].as_object().unwrap() {
+        let path = template
+            .replace("{product_id}", "demo-sneaker")
+            .replace("{attempt_id}", "0188bb5c-0000-4000-8000-000000000001");
+        for (method, operation) in operations.as_object().unwrap() {
+            described += 1;
+            let method = method.to_uppercase();
+            for (headers, body) in [("", ""), (BUYER, "{}"), (ADMIN, r#"{"quantity":1}"#)] {
+                let (status, answer) = call(at, &method, &path, headers, body).await;
+                let case = format!("{method} {template} with {headers:?} {body}: {answer}");
+                let code = answer["code"].as_str().unwrap_or_default();
+                assert!(!["not_found", "method_not_allowed", "internal"].contains(&code), "{case}");
+                assert!(operation["responses"].get(status.to_string()).is_some(), "{status} {case}");
+            }
+            let (status, _) = call(at, "TRACE", &path, "", "").await;
+            assert_eq!(status, 405, "TRACE {template}");
+        }
+    }
+    let expected = [
+        ("post", "/api/flash-sales/{product_id}/order"),
+        ("post", "/api/flash-sales/{product_id}/order/{attempt_id}/cancel"),
+        ("put", "/api/admin/flash-sales/{product_id}"),
+        ("post", "/api/admin/flash-sales/{product_id}/open"),
+        ("post", "/api/admin/flash-sales/{product_id}/pause"),
+        ("post", "/api/admin/flash-sales/{product_id}/close"),
+        ("post", "/api/admin/flash-sales/{product_id}/stock"),
+        ("get", "/api/flash-sales"),
+        ("get", "/api/flash-sales/{product_id}"),
+        ("get", "/api/flash-sales/{product_id}/intents"),
+        ("get", "/api/buyers/me/orders"),
+        ("get", "/api/attempts/{attempt_id}"),
+        ("get", "/healthz"),
+        ("get", "/readyz"),
+        ("get", "/metrics"),
+    ];
+    for (method, path) in expected {
+        assert!(description["paths"][path].get(method).is_some(), "{method} {path} is not described");
+    }
+    assert_eq!(described, expected.len(), "{:?}", description["paths"].as_object().unwrap().keys());
+    let schemas = &description["components"]["schemas"];
+    assert!(schemas["Problem"]["properties"]["retry"].is_object(), "{schemas}");
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_a_problem_and_the_drain_ends_long_polls() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path()).await;
+    let at = running.address();
+    assert_eq!(call(at, "GET", "/nowhere", "", "").await.1["code"], "not_found");
+    assert_eq!(call(at, "DELETE", "/api/flash-sales", "", "").await.1["code"], "method_not_allowed");
+    assert_eq!(call(at, "POST", "/healthz", "", "").await.1["code"], "method_not_allowed");
+
+    let polling = tokio::spawn(async move {
+        call(at, "GET", "/api/flash-sales?at_least=0:1000000", "", "").await
+    });
+    sleep(Duration::from_millis(200)).await;
+    let started = Instant::now();
+    running.shutdown().await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    let (status, answer) = polling.await.unwrap();
+    assert_eq!((status, &answer["retry"]), (503, &json!("later")), "{answer}");
+}
+
+/// The binary itself, ended when dropped.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    fn start(data_dir: &Path) -> (Self, SocketAddr) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_doorbuster"))
+            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data_dir)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let process = Self(child);
+        let line = output.find_map(|line| {
+            let line = line.unwrap();
+            Some(line.trim().strip_prefix("Watch")?.trim().to_owned())
+        });
+        let address = line.expect("the start-up message says what to open");
+        let address = address.strip_prefix("http://").unwrap().trim_end_matches('/');
+        (process, address.parse().unwrap())
+    }
+
+    fn signal(&self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// The exit status, within ten seconds.
+    async fn status(&mut self) -> Option<i32> {
+        for _ in 0..1000 {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code();
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the process did not end");
+    }
+}
+
+#[tokio::test]
+async fn one_signal_drains_and_a_second_ends_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut process, at) = Process::start(dir.path());
+    assert_eq!(call(at, "GET", "/healthz", "", "").await.0, 200);
+    process.signal();
+    assert_eq!(process.status().await, Some(0));
+
+    let (mut process, at) = Process::start(dir.path());
+    let polling = "GET /api/flash-sales?at_least=0:1000000 HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    stream.write_all(polling.as_bytes()).await.unwrap();
+    sleep(Duration::from_millis(200)).await;
+    process.signal();
+    sleep(Duration::from_millis(200)).await;
+    assert!(process.0.try_wait().unwrap().is_none(), "it waits for the request");
+    process.signal();
+    assert_eq!(process.status().await, Some(130));
+}
+
+#[test]
+fn mistakes_in_the_settings_are_all_told_and_help_has_examples() {
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorbuster"));
+        let output = command.args(arguments).env("DOORBUSTER_PARTITION", "1").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), text)
+    };
+    let (status, text) = run(&["--listen", "here", "--demo", "perhaps"]);
+    assert_eq!(status, Some(2));
+    for part in ["listen must be ADDR:PORT", "demo must be true or false", "did you mean DOORBUSTER_PARTITIONS?"] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    let (status, text) = run(&["--help"]);
+    assert_eq!(status, Some(0));
+    for part in ["serve", "rehearse", "Examples:", "--data-dir"] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+}

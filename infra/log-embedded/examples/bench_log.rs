@@ -1,0 +1,4 @@
+//! x
+#[path = "../../../tests/bench/log.rs"]
+mod log;
+fn main() { log::run() }

@@ -1,0 +1,326 @@
+//! Flipped bytes, cut and missing files, other versions: refused by name and place, or cut
+//! where nothing acknowledged is lost, and never half read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ports::clock::SystemClock;
+use ports::{EventLog, ReadError};
+use schemas::ids::Partition;
+use schemas::topics::Topic;
+
+use super::disk::Disk;
+use super::{OPTIONS, append, contents, contents_of, open, open_read_only};
+use crate::files::Files;
+use crate::format::{self, CLEAN, META, Meta};
+use crate::segment::{FIRST, SegmentReader};
+use crate::{EmbeddedLog, OpenError, Options};
+
+const RECORDS: usize = 30;
+
+/// A log of some segments with a batch for each record, as a kill leaves it and as closing does.
+async fn two_logs() -> [(Disk, bool); 2] {
+    let disk = Disk::default();
+    let log = open(&disk).unwrap();
+    for n in 0..RECORDS {
+        append(&log, n).await.unwrap();
+    }
+    let killed = disk.after_kill();
+    log.close().unwrap();
+    [(killed, false), (disk, true)]
+}
+
+/// The batches of each segment: where they begin and where they end.
+fn batches(disk: &Disk) -> BTreeMap<String, Vec<(usize, usize)>> {
+    let meta = Meta::parse(&disk.contents()[META]).unwrap_or_else(|_| panic!("a meta file"));
+    let mut names = disk.list().unwrap();
+    names.retain(|name| format::segment_number(name).is_some());
+    let batches = |name: &String| {
+        let number = format::segment_number(name).unwrap();
+        let mut reader = SegmentReader::open(disk, meta, number, 4096).unwrap();
+        let (mut position, mut batches) = (FIRST, Vec::new());
+        while let Ok(Some(batch)) = reader.batch_at(position) {
+            let start = position;
+            position += u64::from(batch.bytes);
+            batches.push((start as usize, position as usize));
+        }
+        batches
+    };
+    names
+        .iter()
+        .map(|name| (name.clone(), batches(name)))
+        .collect()
+}
+
+/// The last segment that holds a batch.
+fn last_used(batches: &BTreeMap<String, Vec<(usize, usize)>>) -> String {
+    batches
+        .iter()
+        .rfind(|(_, batches)| !batches.is_empty())
+        .unwrap()
+        .0
+        .clone()
+}
+
+/// Asserts that the log is refused, with the file and a place in it, and left as it is.
+fn assert_refused(disk: &Disk, name: &str, places: std::ops::RangeInclusive<usize>) {
+    let before = disk.contents();
+    for opened in [open(disk), open_read_only(disk)] {
+        let Err(error) = opened else {
+            panic!("{name} at {places:?} is not refused")
+        };
+        let OpenError::Damaged { file, position, .. } = &error else {
+            panic!("{name} at {places:?}: {error}")
+        };
+        assert_eq!(file.file_name().unwrap(), name, "{error}");
+        assert!(
+            places.contains(&(*position as usize)),
+            "{places:?}: {error}"
+        );
+        let text = error.to_string();
+        assert!(
+            text.contains(name) && text.contains(&position.to_string()),
+            "{text}"
+        );
+    }
+    assert_eq!(
+        disk.contents(),
+        before,
+        "a log that is refused is left as it is"
+    );
+}
+
+/// Asserts that the log opens with just so many of its records, and goes on from there.
+async fn assert_holds(disk: &Disk, records: usize) {
+    assert_eq!(
+        contents(&open_read_only(disk).unwrap()).await.unwrap(),
+        contents_of(records)
+    );
+    let log = open(disk).unwrap();
+    assert_eq!(contents(&log).await.unwrap(), contents_of(records));
+    append(&log, records).await.unwrap();
+    let reopened = open(&disk.after_kill()).unwrap();
+    assert_eq!(contents(&reopened).await.unwrap(), contents_of(records + 1));
+}
+
+#[tokio::test]
+async fn every_flipped_byte_is_refused_or_part_of_the_torn_end() {
+    for (whole, closed) in two_logs().await {
+        let batches = batches(&whole);
+        let last = last_used(&batches);
+        assert!(batches.len() >= 5, "the log has several segments");
+        for (name, bytes) in whole.contents() {
+            for at in 0..bytes.len() {
+                let disk = whole.after_kill();
+                disk.change(&name, |bytes| bytes[at] ^= 1 << (at % 8));
+                let Some(batches) = batches.get(&name) else {
+                    assert_refused(&disk, &name, 0..=0);
+                    continue;
+                };
+                let end = batches.last().map_or(FIRST as usize, |(_, end)| *end);
+                let batch = batches
+                    .iter()
+                    .position(|(start, end)| (*start..*end).contains(&at));
+                match batch {
+                    None if at < FIRST as usize => assert_refused(&disk, &name, 0..=0),
+                    // Nothing has been written there yet.
+                    None if name >= last => assert_holds(&disk, RECORDS).await,
+                    None => assert_refused(&disk, &name, end..=end),
+                    // A kill may have come before the last batch was whole.
+                    Some(batch) if !closed && name == last && batch + 1 == batches.len() => {
+                        assert_holds(&disk, RECORDS - 1).await;
+                    }
+                    Some(batch) => {
+                        let (start, _) = batches[batch];
+                        assert_refused(&disk, &name, start..=start);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_byte_flipped_after_opening_is_found_by_reading() {
+    let [_, (whole, _)] = two_logs().await;
+    for (name, batches) in batches(&whole) {
+        for at in batches.iter().flat_map(|(start, end)| *start..*end) {
+            let log = open_read_only(&whole).unwrap();
+            whole.change(&name, |bytes| bytes[at] ^= 1 << (at % 8));
+            match contents(&log).await {
+                Err(ReadError::Damaged(what)) => assert!(what.contains(&name), "{what}"),
+                // Padding holds nothing to be read.
+                Ok(read) if batches.iter().any(|(_, end)| (end - 7..*end).contains(&at)) => {
+                    assert_eq!(read, contents_of(RECORDS));
+                }
+                other => panic!("byte {at} of {name}: {other:?}"),
+            }
+            whole.change(&name, |bytes| bytes[at] ^= 1 << (at % 8));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_cut_at_any_length_keeps_all_whole_batches_or_is_refused() {
+    for (whole, closed) in two_logs().await {
+        let batches = batches(&whole);
+        let last = last_used(&batches);
+        for (name, bytes) in whole.contents() {
+            for length in 0..bytes.len() {
+                let disk = whole.after_kill();
+                disk.change(&name, |bytes| bytes.truncate(length));
+                let Some(batches) = batches.get(&name) else {
+                    assert_refused(&disk, &name, 0..=0);
+                    continue;
+                };
+                let kept = batches.iter().filter(|(_, end)| *end <= length).count();
+                let end = if kept == 0 {
+                    FIRST as usize
+                } else {
+                    batches[kept - 1].1
+                };
+                if length < FIRST as usize {
+                    assert_refused(&disk, &name, 0..=0);
+                } else if kept == batches.len() {
+                    assert_holds(&disk, RECORDS).await;
+                } else if name == last && !closed {
+                    assert_holds(&disk, RECORDS - (batches.len() - kept)).await;
+                } else {
+                    assert_refused(&disk, &name, end..=end);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_file_is_refused() {
+    for (whole, closed) in two_logs().await {
+        let last = last_used(&batches(&whole));
+        for name in whole.contents().into_keys() {
+            let disk = whole.after_kill();
+            disk.lose(&name);
+            match name.as_str() {
+                CLEAN => assert_holds(&disk, RECORDS).await,
+                META => {
+                    let refused = open(&disk).err().unwrap().to_string();
+                    assert!(refused.contains("meta is damaged"), "{refused}");
+                    assert!(matches!(
+                        open_read_only(&disk),
+                        Err(OpenError::NoLog { .. })
+                    ));
+                }
+                name if name > last.as_str() => assert_holds(&disk, RECORDS).await,
+                name => {
+                    assert_refused(&disk, name, 0..=0);
+                    if closed {
+                        // Even with all later ones gone, the mark tells.
+                        disk.list().unwrap().iter().for_each(|other| {
+                            if format::segment_number(other).is_some() && other.as_str() > name {
+                                disk.lose(other);
+                            }
+                        });
+                        assert!(open(&disk).is_err(), "{name} and all after it are missed");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_future_version_is_refused_and_left_as_it_is() {
+    let [_, (whole, _)] = two_logs().await;
+    for name in whole.contents().into_keys() {
+        let disk = whole.after_kill();
+        disk.change(&name, |bytes| {
+            bytes[8..12].copy_from_slice(&2_u32.to_le_bytes());
+            let checksum = format::crc(&bytes[..28]);
+            bytes[28..32].copy_from_slice(&checksum.to_le_bytes());
+        });
+        let before = disk.contents();
+        for opened in [open(&disk), open_read_only(&disk)] {
+            let Err(OpenError::Version {
+                file,
+                found: 2,
+                known: 1,
+            }) = opened
+            else {
+                panic!("{name} of a future version is not refused as such")
+            };
+            assert_eq!(file.file_name().unwrap(), name.as_str());
+        }
+        assert_eq!(disk.contents(), before);
+    }
+}
+
+#[tokio::test]
+async fn segments_of_another_log_or_number_are_refused() {
+    let [(one, _), _] = two_logs().await;
+    let [(other, _), _] = two_logs().await;
+    let (ones, others) = (one.contents(), other.contents());
+    let [second, third] = [2, 3].map(format::segment_name);
+    for stranger in [&others[&second], &ones[&third]] {
+        let disk = one.after_kill();
+        disk.change(&second, |bytes| bytes.clone_from(stranger));
+        assert_refused(&disk, &second, 0..=0);
+    }
+}
+
+#[tokio::test]
+async fn an_earlier_state_of_a_segment_is_refused() {
+    let disk = Disk::default();
+    let log = open(&disk).unwrap();
+    append(&log, 0).await.unwrap();
+    let earlier = disk.contents()[&format::segment_name(1)].clone();
+    for n in 1..RECORDS {
+        append(&log, n).await.unwrap();
+    }
+    let disk = disk.after_kill();
+    disk.change(&format::segment_name(1), |bytes| *bytes = earlier);
+    let end = batches(&disk)[&format::segment_name(1)][0].1;
+    assert_refused(&disk, &format::segment_name(1), end..=end);
+}
+
+#[tokio::test]
+async fn a_directory_is_one_process_s_and_keeps_its_partitions() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(SystemClock);
+    let open = |options| EmbeddedLog::open(dir.path(), options, clock.clone());
+    let log = open(OPTIONS).unwrap();
+    append(&log, 0).await.unwrap();
+    let Err(OpenError::InUse { dir: named }) = open(OPTIONS) else {
+        panic!("opened twice")
+    };
+    assert_eq!(named, dir.path());
+    let beside = EmbeddedLog::open_read_only(dir.path()).unwrap();
+    assert_eq!(contents(&beside).await.unwrap(), contents_of(1));
+    let refused = beside
+        .append(Topic::StockDecisions, Partition(0), vec![super::record(1)])
+        .await;
+    assert!(matches!(refused, Err(ports::AppendError::Stopped(_))));
+    drop(log);
+
+    let other = Options {
+        partitions: 3,
+        ..OPTIONS
+    };
+    let Err(OpenError::Partitions {
+        found: 2, asked: 3, ..
+    }) = open(other)
+    else {
+        panic!("opened with another number of partitions")
+    };
+    assert_eq!(
+        contents(&open(OPTIONS).unwrap()).await.unwrap(),
+        contents_of(1)
+    );
+
+    let small = Options {
+        segment_bytes: 800,
+        ..OPTIONS
+    };
+    assert!(matches!(open(small), Err(OpenError::Options(_))));
+    let nothing = EmbeddedLog::open_read_only(&dir.path().join("nothing"));
+    assert!(matches!(nothing, Err(OpenError::NoLog { .. })));
+}

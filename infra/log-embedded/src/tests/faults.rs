@@ -1,0 +1,148 @@
+//! Failing writes and syncs, kills and power cuts, at every call in turn.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use ports::AppendError;
+use schemas::ids::Offset;
+
+use super::disk::{Disk, Fault};
+use super::{Contents, append, contents, open, record, target};
+use crate::EmbeddedLog;
+
+/// Rounds of appends, and appends at once in each.
+const ROUNDS: usize = 12;
+const AT_ONCE: usize = 3;
+
+/// What a run got acknowledged, by number of the record.
+type Acknowledged = Vec<(usize, Offset)>;
+
+/// Appends until something fails, and then some more, which must all be refused.
+async fn run(log: EmbeddedLog) -> Acknowledged {
+    let log = Arc::new(log);
+    let mut acknowledged = Vec::new();
+    let mut failed = false;
+    for round in 0..ROUNDS {
+        let of_round = (0..AT_ONCE).map(|n| {
+            let log = log.clone();
+            let n = round * AT_ONCE + n;
+            tokio::spawn(async move { (n, append(&log, n).await) })
+        });
+        let mut answers = Vec::new();
+        for answer in of_round.collect::<Vec<_>>() {
+            answers.push(answer.await.unwrap());
+        }
+        for (n, answer) in answers {
+            match answer {
+                Ok(offset) if !failed => acknowledged.push((n, offset)),
+                Ok(_) => panic!("record {n} is acknowledged after a failure"),
+                Err(AppendError::Stopped(_)) => {}
+                Err(AppendError::Unknown(_)) => assert!(!failed, "the log was stopped before"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        // Whoever asks after the answers of a failed group finds the log stopped.
+        failed = failed || acknowledged.len() < (round + 1) * AT_ONCE;
+    }
+    assert_eq!(
+        log.close().is_err(),
+        failed || log.writing.is_none(),
+        "closing tells of it"
+    );
+    acknowledged
+}
+
+async fn assert_all_there(disk: &Disk, acknowledged: &Acknowledged) -> Contents {
+    let log = open(disk).unwrap();
+    let contents = contents(&log).await.unwrap();
+    for (n, offset) in acknowledged {
+        let value = contents
+            .get(&target(*n))
+            .and_then(|values| values.get(offset.0 as usize));
+        assert_eq!(value, Some(&record(*n).value), "record {n} at {offset}");
+    }
+    let added = append(&log, 1000).await.unwrap();
+    let before = contents.get(&target(1000)).map_or(0, Vec::len);
+    assert_eq!(added.0, before as i64, "the log goes on where it ends");
+    contents
+}
+
+/// Numbers that look random, the same in each run.
+fn numbers(mut seed: u64) -> impl FnMut() -> u64 {
+    move || {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        seed >> 33
+    }
+}
+
+/// Runs with a fault at each call in turn, in the first opening of a log or in a later one.
+async fn at_every_call(fault: Fault, check: impl AsyncFn(usize, &Disk, &Acknowledged)) {
+    let with_records = Disk::default();
+    let log = open(&with_records).unwrap();
+    for n in 0..5 {
+        append(&log, 4 * n + 1000).await.unwrap();
+    }
+    drop(log);
+    let (mut in_opening, mut in_running) = (0, 0);
+    for start in [Disk::default(), with_records.after_kill()] {
+        for call in 0.. {
+            let disk = start.after_kill();
+            disk.fail_at(call, fault);
+            let acknowledged = match open(&disk) {
+                Ok(log) => run(log).await,
+                Err(_) => Vec::new(),
+            };
+            check(call, &disk, &acknowledged).await;
+            match acknowledged.len() {
+                0 => in_opening += 1,
+                _ => in_running += 1,
+            }
+            if disk.calls() <= call {
+                assert_eq!(
+                    acknowledged.len(),
+                    ROUNDS * AT_ONCE,
+                    "without a fault all goes well"
+                );
+                break;
+            }
+        }
+    }
+    assert!(
+        in_opening > 10 && in_running > 40,
+        "{in_opening} and {in_running} faults had effect"
+    );
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_outlasts_any_failing_call() {
+    for kind in [ErrorKind::StorageFull, ErrorKind::Other] {
+        at_every_call(Fault::Once(kind), async |_, disk, acknowledged| {
+            let restarted = disk.after_kill();
+            let read = assert_all_there(&restarted, acknowledged).await;
+            // What was read once stays, though the failed sync had left it in memory only.
+            let after_cut = restarted.after_power_cut(|| false);
+            let log = open(&after_cut).unwrap();
+            let read_again = contents(&log).await.unwrap();
+            for (target, values) in read {
+                assert_eq!(read_again[&target][..values.len()], values);
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_outlasts_a_power_cut_at_any_call() {
+    at_every_call(Fault::PowerOff, async |call, disk, acknowledged| {
+        assert_all_there(&disk.after_power_cut(|| false), acknowledged).await;
+        assert_all_there(&disk.after_power_cut(|| true), acknowledged).await;
+        for seed in 0..8 {
+            let mut number = numbers((call * 8 + seed) as u64);
+            let cut = disk.after_power_cut(|| number() % 2 == 0);
+            assert_all_there(&cut, acknowledged).await;
+        }
+    })
+    .await;
+}

@@ -1,0 +1,364 @@
+//! What handlers take from a request. Whatever is wrong with it becomes a [`Problem`] that
+//! names the part and says what was expected.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, FailedToBufferBody, PathRejection};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use schemas::ids::{BuyerId, MAX_KEY_BYTES, Position};
+use serde::de::{DeserializeOwned, Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::problem::{Code, Problem};
+
+/// The header that names the buyer.
+pub const BUYER_HEADER: &str = "x-buyer-id";
+/// The header that names an attempt, so that a retry is known as a retry.
+pub const KEY_HEADER: &str = "idempotency-key";
+
+/// A JSON body. Its size is bounded by the route's `DefaultBodyLimit`.
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            return Err(unsupported_media_type());
+        }
+        let bytes = read_body(request, state).await?;
+        // An array would be taken for the fields of an object in their order.
+        if bytes.trim_ascii_start().starts_with(b"[") {
+            return Err(Problem::invalid("body", "a JSON object"));
+        }
+        // The quick way first; only a body that is wrong is read again to say where.
+        serde_json::from_slice(&bytes)
+            .map(Body)
+            .or_else(|_| explain::<T>(&bytes).map(Body))
+    }
+}
+
+/// The body of a request that needs none: nothing, or an empty JSON object.
+pub struct NoBody;
+
+impl<S: Send + Sync> FromRequest<S> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Empty {}
+        let is_json = is_json(request.headers());
+        let bytes = read_body(request, state).await?;
+        match bytes.trim_ascii() {
+            b"" => Ok(NoBody),
+            [b'[', ..] => Err(Problem::invalid("body", "a JSON object")),
+            _ if !is_json => Err(unsupported_media_type()),
+            bytes => explain::<Empty>(bytes).map(|_| NoBody),
+        }
+    }
+}
+
+/// Parameters in the path.
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        use axum::extract::path::ErrorKind;
+        let rejection = match axum::extract::Path::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(value)) => return Ok(Path(value)),
+            Err(rejection) => rejection,
+        };
+        let kind = match rejection {
+            PathRejection::FailedToDeserializePathParams(failed) => failed.into_kind(),
+            // A route whose handler asks for parameters that its path has not.
+            other => return Err(Problem::new(Code::Internal, other.body_text())),
+        };
+        Err(match kind {
+            ErrorKind::DeserializeError { key, message, .. } => wrong(key, &message),
+            ErrorKind::ParseErrorAtKey { key, expected_type, .. } => {
+                Problem::invalid(key, in_words(expected_type))
+            }
+            ErrorKind::InvalidUtf8InPathParam { key } => Problem::invalid(key, "UTF-8"),
+            other => wrong("path".into(), &other.to_string()),
+        })
+    }
+}
+
+/// Parameters in the query.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        match axum::extract::Query::try_from_uri(&parts.uri) {
+            Ok(axum::extract::Query(value)) => Ok(Query(value)),
+            Err(rejection) => {
+                let text = rejection.body_text();
+                let text = text
+                    .strip_prefix("Failed to deserialize query string: ")
+                    .unwrap_or(&text);
+                // The parameter's name stands before the message, unless that names it itself.
+                let is_name = |name: &str| !name.contains([' ', '`']);
+                Err(match text.split_once(": ") {
+                    Some((name, message)) if is_name(name) => wrong(name.to_owned(), message),
+                    _ => wrong("query".into(), text),
+                })
+            }
+        }
+    }
+}
+
+/// The buyer who asks, from `X-Buyer-Id`.
+pub struct Buyer(pub BuyerId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Buyer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(text) = one_header(&parts.headers, BUYER_HEADER, "X-Buyer-Id")? else {
+            let problem = Problem::new(
+                Code::MissingHeader,
+                "The header X-Buyer-Id, which says who asks, is missing.",
+            );
+            return Err(problem.at("X-Buyer-Id", "1 to 64 bytes that name the buyer"));
+        };
+        text.parse()
+            .map(Buyer)
+            .map_err(|error: schemas::ids::IdError| wrong("X-Buyer-Id".into(), &error.to_string()))
+    }
+}
+
+/// The client's own name for its attempt, from `Idempotency-Key`: 1 to 255 visible ASCII
+/// characters, bare or as a string of RFC 8941 in double quotes, which mean the same.
+pub struct IdempotencyKey(pub Option<Box<str>>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(text) = one_header(&parts.headers, KEY_HEADER, "Idempotency-Key")? else {
+            return Ok(Self(None));
+        };
+        let key = unquote(text).filter(|key| {
+            let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
+            visible && (1..=MAX_KEY_BYTES).contains(&key.len())
+        });
+        match key {
+            Some(key) => Ok(Self(Some(key.into()))),
+            None => Err(Problem::invalid(
+                "Idempotency-Key",
+                "1 to 255 visible ASCII characters, bare or in double quotes",
+            )),
+        }
+    }
+}
+
+/// The value of a header that may be given once.
+fn one_header<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+    shown: &'static str,
+) -> Result<Option<&'a str>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(Problem::invalid(shown, "given once"));
+    }
+    match value.to_str() {
+        Ok(text) => Ok(Some(text)),
+        Err(_) => Err(Problem::invalid(shown, "ASCII text")),
+    }
+}
+
+/// What a string of RFC 8941 stands for; a text that is not quoted stands for itself.
+fn unquote(text: &str) -> Option<Cow<'_, str>> {
+    let Some(inner) = text.strip_prefix('"') else {
+        return Some(text.into());
+    };
+    let inner = inner.strip_suffix('"')?;
+    if !inner.contains(['"', '\\']) {
+        return Some(inner.into());
+    }
+    let mut plain = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => return None,
+            '\\' => plain.push(chars.next().filter(|c| matches!(c, '"' | '\\'))?),
+            c => plain.push(c),
+        }
+    }
+    Some(plain.into())
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let declared = headers.get(header::CONTENT_TYPE);
+    let Some(declared) = declared.and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let kind = declared.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/json")
+}
+
+fn unsupported_media_type() -> Problem {
+    let problem = Problem::new(
+        Code::UnsupportedMediaType,
+        "The body must be declared with Content-Type: application/json.",
+    );
+    problem.at("Content-Type", "application/json")
+}
+
+async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
+        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
+            Problem::new(Code::BodyTooLarge, "The body is larger than this route takes.")
+        }
+        _ => Problem::new(Code::InvalidRequest, "The body could not be read to its end.")
+            .at("body", "complete"),
+    })
+}
+
+/// Reads a body once more, to say which part of it is wrong.
+fn explain<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let not_json = |error: &serde_json::Error| {
+        Problem::new(Code::InvalidRequest, format!("The body is not JSON: {error}."))
+            .at("body", "JSON")
+    };
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        if !error.inner().is_data() {
+            return not_json(error.inner());
+        }
+        let path = error.path().to_string();
+        let message = error.inner().to_string();
+        let message = message.rsplit_once(" at line ").map_or(&*message, |(text, _)| text);
+        wrong(path, message)
+    })?;
+    reader.end().map_err(|error| not_json(&error))?;
+    Ok(value)
+}
+
+/// A problem from what serde says about the value at a path.
+fn wrong(path: String, message: &str) -> Problem {
+    let quoted = |prefix| {
+        let (name, rest) = message.strip_prefix(prefix)?.split_once('`')?;
+        Some((name.to_owned(), rest))
+    };
+    let path = if path == "." { "body".to_owned() } else { path };
+    if let Some((name, rest)) = quoted("unknown field `") {
+        let known = rest.trim_start_matches(", expected ").replace('`', "");
+        let detail = format!("There is no field {name} here.");
+        return Problem::new(Code::UnknownField, detail).at(name, known);
+    }
+    if let Some((name, _)) = quoted("missing field `") {
+        // Of a nested value the path names the parent, of the top level nothing.
+        let field = match path.as_str() {
+            "body" | "query" => name,
+            parent => format!("{parent}.{name}"),
+        };
+        let detail = format!("{field} is missing.");
+        return Problem::new(Code::InvalidRequest, detail).at(field, "given");
+    }
+    if let Some((name, _)) = quoted("duplicate field `") {
+        return Problem::invalid(name, "given once");
+    }
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) => Problem::invalid(path, in_words(expected)),
+        None => {
+            let expected = message.split(", but ").next().unwrap_or(message);
+            let expected = expected.strip_prefix("must ").unwrap_or(expected);
+            let expected = expected.strip_prefix("be ").unwrap_or(expected).to_owned();
+            Problem::new(Code::InvalidRequest, format!("{path} {message}.")).at(path, expected)
+        }
+    }
+}
+
+/// What serde expects, for people who know no Rust.
+fn in_words(expected: &str) -> Cow<'static, str> {
+    match expected {
+        "u32" => "a whole number from 0 to 4294967295".into(),
+        "i64" => "a whole number".into(),
+        text if text.starts_with("struct ") => "a JSON object".into(),
+        text => text.to_owned().into(),
+    }
+}
+
+/// Reads a JSON number within bounds: `#[serde(deserialize_with = "number::<_, 1, 500>")]`.
+pub fn number<'de, D: Deserializer<'de>, const MIN: u32, const MAX: u32>(
+    deserializer: D,
+) -> Result<u32, D::Error> {
+    deserializer.deserialize_u32(Whole { min: MIN, max: MAX, of_text: false })
+}
+
+/// Reads a number within bounds from a query: `#[serde(default, deserialize_with =
+/// "query_number::<_, 1, 500>")]`. A parameter that is absent is none.
+pub fn query_number<'de, D: Deserializer<'de>, const MIN: u32, const MAX: u32>(
+    deserializer: D,
+) -> Result<Option<u32>, D::Error> {
+    deserializer.deserialize_str(Whole { min: MIN, max: MAX, of_text: true }).map(Some)
+}
+
+/// Reads a position, `3:1842`, from a query: `#[serde(default, deserialize_with =
+/// "query_position")]`. A parameter that is absent is none.
+pub fn query_position<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Position>, D::Error> {
+    struct Text;
+    impl Visitor<'_> for Text {
+        type Value = Position;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("partition:offset, two numbers such as 3:1842")
+        }
+        fn visit_str<E: Error>(self, text: &str) -> Result<Position, E> {
+            text.parse().map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+        }
+    }
+    deserializer.deserialize_str(Text).map(Some)
+}
+
+struct Whole {
+    min: u32,
+    max: u32,
+    of_text: bool,
+}
+
+impl Visitor<'_> for Whole {
+    type Value = u32;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from {} to {}", self.min, self.max)
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<u32, E> {
+        match u32::try_from(number) {
+            Ok(number) if (self.min..=self.max).contains(&number) => Ok(number),
+            _ => Err(E::invalid_value(Unexpected::Unsigned(number), &self)),
+        }
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<u32, E> {
+        match u64::try_from(number) {
+            Ok(number) => self.visit_u64(number),
+            Err(_) => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+        }
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<u32, E> {
+        // A sign or a space is no part of a number in a query, though `parse` would take '+'.
+        let digits = self.of_text && text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse() {
+            Ok(number) if digits => self.visit_u64(number),
+            _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Files that are not as they were written.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{BATCH, apply_batch, attempt, check};
+use ports::ReadStore;
+use ports::read_store::{Progress, Row};
+use redb::{Database, TableDefinition};
+use schemas::ids::{Offset, Partition};
+use store_embedded::{EmbeddedStore, OpenError};
+
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const BATCHES: i64 = 30;
+
+/// A store of one partition, closed.
+async fn written(directory: &Path) -> PathBuf {
+    let path = directory.join("read.redb");
+    let store = EmbeddedStore::open(&path).unwrap();
+    for batch in 0..BATCHES {
+        apply_batch(&store, 0, batch).await;
+    }
+    store.close().unwrap();
+    drop(store);
+    path
+}
+
+/// A changed file must be refused with an explanation, or hold one consistent state: some
+/// bytes of a file are of no account.
+async fn refused_or_consistent(path: &Path, what: &str) -> bool {
+    match EmbeddedStore::open(path) {
+        Ok(store) => {
+            let found = check(&store)
+                .await
+                .unwrap_or_else(|e| panic!("{what}: {e}"));
+            let next = found.get(&0).copied().unwrap_or(0);
+            assert!([0, BATCHES * BATCH].contains(&next), "{what}: {next}");
+            false
+        }
+        Err(OpenError::Damaged { path: named, .. }) => {
+            assert_eq!(named, path, "{what}");
+            true
+        }
+        Err(other) => panic!("{what}: {other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_byte_is_refused_or_without_effect() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = written(directory.path()).await;
+    let whole = fs::read(&path).unwrap();
+    // Every byte of the file's header, some of every page that holds anything, and all of one
+    // page in the middle, row by row.
+    let mut places: Vec<usize> = (0..320).collect();
+    for page in 0..whole.len() / 4096 {
+        let page = page * 4096;
+        if whole[page..page + 4096].iter().any(|byte| *byte != 0) {
+            places.extend([0, 1, 5, 40, 2_000].map(|byte| page + byte));
+        }
+    }
+    let row = whole
+        .windows(8)
+        .rposition(|bytes| bytes == b"product ")
+        .unwrap();
+    places.extend((row - 64..row + 64).step_by(2));
+    let flipped = directory.path().join("flipped.redb");
+    let mut refused = 0;
+    for place in &places {
+        let mut bytes = whole.clone();
+        bytes[*place] ^= 0x21;
+        fs::write(&flipped, bytes).unwrap();
+        refused += usize::from(refused_or_consistent(&flipped, &format!("byte {place}")).await);
+    }
+    assert!(
+        refused > places.len() / 4,
+        "{refused} of {} flips were refused",
+        places.len()
+    );
+}
+
+#[tokio::test]
+async fn a_flipped_byte_of_a_row_is_refused_and_the_file_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = written(directory.path()).await;
+    // A clean end leaves the rows in no more than one state, so this one is served or lost.
+    let row = attempt(0, 7).attempt_id;
+    let mut bytes = fs::read(&path).unwrap();
+    let rows: Vec<usize> = (0..bytes.len() - 16)
+        .filter(|place| &bytes[*place..place + 16] == row.as_bytes().as_slice())
+        .collect();
+    assert!(!rows.is_empty());
+    for place in rows {
+        bytes[place + 5] ^= 1;
+    }
+    fs::write(&path, bytes).unwrap();
+    let refused = EmbeddedStore::open(&path)
+        .err()
+        .expect("damaged rows must not be served");
+    let text = refused.to_string();
+    assert!(
+        text.contains("read.redb") && text.contains("delete the file"),
+        "{text}"
+    );
+    assert!(text.contains("rebuilt from the log"), "{text}");
+    // As it says: without the file, a new one is begun.
+    fs::remove_file(&path).unwrap();
+    assert!(
+        check(&EmbeddedStore::open(&path).unwrap())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn a_cut_file_is_refused_or_consistent() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = written(directory.path()).await;
+    let whole = fs::read(&path).unwrap();
+    let cut = directory.path().join("cut.redb");
+    let ends = [
+        0,
+        1,
+        8,
+        9,
+        63,
+        64,
+        319,
+        320,
+        4_095,
+        4_096,
+        4_097,
+        whole.len() - 1,
+    ];
+    for length in ends
+        .into_iter()
+        .chain((0..whole.len()).step_by(whole.len() / 40))
+    {
+        fs::write(&cut, &whole[..length]).unwrap();
+        refused_or_consistent(&cut, &format!("cut at {length}")).await;
+    }
+}
+
+#[test]
+fn what_is_no_read_store_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = directory.path().join("text");
+    fs::write(&text, "These are my holiday notes. ".repeat(400)).unwrap();
+    let foreign = directory.path().join("foreign.redb");
+    drop(Database::create(&foreign).unwrap());
+    for path in [text, foreign] {
+        let refused = EmbeddedStore::open(&path).err();
+        assert!(
+            matches!(refused, Some(OpenError::Damaged { .. })),
+            "{path:?} {refused:?}"
+        );
+        assert!(path.exists(), "{path:?} is a person's to delete");
+    }
+    let nowhere = directory.path().join("no/such/directory/read.redb");
+    let refused = EmbeddedStore::open(&nowhere).err();
+    assert!(matches!(refused, Some(OpenError::Io { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused_and_an_older_one_rebuilt() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = written(directory.path()).await;
+    let set_format = |format: u64| {
+        let file = Database::open(&path).unwrap();
+        let transaction = file.begin_write().unwrap();
+        transaction
+            .open_table(META)
+            .unwrap()
+            .insert("format", format)
+            .unwrap();
+        transaction.commit().unwrap();
+    };
+    set_format(2);
+    for opened in [EmbeddedStore::open(&path), EmbeddedStore::open_copy(&path)] {
+        let refused = opened.err().expect("a newer format must be refused");
+        assert!(
+            matches!(refused, OpenError::FutureFormat { found: 2, .. }),
+            "{refused:?}"
+        );
+        let text = refused.to_string();
+        assert!(
+            text.contains("read.redb") && text.contains("format 2"),
+            "{text}"
+        );
+    }
+    set_format(1);
+    assert_eq!(
+        check(&EmbeddedStore::open(&path).unwrap()).await.unwrap()[&0],
+        BATCHES * BATCH
+    );
+    set_format(0);
+    let store = EmbeddedStore::open(&path).unwrap();
+    assert!(
+        check(&store).await.unwrap().is_empty(),
+        "an older format begins anew"
+    );
+    apply_batch(&store, 0, 0).await;
+    drop(store);
+    assert_eq!(
+        check(&EmbeddedStore::open(&path).unwrap()).await.unwrap()[&0],
+        BATCH
+    );
+}
+
+#[tokio::test]
+async fn a_copy_takes_no_writes_and_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = written(directory.path()).await;
+    // The store itself may be open meanwhile, here or elsewhere.
+    let store = EmbeddedStore::open(&path).unwrap();
+    let copy = EmbeddedStore::open_copy(&path).unwrap();
+    assert_eq!(check(&copy).await.unwrap()[&0], BATCHES * BATCH);
+    let progress = Progress {
+        next: Offset(1),
+        claim: Offset(0),
+        answered: Offset(0),
+    };
+    let rows = vec![Row::Attempt(attempt(0, 0))];
+    assert!(
+        copy.apply(Partition(0), rows.clone(), progress)
+            .await
+            .is_err()
+    );
+    copy.close().unwrap();
+
+    store.close().unwrap();
+    store.close().unwrap();
+    let refused = store.apply(Partition(0), rows, progress).await;
+    assert!(refused.unwrap_err().to_string().contains("closed"));
+    assert_eq!(
+        check(&store).await.unwrap()[&0],
+        BATCHES * BATCH,
+        "reads go on"
+    );
+}

@@ -1,0 +1,219 @@
+//! What became of my attempt?
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use ports::read_store::{AttemptRow, AttemptStatus, SaleRow};
+use runtime::extract::{Path, Query, query_number, query_position};
+use runtime::problem::{Code, Problem, ProblemDocument};
+use runtime::rfc3339::Moment;
+use schemas::decision::{RefusalReason, ReleaseCause};
+use schemas::ids::{AttemptId, BuyerId, Position, ProductId, TimestampMs};
+use serde::{Deserialize, Serialize};
+use utoipa::openapi::{ObjectBuilder, Schema};
+use utoipa::{IntoParams, ToSchema};
+
+use super::sales::{SaleState, state};
+use super::{NO_STORE, Place, QueryApi, as_text};
+use crate::live::{Known, QueuedAttempt};
+
+/// The longest that a request may wait for a decision, in seconds.
+const MAX_WAIT_SECONDS: u32 = 30;
+
+/// An attempt: queued, or how it was decided. With `wait` the answer comes as soon as it is.
+#[utoipa::path(
+    get, path = "/api/attempts/{attempt_id}", tag = "shoppers",
+    params(("attempt_id" = String, Path, description = "The attempt, a UUID."), AttemptQuery),
+    responses(
+        (status = OK, body = Attempt),
+        (status = BAD_REQUEST, body = ProblemDocument),
+        (status = NOT_FOUND, body = ProblemDocument),
+        (status = SERVICE_UNAVAILABLE, body = ProblemDocument),
+    )
+)]
+pub(super) async fn get_attempt(
+    State(api): State<QueryApi>,
+    Path(id): Path<String>,
+    Query(query): Query<AttemptQuery>,
+) -> Result<impl IntoResponse, Problem> {
+    let id: AttemptId = id
+        .parse()
+        .map_err(|_| Problem::invalid("attempt_id", "a UUID"))?;
+    if let Some(at_least) = query.at_least {
+        api.live.reach(at_least).await?;
+    }
+    let wait = Duration::from_secs(query.wait.unwrap_or(0).into());
+    match api.live.attempt(id, wait).await? {
+        Some(Known::Decided(row)) => {
+            let sale = api.live.sale(&row.product_id)?;
+            let attempt = Attempt::decided(row, sale.as_ref(), api.clock.now_ms());
+            Ok((NO_STORE, Json(attempt)))
+        }
+        Some(Known::Queued(queued)) => Ok((NO_STORE, Json(Attempt::queued(queued)))),
+        None => Err(Problem::new(
+            Code::UnknownAttempt,
+            format!("No attempt of the id {id} is known."),
+        )),
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AttemptQuery {
+    /// Seconds to wait for the decision, if there is none yet.
+    #[param(minimum = 0, maximum = 30)]
+    #[serde(default, deserialize_with = "query_number::<_, 0, MAX_WAIT_SECONDS>")]
+    wait: Option<u32>,
+    /// Answer no older than the decision upon this position, `partition:offset`.
+    #[param(value_type = Option<String>, example = "3:1842")]
+    #[serde(default, deserialize_with = "query_position")]
+    at_least: Option<Position>,
+}
+
+/// One buyer's asking for units of one sale.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Attempt {
+    /// The attempt, a UUID.
+    #[schema(value_type = String)]
+    #[serde(serialize_with = "as_text")]
+    attempt_id: AttemptId,
+    /// How it stands.
+    status: Status,
+    /// Why it was refused, if it was.
+    #[schema(schema_with = reasons)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<RefusalReason>,
+    /// Whether asking for the same again, as a new attempt, may be answered otherwise; only
+    /// when it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_can_help: Option<bool>,
+    /// The product asked for.
+    #[schema(value_type = String)]
+    product_id: ProductId,
+    /// Who asked; shown to the sales staff only.
+    #[schema(value_type = Option<String>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    buyer_id: Option<BuyerId>,
+    /// For how many units.
+    quantity: u32,
+    /// Its place in line.
+    position: Place,
+    /// How many records of its partition are to be decided before it; only while it is queued.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ahead: Option<u64>,
+    /// When it was decided how it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decided_at: Option<Moment>,
+    /// Until when its units are held, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold_until: Option<Moment>,
+    /// The order's number, if it got units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order_number: Option<String>,
+}
+
+/// How an attempt stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Status {
+    /// It waits for its turn.
+    Queued,
+    /// Its units are held.
+    Reserved,
+    /// Its units are sold.
+    Sold,
+    /// It was refused.
+    Refused,
+    /// Its buyer gave the order back.
+    Cancelled,
+    /// Its hold ran out.
+    Expired,
+}
+
+impl Attempt {
+    /// A decided attempt, and the sale as it is now.
+    pub(super) fn decided(row: AttemptRow, sale: Option<&SaleRow>, now: TimestampMs) -> Self {
+        let (status, reason) = match row.status {
+            AttemptStatus::Reserved => (Status::Reserved, None),
+            AttemptStatus::Sold => (Status::Sold, None),
+            AttemptStatus::Refused(reason) => (Status::Refused, Some(reason)),
+            AttemptStatus::Released(ReleaseCause::Cancelled) => (Status::Cancelled, None),
+            AttemptStatus::Released(ReleaseCause::Expired) => (Status::Expired, None),
+        };
+        let Position { partition, offset } = row.position;
+        Self {
+            attempt_id: row.attempt_id,
+            status,
+            reason,
+            retry_can_help: reason.map(|reason| can_help(reason, row.quantity, sale, now)),
+            product_id: row.product_id,
+            buyer_id: None,
+            quantity: row.quantity,
+            position: row.position.into(),
+            ahead: None,
+            decided_at: Some(Moment(row.decided_at_ms)),
+            hold_until: row.hold_until_ms.map(Moment),
+            order_number: reason.is_none().then(|| format!("{partition}-{offset}")),
+        }
+    }
+
+    /// The same as [`Self::decided`], and who asked.
+    pub(super) fn for_staff(row: AttemptRow, sale: Option<&SaleRow>, now: TimestampMs) -> Self {
+        let buyer_id = Some(row.buyer_id.clone());
+        Self {
+            buyer_id,
+            ..Self::decided(row, sale, now)
+        }
+    }
+
+    fn queued(queued: QueuedAttempt) -> Self {
+        Self {
+            attempt_id: queued.attempt_id,
+            status: Status::Queued,
+            reason: None,
+            retry_can_help: None,
+            product_id: queued.product_id,
+            buyer_id: None,
+            quantity: queued.quantity,
+            position: queued.position.into(),
+            ahead: Some(queued.ahead),
+            decided_at: None,
+            hold_until: None,
+            order_number: None,
+        }
+    }
+}
+
+/// Whether a new attempt for the same may be answered otherwise, by how the sale stands now.
+fn can_help(
+    reason: RefusalReason,
+    quantity: u32,
+    sale: Option<&SaleRow>,
+    now: TimestampMs,
+) -> bool {
+    let Some(sale) = sale.filter(|sale| state(sale, now) != SaleState::Closed) else {
+        return false;
+    };
+    match reason {
+        RefusalReason::NotOpenYet | RefusalReason::Paused => true,
+        // Units that are held may come back.
+        RefusalReason::SoldOut | RefusalReason::NotEnoughLeft => {
+            u64::from(sale.stock.available) + u64::from(sale.stock.reserved) >= quantity.into()
+        }
+        // There is a sale by now, or a new round.
+        RefusalReason::UnknownProduct | RefusalReason::Closed => true,
+        RefusalReason::InvalidQuantity | RefusalReason::OverBuyerLimit => false,
+    }
+}
+
+fn reasons() -> Schema {
+    let words = RefusalReason::ALL.iter().map(|reason| reason.as_str());
+    ObjectBuilder::new()
+        .schema_type(utoipa::openapi::Type::String)
+        .enum_values(Some(words))
+        .description(Some("Why it was refused, if it was."))
+        .into()
+}

@@ -1,0 +1,69 @@
+//! Who wanted the product and did not get it?
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use runtime::extract::{Path, Query};
+use runtime::problem::{Problem, ProblemDocument};
+use schemas::ids::Position;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::attempt::Attempt;
+use super::orders::ListQuery;
+use super::sales::{ProductPath, unknown_product};
+use super::{NO_STORE, QueryApi, as_text_or_null};
+
+/// The attempts on a product that were refused or whose hold ran out, by position, with who
+/// asked. For the sales staff: needs the admin token.
+#[utoipa::path(
+    get, path = "/api/flash-sales/{product_id}/intents", tag = "staff",
+    params(ProductPath, ListQuery),
+    security(("admin_token" = [])),
+    responses(
+        (status = OK, body = IntentsPage),
+        (status = BAD_REQUEST, body = ProblemDocument),
+        (status = UNAUTHORIZED, body = ProblemDocument),
+        (status = NOT_FOUND, body = ProblemDocument),
+        (status = SERVICE_UNAVAILABLE, body = ProblemDocument),
+    )
+)]
+pub(super) async fn list_intents(
+    State(api): State<QueryApi>,
+    Path(path): Path<ProductPath>,
+    Query(query): Query<ListQuery>,
+) -> Result<impl IntoResponse, Problem> {
+    if let Some(at_least) = query.at_least {
+        api.live.reach_in_store(at_least).await?;
+    }
+    let limit = query.limit();
+    let product = &path.product_id;
+    let rows = api.live.intents(product, query.after, limit).await?;
+    let sale = api.live.sale(product)?;
+    if sale.is_none() && rows.is_empty() && query.after.is_none() {
+        return Err(unknown_product(product));
+    }
+    let now = api.clock.now_ms();
+    let page = IntentsPage {
+        next: rows
+            .last()
+            .filter(|_| rows.len() == limit)
+            .map(|row| row.position),
+        intents: rows
+            .into_iter()
+            .map(|row| Attempt::for_staff(row, sale.as_ref(), now))
+            .collect(),
+    };
+    Ok((NO_STORE, Json(page)))
+}
+
+/// A page of intents.
+#[derive(Serialize, ToSchema)]
+struct IntentsPage {
+    /// The intents.
+    intents: Vec<Attempt>,
+    /// Where the next page goes on; null when there is none.
+    #[schema(value_type = Option<String>)]
+    #[serde(serialize_with = "as_text_or_null")]
+    next: Option<Position>,
+}

@@ -1,0 +1,88 @@
+//! Which orders do I have?
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use ports::read_store::MAX_PAGE;
+use runtime::extract::{Buyer, Query, query_number, query_position};
+use runtime::problem::{Problem, ProblemDocument};
+use schemas::ids::Position;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::attempt::Attempt;
+use super::{DEFAULT_LIMIT, NO_STORE, QueryApi, as_text_or_null};
+
+/// The orders of the buyer who asks: the attempts that got units, by position.
+#[utoipa::path(
+    get, path = "/api/buyers/me/orders", tag = "shoppers",
+    params(ListQuery, ("X-Buyer-Id" = String, Header, description = "Who asks.")),
+    responses(
+        (status = OK, body = OrdersPage),
+        (status = BAD_REQUEST, body = ProblemDocument),
+        (status = SERVICE_UNAVAILABLE, body = ProblemDocument),
+    )
+)]
+pub(super) async fn list_orders(
+    State(api): State<QueryApi>,
+    Buyer(buyer): Buyer,
+    Query(query): Query<ListQuery>,
+) -> Result<impl IntoResponse, Problem> {
+    if let Some(at_least) = query.at_least {
+        api.live.reach_in_store(at_least).await?;
+    }
+    let limit = query.limit();
+    let rows = api.live.orders(&buyer, query.after, limit).await?;
+    let page = OrdersPage {
+        next: rows
+            .last()
+            .filter(|_| rows.len() == limit)
+            .map(|row| row.position),
+        orders: {
+            let now = api.clock.now_ms();
+            rows.into_iter()
+                .map(|row| Attempt::decided(row, None, now))
+                .collect()
+        },
+    };
+    Ok((NO_STORE, Json(page)))
+}
+
+/// Which part of a list is asked for.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    /// Only what stands after this position, `partition:offset`; the last page's `next`.
+    #[param(value_type = Option<String>, example = "3:1842")]
+    #[serde(default, deserialize_with = "query_position")]
+    pub(super) after: Option<Position>,
+    /// The most to answer with; 100 when absent.
+    #[param(minimum = 1, maximum = 500)]
+    #[serde(
+        default,
+        deserialize_with = "query_number::<_, 1, { MAX_PAGE as u32 }>"
+    )]
+    limit: Option<u32>,
+    /// Answer no older than the decision upon this position, `partition:offset`.
+    #[param(value_type = Option<String>, example = "3:1842")]
+    #[serde(default, deserialize_with = "query_position")]
+    pub(super) at_least: Option<Position>,
+}
+
+impl ListQuery {
+    pub(super) fn limit(&self) -> usize {
+        self.limit.unwrap_or(DEFAULT_LIMIT) as usize
+    }
+}
+
+/// A page of orders.
+#[derive(Serialize, ToSchema)]
+struct OrdersPage {
+    /// The orders.
+    orders: Vec<Attempt>,
+    /// Where the next page goes on; null when there is none.
+    #[schema(value_type = Option<String>)]
+    #[serde(serialize_with = "as_text_or_null")]
+    next: Option<Position>,
+}

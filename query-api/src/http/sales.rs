@@ -1,0 +1,298 @@
+//! What is on sale, and how much of it is left?
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use ports::read_store::{MAX_PAGE, SalePhase, SaleRow};
+use runtime::extract::{Path, Query, query_number, query_position};
+use runtime::problem::{Code, Problem, ProblemDocument};
+use runtime::rfc3339::Moment;
+use schemas::ids::{Position, ProductId, TimestampMs};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{DEFAULT_LIMIT, QueryApi, REVALIDATE};
+
+/// The sales, page by page, or the busiest of them.
+#[utoipa::path(
+    get, path = "/api/flash-sales", tag = "shoppers", params(SalesQuery),
+    responses(
+        (status = OK, body = SalesPage),
+        (status = BAD_REQUEST, body = ProblemDocument),
+        (status = SERVICE_UNAVAILABLE, body = ProblemDocument),
+    )
+)]
+pub(super) async fn list_sales(
+    State(api): State<QueryApi>,
+    Query(query): Query<SalesQuery>,
+) -> Result<impl IntoResponse, Problem> {
+    if let Some(at_least) = query.at_least {
+        api.live.reach(at_least).await?;
+    }
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT) as usize;
+    let now = api.clock.now_ms();
+    let (rows, next) = match (query.sort, &query.after) {
+        (SalesOrder::Busiest, Some(_)) => {
+            return Err(Problem::invalid(
+                "after",
+                "absent with sort=busiest, which has one page",
+            ));
+        }
+        (SalesOrder::Busiest, None) => (api.live.busiest_sales(limit)?, None),
+        (SalesOrder::ProductId, after) => {
+            let rows = api.live.sales(after.as_ref(), limit)?;
+            let last = rows.last().filter(|_| rows.len() == limit);
+            let next = last.map(|row| row.product_id.clone());
+            (rows, next)
+        }
+    };
+    let page = SalesPage {
+        server_time: Moment(now),
+        total: api.live.count_sales() as u64,
+        sales: rows.into_iter().map(|row| Sale::new(row, now)).collect(),
+        next,
+    };
+    Ok((REVALIDATE, Json(page)))
+}
+
+/// One sale.
+#[utoipa::path(
+    get, path = "/api/flash-sales/{product_id}", tag = "shoppers",
+    params(ProductPath, SaleQuery),
+    responses(
+        (status = OK, body = SaleNow),
+        (status = BAD_REQUEST, body = ProblemDocument),
+        (status = NOT_FOUND, body = ProblemDocument),
+        (status = SERVICE_UNAVAILABLE, body = ProblemDocument),
+    )
+)]
+pub(super) async fn get_sale(
+    State(api): State<QueryApi>,
+    Path(path): Path<ProductPath>,
+    Query(query): Query<SaleQuery>,
+) -> Result<impl IntoResponse, Problem> {
+    if let Some(at_least) = query.at_least {
+        api.live.reach(at_least).await?;
+    }
+    let row = api.live.sale(&path.product_id)?;
+    let row = row.ok_or_else(|| unknown_product(&path.product_id))?;
+    let now = api.clock.now_ms();
+    let sale = SaleNow {
+        server_time: Moment(now),
+        sale: Sale::new(row, now),
+    };
+    Ok((REVALIDATE, Json(sale)))
+}
+
+pub(super) fn unknown_product(product: &ProductId) -> Problem {
+    Problem::new(
+        Code::UnknownProduct,
+        format!("No sale of the product {product} is known."),
+    )
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SalesQuery {
+    /// Only products after this one; the last page's `next`.
+    #[param(value_type = Option<String>)]
+    after: Option<ProductId>,
+    /// The most sales to answer with; 100 when absent.
+    #[param(minimum = 1, maximum = 500)]
+    #[serde(
+        default,
+        deserialize_with = "query_number::<_, 1, { MAX_PAGE as u32 }>"
+    )]
+    limit: Option<u32>,
+    /// Which come first.
+    #[param(inline)]
+    #[serde(default)]
+    sort: SalesOrder,
+    /// Answer no older than the decision upon this position, `partition:offset`.
+    #[param(value_type = Option<String>, example = "3:1842")]
+    #[serde(default, deserialize_with = "query_position")]
+    at_least: Option<Position>,
+}
+
+/// Which sales come first.
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum SalesOrder {
+    /// By product id, page by page.
+    #[default]
+    ProductId,
+    /// Those under way before those that are over, then those with the most attempts; one
+    /// page.
+    Busiest,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct ProductPath {
+    /// The product.
+    #[param(value_type = String)]
+    pub(super) product_id: ProductId,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SaleQuery {
+    /// Answer no older than the decision upon this position, `partition:offset`.
+    #[param(value_type = Option<String>, example = "3:1842")]
+    #[serde(default, deserialize_with = "query_position")]
+    at_least: Option<Position>,
+}
+
+/// A page of sales.
+#[derive(Serialize, ToSchema)]
+struct SalesPage {
+    /// The server's time, for countdowns.
+    server_time: Moment,
+    /// How many sales there are in all.
+    total: u64,
+    /// The sales.
+    sales: Vec<Sale>,
+    /// Where the next page goes on; null when there is none.
+    #[schema(value_type = Option<String>)]
+    next: Option<ProductId>,
+}
+
+/// A sale, and the time by the server's clock.
+#[derive(Serialize, ToSchema)]
+struct SaleNow {
+    /// The server's time, for countdowns.
+    server_time: Moment,
+    #[serde(flatten)]
+    sale: Sale,
+}
+
+/// One product offered for one time window.
+#[derive(Serialize, ToSchema)]
+struct Sale {
+    /// The product.
+    #[schema(value_type = String)]
+    product_id: ProductId,
+    /// What shoppers see.
+    name: String,
+    /// Price of one unit.
+    price: Price,
+    /// Where it stands.
+    state: SaleState,
+    /// Its units.
+    stock: Units,
+    /// Most units one buyer may have; null for no limit.
+    limit_per_buyer: Option<u32>,
+    /// How long units are held for a buyer, in milliseconds; null when they are sold at once.
+    hold_ms: Option<i64>,
+    /// From when on attempts are accepted.
+    opens_at: Moment,
+    /// From when on they no longer are; null until it is closed by hand.
+    closes_at: Option<Moment>,
+    /// The round, from 1.
+    round: u32,
+    /// What became of the round's attempts.
+    attempts: Counts,
+    /// How many decisions the product has had.
+    version: u64,
+    /// When the last one was taken.
+    as_of: Moment,
+}
+
+/// Money in minor units (cents, pence) of a currency.
+#[derive(Serialize, ToSchema)]
+struct Price {
+    /// Minor units.
+    minor: i64,
+    /// ISO 4217 code.
+    currency: String,
+}
+
+/// Where a sale stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SaleState {
+    /// It opens later.
+    Scheduled,
+    /// It takes attempts.
+    Open,
+    /// It refuses attempts for the time being.
+    Paused,
+    /// It is over.
+    Closed,
+    /// It is open, but nothing is available now.
+    SoldOut,
+}
+
+/// Units: `total = available + reserved + sold`.
+#[derive(Serialize, ToSchema)]
+struct Units {
+    /// Units of the round.
+    total: u32,
+    /// Units nobody has.
+    available: u32,
+    /// Units held for buyers.
+    reserved: u32,
+    /// Units sold.
+    sold: u32,
+}
+
+/// How many attempts and orders of the round ended how.
+#[derive(Serialize, ToSchema)]
+struct Counts {
+    /// Attempts that got units.
+    accepted: u64,
+    /// Attempts that were refused.
+    refused: u64,
+    /// Orders given back by their buyers.
+    cancelled: u64,
+    /// Holds that ran out.
+    expired: u64,
+}
+
+impl Sale {
+    fn new(row: SaleRow, now: TimestampMs) -> Self {
+        Self {
+            state: state(&row, now),
+            product_id: row.product_id,
+            name: row.terms.name.as_ref().to_owned(),
+            price: Price {
+                minor: row.terms.price.minor,
+                currency: row.terms.price.currency.as_ref().to_owned(),
+            },
+            stock: Units {
+                total: row.stock.total,
+                available: row.stock.available,
+                reserved: row.stock.reserved,
+                sold: row.stock.sold,
+            },
+            limit_per_buyer: row.terms.limit_per_buyer,
+            hold_ms: row.terms.hold_ms,
+            opens_at: Moment(row.terms.opens_at_ms),
+            closes_at: row.terms.closes_at_ms.map(Moment),
+            round: row.round,
+            attempts: Counts {
+                accepted: row.tally.accepted,
+                refused: row.tally.refused,
+                cancelled: row.tally.cancelled,
+                expired: row.tally.expired,
+            },
+            version: row.version,
+            as_of: Moment(row.decided_at_ms),
+        }
+    }
+}
+
+/// Where a sale stands now. Deadlines count from the moment they are due, though the decision
+/// that says so may come a little later.
+pub(super) fn state(row: &SaleRow, now: TimestampMs) -> SaleState {
+    let closed = row.terms.closes_at_ms.is_some_and(|closes| closes <= now);
+    match row.phase {
+        SalePhase::Closed => SaleState::Closed,
+        SalePhase::Paused => SaleState::Paused,
+        SalePhase::Scheduled if now < row.terms.opens_at_ms => SaleState::Scheduled,
+        _ if row.stock.available == 0 => SaleState::SoldOut,
+        SalePhase::Scheduled | SalePhase::Open => SaleState::Open,
+    }
+}

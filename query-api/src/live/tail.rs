@@ -1,0 +1,340 @@
+//! The tasks that feed the live answers: two tails a partition, and one that follows the store.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use domain::fence::{Fence, Verdict};
+use ports::read_store::{MAX_PAGE, Progress, Row};
+use ports::{ReadError, StoreError};
+use projector::views;
+use runtime::health::{Component, Health, REPORT_EVERY};
+use runtime::metrics::{DECISIONS_DROPPED, TAIL_LAG};
+use schemas::codec::DecodeError;
+use schemas::command::{Command, CommandBody};
+use schemas::decision::{Decision, DecisionRecord};
+use schemas::ids::{Offset, Partition};
+use schemas::topics::Topic;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::queue::Asked;
+use super::{Live, LivePartition};
+
+/// How long a tail that failed rests before it tries the same place again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How long a full queue waits for decisions before it looks again.
+const ROOM_AFTER: Duration = Duration::from_millis(20);
+/// How often the store is asked for its progress.
+const STORE_EVERY: Duration = Duration::from_millis(25);
+/// The most records taken in one go, which bounds how long readers wait for a lock.
+const MAX_BATCH: usize = 1_000;
+
+/// Why a tail cannot go on. It stays where it is and tries again: nothing is passed over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum TailError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("record {offset} of {topic}, partition {partition}: {error}")]
+    Decode {
+        topic: Topic,
+        partition: Partition,
+        offset: Offset,
+        error: DecodeError,
+    },
+}
+
+/// Feeds the live answers until `stop`.
+pub async fn run(live: Arc<Live>, health: Health, stop: CancellationToken) {
+    let component = health.component("live store");
+    let Some(progress) = stop.run_until_cancelled(begin(&live, &component)).await else {
+        return;
+    };
+    let mut tasks = JoinSet::new();
+    for partition in (0..live.log.partitions()).map(Partition) {
+        let at = progress.get(&partition).copied().unwrap_or(NOTHING_STORED);
+        let tail = |topic, name: &str, from| Tail {
+            live: live.clone(),
+            topic,
+            partition,
+            next: from,
+            component: health.component(format!("{name} {partition}")),
+            stop: stop.clone(),
+        };
+        let decisions = tail(Topic::StockDecisions, "tail", at.next);
+        let attempts = tail(Topic::PurchaseAttempts, "queue", at.answered.next());
+        tasks.spawn(follow_decisions(decisions, at));
+        tasks.spawn(follow_attempts(attempts));
+    }
+    let following = live.clone();
+    tasks.spawn(async move {
+        stop.run_until_cancelled(follow_store(&following, &component))
+            .await;
+    });
+    live.begun.store(true, Ordering::Release);
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            // Its health component is silent from here on, and shows it.
+            error!(%error, "a task of the live answers ended abnormally");
+        }
+    }
+}
+
+/// The progress of a partition that the store knows nothing of.
+const NOTHING_STORED: Progress = Progress {
+    next: Offset(0),
+    claim: Offset(-1),
+    answered: Offset(-1),
+};
+
+/// Takes over what the store has. The progress is read first: the sales are then at least as
+/// new, and decisions that they have in them already are skipped by version.
+async fn begin(live: &Live, component: &Component) -> BTreeMap<Partition, Progress> {
+    loop {
+        match load(live).await {
+            Ok(progress) => {
+                component.working(0);
+                info!(sales = live.sales.len(), "live answers begin");
+                return progress;
+            }
+            Err(error) => {
+                error!(%error, "the live answers cannot begin");
+                component.failing(error.to_string());
+                sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+}
+
+async fn load(live: &Live) -> Result<BTreeMap<Partition, Progress>, StoreError> {
+    let progress = live.store.progress().await?;
+    for (partition, at) in (0..).map(Partition).zip(&live.partitions) {
+        let stored = progress.get(&partition).copied().unwrap_or(NOTHING_STORED);
+        at.take_stored(stored);
+        at.state.lock().queue.answered_up_to(stored.answered);
+        at.answered.advance(stored.answered);
+        at.queued.advance(stored.answered.next());
+    }
+    let mut after = None;
+    loop {
+        let page = live.store.sales(after.as_ref(), MAX_PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(progress);
+        };
+        after = Some(last.product_id.clone());
+        live.sales.load(page);
+    }
+}
+
+/// Follows the store's progress, so that memory can let go of what the store has.
+async fn follow_store(live: &Live, component: &Component) {
+    loop {
+        match live.store.progress().await {
+            Ok(progress) => {
+                for (partition, at) in progress {
+                    if let Some(live) = live.partitions.get(partition.0 as usize) {
+                        live.take_stored(at);
+                    }
+                }
+                component.working(0);
+            }
+            Err(error) => component.failing(error.to_string()),
+        }
+        sleep(STORE_EVERY).await;
+    }
+}
+
+/// Tails log 2: only what passes the fence is told to anyone.
+async fn follow_decisions(tail: Tail, from: Progress) {
+    let (live, partition) = (tail.live.clone(), tail.partition);
+    let at = &live.partitions[partition.0 as usize];
+    let dropped = metrics::counter!(
+        DECISIONS_DROPPED,
+        "reader" => "query-api", "partition" => partition.to_string()
+    );
+    let mut fence = Fence {
+        claim: from.claim,
+        answered: from.answered,
+    };
+    let decode = |bytes: &[u8]| live.codec.decode_decision(bytes);
+    let take = |records: Vec<(Offset, DecisionRecord)>| {
+        let mut counting: Vec<(Offset, Decision)> = Vec::with_capacity(records.len());
+        for (offset, record) in records {
+            match (fence.pass(offset, &record), record) {
+                (Verdict::Counts, DecisionRecord::Decision(decision)) => {
+                    counting.push((offset, decision));
+                }
+                (Verdict::Dropped, _) => dropped.increment(1),
+                _ => {}
+            }
+        }
+        at.take_decisions(partition, &counting, fence.answered);
+        live.sales
+            .fold(counting.iter().map(|(_, decision)| decision));
+        at.answered.advance(fence.answered);
+    };
+    tail.follow(decode, || true, take).await;
+}
+
+/// Tails log 1 for what is still to be decided. A full queue is read on only as it is decided.
+async fn follow_attempts(tail: Tail) {
+    let live = tail.live.clone();
+    let at = &live.partitions[tail.partition.0 as usize];
+    let room = (live.settings.max_undecided / live.partitions.len()).max(1);
+    let decode = |bytes: &[u8]| live.codec.decode_command(bytes);
+    let has_room = || at.state.lock().queue.len() < room;
+    let take = |records: Vec<(Offset, Command)>| {
+        let Some(next) = records.last().map(|(offset, _)| offset.next()) else {
+            return;
+        };
+        at.take_attempts(records);
+        at.queued.advance(next);
+    };
+    tail.follow(decode, has_room, take).await;
+}
+
+impl LivePartition {
+    fn take_stored(&self, progress: Progress) {
+        self.state.lock().recent.stored_up_to(progress.next);
+        self.stored.advance(progress.answered);
+    }
+
+    fn take_decisions(
+        &self,
+        partition: Partition,
+        decisions: &[(Offset, Decision)],
+        answered: Offset,
+    ) {
+        // The rows are made before the lock is taken, so that readers wait less.
+        let rows = decisions.iter().flat_map(|(offset, decision)| {
+            let rows = views::attempt_rows(partition, decision).into_iter();
+            rows.filter_map(|row| match row {
+                Row::Attempt(row) => Some((*offset, row)),
+                _ => None,
+            })
+        });
+        let rows: Vec<_> = rows.collect();
+        let mut state = self.state.lock();
+        for (offset, row) in rows {
+            state.recent.put(offset, row);
+        }
+        state.queue.answered_up_to(answered);
+    }
+
+    fn take_attempts(&self, records: Vec<(Offset, Command)>) {
+        let mut state = self.state.lock();
+        for (offset, command) in records {
+            let asked = match command.body {
+                CommandBody::PlaceAttempt(place) => Some(Asked {
+                    id: place.attempt_id,
+                    product: command.product_id,
+                    quantity: place.quantity,
+                }),
+                _ => None,
+            };
+            state.queue.push(offset, asked);
+        }
+    }
+}
+
+/// One partition of one topic, read from a place on.
+struct Tail {
+    live: Arc<Live>,
+    topic: Topic,
+    partition: Partition,
+    next: Offset,
+    component: Component,
+    stop: CancellationToken,
+}
+
+impl Tail {
+    /// Hands on every record, in order and once, until it is stopped. Whatever fails is
+    /// reported and tried again from the same place.
+    async fn follow<R>(
+        mut self,
+        decode: impl Fn(&[u8]) -> Result<R, DecodeError>,
+        has_room: impl Fn() -> bool,
+        mut take: impl FnMut(Vec<(Offset, R)>),
+    ) {
+        let stop = self.stop.clone();
+        let mut last_error = None;
+        let following = async {
+            loop {
+                let Err(error) = self.read_on(&decode, &has_room, &mut take).await;
+                self.component.failing(error.to_string());
+                if last_error.as_ref() != Some(&error) {
+                    let (topic, partition) = (self.topic, self.partition);
+                    error!(%topic, %partition, %error, "a live tail failed; it tries again");
+                    last_error = Some(error);
+                }
+                sleep(RETRY_AFTER).await;
+            }
+        };
+        stop.run_until_cancelled(following).await;
+    }
+
+    async fn read_on<R>(
+        &mut self,
+        decode: &impl Fn(&[u8]) -> Result<R, DecodeError>,
+        has_room: &impl Fn() -> bool,
+        take: &mut impl FnMut(Vec<(Offset, R)>),
+    ) -> Result<Infallible, TailError> {
+        let (topic, partition) = (self.topic, self.partition);
+        let mut reader = self.live.log.read(topic, partition, self.next).await?;
+        let mut reported: Option<Instant> = None;
+        loop {
+            if reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY / 4) {
+                self.report().await?;
+                reported = Some(Instant::now());
+            }
+            if !has_room() {
+                sleep(ROOM_AFTER).await;
+                continue;
+            }
+            let Ok(records) = timeout(REPORT_EVERY / 2, reader.next()).await else {
+                continue;
+            };
+            for batch in records?.chunks(MAX_BATCH) {
+                let mut decoded = Vec::with_capacity(batch.len());
+                let mut failed = None;
+                for record in batch {
+                    let offset = record.offset;
+                    match decode(&record.value) {
+                        Ok(record) => decoded.push((offset, record)),
+                        Err(error) => {
+                            failed = Some(TailError::Decode {
+                                topic,
+                                partition,
+                                offset,
+                                error,
+                            });
+                            break;
+                        }
+                    }
+                }
+                // What stands before a damaged record is good.
+                if let Some((last, _)) = decoded.last() {
+                    self.next = last.next();
+                }
+                take(decoded);
+                if let Some(error) = failed.filter(|_| false) {
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    async fn report(&self) -> Result<(), TailError> {
+        let end = self.live.log.end(self.topic, self.partition).await?;
+        let lag = (end.0 - self.next.0).max(0) as u64;
+        if self.topic == Topic::StockDecisions {
+            metrics::gauge!(TAIL_LAG, "partition" => self.partition.to_string()).set(lag as f64);
+        }
+        self.component.working(lag);
+        Ok(())
+    }
+}

@@ -1,0 +1,180 @@
+//! The store or the log fails.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use query_api::live::LiveSettings;
+use schemas::ids::Offset;
+use schemas::topics::Topic;
+
+use crate::support::{Shop, id, sold};
+
+#[tokio::test(start_paused = true)]
+async fn live_answers_go_on_when_the_store_fails() {
+    let shop = Shop::open();
+    shop.put_sale(0, "p", 5);
+    let first = shop.ask(0, "p", id(1));
+    shop.decide(0, "p", first, sold(id(1), first));
+    shop.settle().await;
+    assert!(shop.health.is_ready());
+
+    shop.store.failing.store(true, Ordering::Relaxed);
+    let second = shop.ask(0, "p", id(2));
+    shop.settle().await;
+    assert_eq!(shop.status(id(1)).await, "sold");
+    assert_eq!(shop.status(id(2)).await, "queued");
+    shop.decide(0, "p", second, sold(id(2), second));
+    shop.settle().await;
+    assert_eq!(shop.status(id(2)).await, "sold");
+    assert_eq!(
+        shop.get("/api/flash-sales/p").await.body["stock"]["sold"],
+        2
+    );
+    // What only the store could know is not denied.
+    assert_eq!(shop.status(id(3)).await, "read_model_unavailable");
+    let orders = shop
+        .get_with("/api/buyers/me/orders", &[("x-buyer-id", "b")])
+        .await;
+    assert_eq!(orders.body["code"], "read_model_unavailable");
+    assert!(!shop.health.is_ready());
+    let failing = shop
+        .health
+        .report()
+        .into_iter()
+        .find(|component| !component.ready)
+        .unwrap();
+    assert_eq!(failing.name, "live store");
+    assert!(
+        failing.detail.contains("switched off"),
+        "{}",
+        failing.detail
+    );
+
+    shop.store.failing.store(false, Ordering::Relaxed);
+    shop.settle().await;
+    assert!(shop.health.is_ready());
+    assert_eq!(shop.status(id(3)).await, "unknown_attempt");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_said_before_the_store_was_read_once() {
+    let mut shop = Shop::closed();
+    shop.claim(0);
+    shop.put_sale(0, "p", 5);
+    shop.store.failing.store(true, Ordering::Relaxed);
+    shop.start(LiveSettings::default());
+    shop.settle().await;
+    for path in ["/api/flash-sales", "/api/flash-sales/p"] {
+        assert_eq!(
+            shop.get(path).await.body["code"],
+            "read_model_unavailable",
+            "{path}"
+        );
+    }
+    assert_eq!(shop.status(id(1)).await, "read_model_unavailable");
+    assert!(!shop.health.is_ready());
+    shop.store.failing.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(shop.get("/api/flash-sales/p").await.status, 200);
+    assert!(shop.health.is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_record_is_not_passed_over() {
+    let shop = Shop::open();
+    shop.put_sale(0, "p", 5);
+    let first = shop.ask(0, "p", id(1));
+    shop.decide(0, "p", first, sold(id(1), first));
+    let second = shop.ask(0, "p", id(2));
+    shop.decide(0, "p", second, sold(id(2), second));
+    // The claim, the sale, and the first decision stand before it.
+    let damaged = Offset(2);
+    let good = shop.log.overwrite(
+        Topic::StockDecisions,
+        0,
+        damaged,
+        b"\0\0\0\0\x02junk".to_vec(),
+    );
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let sale = shop.get("/api/flash-sales/p").await.body;
+    assert_eq!(sale["version"], 1, "what stands before the damage is good");
+    assert_eq!(shop.status(id(1)).await, "queued");
+    assert_eq!(shop.status(id(2)).await, "queued");
+    let failing: Vec<_> = shop
+        .health
+        .report()
+        .into_iter()
+        .filter(|component| !component.ready)
+        .collect();
+    assert_eq!(failing.len(), 1);
+    assert_eq!(failing[0].name, "tail 0");
+    let detail = &failing[0].detail;
+    assert!(
+        detail.contains("record 2 of stock-decisions, partition 0"),
+        "{detail}"
+    );
+
+    // The other partition is not affected.
+    let other = shop.ask(1, "q", id(9));
+    shop.decide(1, "q", other, vec![]);
+    shop.settle().await;
+    assert_eq!(shop.get("/api/flash-sales?at_least=1:0").await.status, 200);
+
+    // Nothing was taken twice or left out when it can be read again.
+    shop.log.overwrite(Topic::StockDecisions, 0, damaged, good);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(shop.get("/api/flash-sales/p").await.body["version"], 3);
+    assert_eq!(shop.status(id(2)).await, "sold");
+    assert!(shop.health.is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_cannot_be_read_for_a_while_is_caught_up_with() {
+    let shop = Shop::open();
+    shop.put_sale(0, "p", 5);
+    shop.settle().await;
+    shop.log.failing.store(true, Ordering::Relaxed);
+    let at = shop.ask(0, "p", id(1));
+    shop.decide(0, "p", at, sold(id(1), at));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(
+        shop.get("/api/flash-sales/p").await.body["stock"]["sold"],
+        0
+    );
+    assert_eq!(shop.status(id(1)).await, "log_unavailable");
+    assert!(!shop.health.is_ready());
+    shop.log.failing.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(shop.status(id(1)).await, "sold");
+    assert!(shop.health.is_ready());
+}
+
+#[tokio::test]
+async fn tails_report_also_when_there_is_nothing_to_do() {
+    let shop = Shop::open();
+    tokio::time::sleep(runtime::health::READY_SILENCE + Duration::from_millis(500)).await;
+    let silent: Vec<_> = shop
+        .health
+        .report()
+        .into_iter()
+        .filter(|component| !component.ready)
+        .collect();
+    assert!(silent.is_empty(), "{silent:?}");
+    let names: Vec<_> = shop
+        .health
+        .report()
+        .into_iter()
+        .map(|component| component.name)
+        .collect();
+    assert_eq!(
+        names,
+        ["live store", "tail 0", "queue 0", "tail 1", "queue 1"]
+    );
+    shop.stop();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(
+        shop.health.report().len(),
+        0,
+        "tasks end when they are told to"
+    );
+}

@@ -1,0 +1,639 @@
+//! A log and a store in memory, small enough to be seen through, with faults to switch on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use bytes::Bytes;
+use domain::fence::{Fence, Verdict};
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use ports::read_store::{AttemptRow, Progress, Row, SaleRow};
+use ports::{
+    AppendError, Clock, EventLog, Group, LogReader, LogRecord, NewRecord, ReadError, ReadStore,
+    StoreError,
+};
+use query_api::http::{QueryApi, router};
+use query_api::live::{self, Live, LiveSettings};
+use runtime::auth::AdminToken;
+use runtime::health::Health;
+use schemas::codec::Codec;
+use schemas::command::{Command, CommandBody, PlaceAttempt, SaleTerms};
+use schemas::decision::{
+    AttemptRefused, AttemptRepeated, Claim, Decision, DecisionRecord, Event, Order, OrderAccepted,
+    RefusalReason, SaleSet, Stock, Tally,
+};
+use schemas::ids::{
+    AttemptId, BuyerId, ChainHash, Money, Offset, Partition, Position, ProductId, TimestampMs,
+};
+use schemas::topics::Topic;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tower::ServiceExt;
+
+pub const PARTITIONS: u32 = 2;
+pub const NOW: TimestampMs = 1_795_248_000_000;
+pub const TOKEN: &str = "a-good-token";
+
+/// A log in memory. A topic can be stopped, so that its readers see nothing new.
+#[derive(Clone, Default)]
+pub struct MemoryLog {
+    records: Arc<Mutex<Records>>,
+    changed: watch::Sender<()>,
+    stopped: Arc<Mutex<BTreeSet<Topic>>>,
+    pub failing: Arc<AtomicBool>,
+}
+
+type Records = BTreeMap<(Topic, Partition), Vec<LogRecord>>;
+
+#[async_trait]
+impl EventLog for MemoryLog {
+    fn partitions(&self) -> u32 {
+        PARTITIONS
+    }
+
+    async fn append(
+        &self,
+        _: Topic,
+        _: Partition,
+        _: Vec<NewRecord>,
+    ) -> Result<Offset, AppendError> {
+        panic!("the read side never writes");
+    }
+
+    async fn read(
+        &self,
+        topic: Topic,
+        partition: Partition,
+        from: Offset,
+    ) -> Result<Box<dyn LogReader>, ReadError> {
+        self.check()?;
+        let reader = MemoryReader {
+            log: self.clone(),
+            topic,
+            partition,
+            next: from,
+        };
+        Ok(Box::new(reader))
+    }
+
+    async fn end(&self, topic: Topic, partition: Partition) -> Result<Offset, ReadError> {
+        self.check()?;
+        let records = self.records.lock();
+        let last = records.get(&(topic, partition)).and_then(|all| all.last());
+        Ok(last.map_or(Offset(0), |record| record.offset.next()))
+    }
+
+    async fn offset_at(&self, _: Topic, _: Partition, _: TimestampMs) -> Result<Offset, ReadError> {
+        unreachable!("the read side asks for no times")
+    }
+
+    fn assignment(&self, _: Group) -> watch::Receiver<BTreeSet<Partition>> {
+        unreachable!("every read side reads every partition")
+    }
+}
+
+struct MemoryReader {
+    log: MemoryLog,
+    topic: Topic,
+    partition: Partition,
+    next: Offset,
+}
+
+#[async_trait]
+impl LogReader for MemoryReader {
+    async fn next(&mut self) -> Result<Vec<LogRecord>, ReadError> {
+        let mut changed = self.log.changed.subscribe();
+        loop {
+            self.log.check()?;
+            let found: Vec<LogRecord> = {
+                let stopped = self.log.stopped.lock().contains(&self.topic);
+                let records = self.log.records.lock();
+                let all = records
+                    .get(&(self.topic, self.partition))
+                    .into_iter()
+                    .flatten();
+                let new = all.filter(|record| record.offset >= self.next && !stopped);
+                new.cloned().collect()
+            };
+            if let Some(last) = found.last() {
+                self.next = last.offset.next();
+                return Ok(found);
+            }
+            let _ = changed.changed().await;
+        }
+    }
+}
+
+impl MemoryLog {
+    fn check(&self) -> Result<(), ReadError> {
+        match self.failing.load(Ordering::Relaxed) {
+            true => Err(ReadError::Unavailable("the disk is on a train".into())),
+            false => Ok(()),
+        }
+    }
+
+    pub fn put(&self, topic: Topic, partition: u32, value: Vec<u8>) -> Offset {
+        let mut records = self.records.lock();
+        let all = records.entry((topic, Partition(partition))).or_default();
+        let offset = Offset(all.len() as i64);
+        all.push(LogRecord {
+            offset,
+            appended_at_ms: NOW,
+            key: Bytes::new(),
+            value: value.into(),
+            headers: vec![],
+        });
+        drop(records);
+        self.changed.send_replace(());
+        offset
+    }
+
+    /// Replaces the bytes of a record, and returns those it had.
+    pub fn overwrite(
+        &self,
+        topic: Topic,
+        partition: u32,
+        offset: Offset,
+        value: Vec<u8>,
+    ) -> Vec<u8> {
+        let mut records = self.records.lock();
+        let all = records.get_mut(&(topic, Partition(partition))).unwrap();
+        std::mem::replace(&mut all[offset.0 as usize].value, value.into()).into()
+    }
+
+    /// Appends to both topics of a partition what is no record.
+    pub fn put_unreadable(&self, partition: u32) {
+        for topic in [Topic::PurchaseAttempts, Topic::StockDecisions] {
+            self.put(topic, partition, vec![0, 0, 0, 0, 99]);
+        }
+    }
+
+    pub fn stop(&self, topic: Topic) {
+        self.stopped.lock().insert(topic);
+    }
+
+    pub fn go_on(&self) {
+        self.stopped.lock().clear();
+        self.changed.send_replace(());
+    }
+}
+
+/// A store in memory that counts how often it is asked for an attempt.
+#[derive(Default)]
+pub struct MemoryStore {
+    pub failing: AtomicBool,
+    pub attempts_asked: AtomicUsize,
+    progress: Mutex<BTreeMap<Partition, Progress>>,
+    rows: Mutex<Vec<Row>>,
+}
+
+impl MemoryStore {
+    fn check(&self) -> Result<(), StoreError> {
+        match self.failing.load(Ordering::Relaxed) {
+            true => Err(StoreError("switched off".into())),
+            false => Ok(()),
+        }
+    }
+
+    fn page<R>(
+        &self,
+        after: Option<Position>,
+        limit: usize,
+        choose: impl Fn(&Row) -> Option<R>,
+        place: impl Fn(&R) -> Position,
+    ) -> Result<Vec<R>, StoreError> {
+        self.check()?;
+        let mut rows: Vec<R> = self.rows.lock().iter().filter_map(choose).collect();
+        rows.sort_by_key(&place);
+        let after = |row: &R| after.is_none_or(|after| place(row) > after);
+        Ok(rows.into_iter().filter(after).take(limit).collect())
+    }
+}
+
+#[async_trait]
+impl ReadStore for MemoryStore {
+    async fn apply(
+        &self,
+        partition: Partition,
+        rows: Vec<Row>,
+        progress: Progress,
+    ) -> Result<(), StoreError> {
+        self.rows.lock().extend(rows);
+        self.progress.lock().insert(partition, progress);
+        Ok(())
+    }
+
+    async fn progress(&self) -> Result<BTreeMap<Partition, Progress>, StoreError> {
+        self.check()?;
+        Ok(self.progress.lock().clone())
+    }
+
+    async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
+        self.attempts_asked.fetch_add(1, Ordering::Relaxed);
+        self.check()?;
+        let rows = self.rows.lock();
+        let of_id = rows.iter().filter_map(|row| match row {
+            Row::Attempt(row) if row.attempt_id == id => Some(row.clone()),
+            _ => None,
+        });
+        Ok(of_id.max_by_key(|row| row.version))
+    }
+
+    async fn sale(&self, _: &ProductId) -> Result<Option<SaleRow>, StoreError> {
+        unreachable!("sales are loaded once, and then folded")
+    }
+
+    async fn sales(
+        &self,
+        after: Option<&ProductId>,
+        limit: usize,
+    ) -> Result<Vec<SaleRow>, StoreError> {
+        self.check()?;
+        let mut sales = BTreeMap::new();
+        for row in self.rows.lock().iter() {
+            if let Row::Sale(sale) = row {
+                sales.insert(sale.product_id.clone(), sale.clone());
+            }
+        }
+        let after = |sale: &SaleRow| after.is_none_or(|after| sale.product_id > *after);
+        Ok(sales.into_values().filter(after).take(limit).collect())
+    }
+
+    async fn orders(
+        &self,
+        buyer: &BuyerId,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<AttemptRow>, StoreError> {
+        let of_buyer = |row: &Row| match row {
+            Row::Order(row) if row.buyer_id == *buyer => Some(row.clone()),
+            _ => None,
+        };
+        self.page(after, limit, of_buyer, |row| row.position)
+    }
+
+    async fn intents(
+        &self,
+        product: &ProductId,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<AttemptRow>, StoreError> {
+        let of_product = |row: &Row| match row {
+            Row::Intent(row) if row.product_id == *product => Some(row.clone()),
+            _ => None,
+        };
+        self.page(after, limit, of_product, |row| row.position)
+    }
+
+    async fn visit(&self, _: Box<dyn FnMut(Row) -> bool + Send>) -> Result<(), StoreError> {
+        unreachable!("the read side never reads everything")
+    }
+}
+
+struct FixedClock;
+
+impl Clock for FixedClock {
+    fn now_ms(&self) -> TimestampMs {
+        NOW
+    }
+}
+
+/// A read side over a log and a store that the test plays the other services on.
+pub struct Shop {
+    pub log: MemoryLog,
+    pub store: Arc<MemoryStore>,
+    pub health: Health,
+    codec: Arc<Codec>,
+    decider: Mutex<BTreeMap<u32, Decider>>,
+    router: Option<Router>,
+    _stop: DropGuard,
+    cancel: CancellationToken,
+}
+
+/// What the deciders of a partition have decided so that it counts.
+struct Decider {
+    claim: Option<Offset>,
+    answered: Offset,
+    products: BTreeMap<ProductId, (u64, Stock, Tally)>,
+}
+
+impl Default for Decider {
+    fn default() -> Self {
+        Self {
+            claim: None,
+            answered: Offset(-1),
+            products: BTreeMap::new(),
+        }
+    }
+}
+
+/// An answer over HTTP.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+impl Shop {
+    /// A log and a store with nothing in them; the read side has not been started.
+    pub fn closed() -> Self {
+        let cancel = CancellationToken::new();
+        Self {
+            log: MemoryLog::default(),
+            store: Arc::default(),
+            health: Health::default(),
+            codec: Arc::new(Codec::embedded()),
+            decider: Mutex::default(),
+            router: None,
+            _stop: cancel.clone().drop_guard(),
+            cancel,
+        }
+    }
+
+    /// The same with the read side running, and a claim in every partition.
+    pub fn open() -> Self {
+        Self::with(LiveSettings::default())
+    }
+
+    pub fn with(settings: LiveSettings) -> Self {
+        let mut shop = Self::closed();
+        (0..PARTITIONS).for_each(|partition| shop.claim(partition));
+        shop.start(settings);
+        shop
+    }
+
+    /// The same with the read side running.
+    pub fn started(mut self) -> Self {
+        self.start(LiveSettings::default());
+        self
+    }
+
+    pub fn start(&mut self, settings: LiveSettings) {
+        let api = self.api(settings);
+        let live = api.live.clone();
+        tokio::spawn(live::run(live, self.health.clone(), self.cancel.clone()));
+        self.router = Some(router(api, AdminToken::new(TOKEN)).into());
+    }
+
+    /// One that was given no admin token.
+    pub fn without_admin() -> Self {
+        let mut shop = Self::open();
+        shop.router = Some(router(shop.api(LiveSettings::default()), None).into());
+        shop
+    }
+
+    pub fn openapi() -> utoipa::openapi::OpenApi {
+        let api = Self::closed().api(LiveSettings::default());
+        router(api, None).into_openapi()
+    }
+
+    fn api(&self, settings: LiveSettings) -> QueryApi {
+        let log = Arc::new(self.log.clone());
+        QueryApi {
+            live: Live::new(log, self.store.clone(), self.codec.clone(), settings),
+            clock: Arc::new(FixedClock),
+        }
+    }
+
+    /// Tells every task to end.
+    pub fn stop(&self) {
+        self.cancel.cancel();
+    }
+
+    /// A decider takes the partition.
+    pub fn claim(&self, partition: u32) {
+        let claim = DecisionRecord::Claim(Claim {
+            decider: "test".into(),
+        });
+        let bytes = self.codec.encode_decision(claim);
+        let offset = self.log.put(Topic::StockDecisions, partition, bytes);
+        self.decider.lock().entry(partition).or_default().claim = Some(offset);
+    }
+
+    /// Appends an attempt to log 1.
+    pub fn ask(&self, partition: u32, product: &str, id: AttemptId) -> Offset {
+        let command = Command {
+            product_id: product.parse().unwrap(),
+            body: CommandBody::PlaceAttempt(PlaceAttempt {
+                attempt_id: id,
+                buyer_id: "buyer".parse().unwrap(),
+                quantity: 1,
+            }),
+        };
+        let bytes = self.codec.encode_command(command);
+        self.log.put(Topic::PurchaseAttempts, partition, bytes)
+    }
+
+    /// Appends something to log 1 that is no attempt.
+    pub fn tick(&self, partition: u32, product: &str) -> Offset {
+        let command = Command {
+            product_id: product.parse().unwrap(),
+            body: CommandBody::TimeAdvanced,
+        };
+        let bytes = self.codec.encode_command(command);
+        self.log.put(Topic::PurchaseAttempts, partition, bytes)
+    }
+
+    /// The current decider answers an offset of log 1.
+    pub fn decide(&self, partition: u32, product: &str, answers: Offset, events: Vec<Event>) {
+        let claim = self.decider.lock()[&partition].claim.unwrap();
+        self.decide_under(claim, partition, product, answers, events);
+    }
+
+    /// A decider that holds this claim, or believes so, answers an offset of log 1.
+    pub fn decide_under(
+        &self,
+        claim: Offset,
+        partition: u32,
+        product: &str,
+        answers: Offset,
+        events: Vec<Event>,
+    ) {
+        let product_id: ProductId = product.parse().unwrap();
+        let mut deciders = self.decider.lock();
+        let decider = deciders.get_mut(&partition).unwrap();
+        let follows = decider.answered;
+        let (mut version, mut stock, mut tally) = decider
+            .products
+            .get(&product_id)
+            .copied()
+            .unwrap_or_default();
+        version += 1;
+        for event in &events {
+            match event {
+                Event::SaleSet(set) => {
+                    stock.total = set.terms.stock;
+                    stock.available = set.terms.stock;
+                }
+                Event::OrderAccepted(accepted) => {
+                    stock.available -= accepted.order.quantity;
+                    match accepted.order.hold_until_ms {
+                        Some(_) => stock.reserved += accepted.order.quantity,
+                        None => stock.sold += accepted.order.quantity,
+                    }
+                    tally.accepted += 1;
+                }
+                Event::AttemptRefused(_) => tally.refused += 1,
+                _ => {}
+            }
+        }
+        if Some(claim) == decider.claim && answers > decider.answered {
+            decider.answered = answers;
+            decider
+                .products
+                .insert(product_id.clone(), (version, stock, tally));
+        }
+        let decision = DecisionRecord::Decision(Decision {
+            claim,
+            follows,
+            answers,
+            product_id,
+            version,
+            decided_at_ms: NOW,
+            events,
+            stock,
+            tally,
+            chain: ChainHash::default(),
+        });
+        let bytes = self.codec.encode_decision(decision);
+        self.log.put(Topic::StockDecisions, partition, bytes);
+    }
+
+    /// Puts a product on sale and opens it, in one command.
+    pub fn put_sale(&self, partition: u32, product: &str, stock: u32) {
+        let at = self.tick(partition, product);
+        let set = Event::SaleSet(SaleSet {
+            terms: terms(stock),
+            round: 1,
+        });
+        self.decide(partition, product, at, vec![set, Event::SaleOpened]);
+    }
+
+    /// Projects everything in log 2 up to here, as the projector does, fence and all.
+    pub async fn project(&self, partition: u32) {
+        let partition = Partition(partition);
+        let records = {
+            let all = self.log.records.lock();
+            all.get(&(Topic::StockDecisions, partition))
+                .cloned()
+                .unwrap_or_default()
+        };
+        let mut fence = Fence::default();
+        let mut sales: BTreeMap<ProductId, SaleRow> = BTreeMap::new();
+        let mut rows = vec![];
+        for record in &records {
+            let decoded = self.codec.decode_decision(&record.value).unwrap();
+            let verdict = fence.pass(record.offset, &decoded);
+            if let (Verdict::Counts, DecisionRecord::Decision(decision)) = (verdict, decoded) {
+                rows.extend(projector::views::attempt_rows(partition, &decision));
+                let previous = sales.get(&decision.product_id);
+                if let Some(sale) = projector::views::next_sale(previous, &decision) {
+                    sales.insert(decision.product_id.clone(), sale);
+                }
+            }
+        }
+        rows.extend(sales.into_values().map(Row::Sale));
+        let progress = Progress {
+            next: Offset(records.len() as i64),
+            claim: fence.claim,
+            answered: fence.answered,
+        };
+        self.store.apply(partition, rows, progress).await.unwrap();
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.get_with(path, &[]).await
+    }
+
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = Request::get(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let router = self.router.clone().expect("the read side has been started");
+        let response = router.oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer {
+            status: head.status,
+            headers: head.headers,
+            body: serde_json::from_slice(&body)
+                .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into())),
+        }
+    }
+
+    /// What an attempt is said to be, at once.
+    pub async fn status(&self, id: AttemptId) -> String {
+        let answer = self.get(&format!("/api/attempts/{id}")).await;
+        let field = if answer.status.is_success() {
+            "status"
+        } else {
+            "code"
+        };
+        answer.body[field].as_str().unwrap().to_owned()
+    }
+
+    /// Lets the tails read what there is.
+    pub async fn settle(&self) {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+    }
+}
+
+pub fn terms(stock: u32) -> SaleTerms {
+    SaleTerms {
+        name: "A thing".into(),
+        price: Money {
+            minor: 1999,
+            currency: "EUR".into(),
+        },
+        stock,
+        limit_per_buyer: None,
+        hold_ms: None,
+        opens_at_ms: NOW - 1000,
+        closes_at_ms: None,
+    }
+}
+
+pub fn id(n: u8) -> AttemptId {
+    AttemptId::from_bytes([n; 16])
+}
+
+pub fn sold(id: AttemptId, at: Offset) -> Vec<Event> {
+    vec![Event::OrderAccepted(OrderAccepted {
+        order: order(id, at),
+    })]
+}
+
+pub fn order(id: AttemptId, at: Offset) -> Order {
+    Order {
+        attempt_id: id,
+        buyer_id: "buyer".parse().unwrap(),
+        quantity: 1,
+        attempt_offset: at,
+        accepted_at_ms: NOW,
+        hold_until_ms: None,
+    }
+}
+
+pub fn refused(id: AttemptId, reason: RefusalReason) -> Vec<Event> {
+    vec![Event::AttemptRefused(AttemptRefused {
+        attempt_id: id,
+        buyer_id: "buyer".parse().unwrap(),
+        quantity: 1,
+        reason,
+    })]
+}
+
+pub fn repeated(id: AttemptId) -> Vec<Event> {
+    vec![Event::AttemptRepeated(AttemptRepeated { attempt_id: id })]
+}

@@ -1,0 +1,232 @@
+//! What was written reads back as it was, and what was not written is refused without harm.
+
+mod cases;
+
+use proptest::prelude::*;
+use schemas::codec::{Codec, DecodeError};
+use schemas::decision::{DecisionRecord, Order};
+use schemas::ids::{AttemptId, Offset};
+use schemas::snapshot::{PART_ITEMS, ProductPart, SnapshotRecord};
+use schemas::topics::Topic;
+
+use cases::{Record, decode};
+
+#[test]
+fn every_case_reads_back_as_it_was() {
+    let codec = Codec::embedded();
+    for (name, record) in cases::all() {
+        let bytes = record.encode(&codec);
+        assert_eq!(decode(&codec, record.topic(), &bytes), Ok(record), "{name}");
+    }
+}
+
+#[test]
+fn the_header_names_the_registrys_schema() {
+    let codec = Codec::with_ids([70_001, 70_002, 70_003]);
+    for (name, record) in cases::all() {
+        let topic = record.topic();
+        let bytes = record.encode(&codec);
+        let id = 70_001 + topic as u32;
+        assert_eq!(bytes[0], 0, "{name}");
+        assert_eq!(bytes[1..5], id.to_be_bytes(), "{name}");
+        assert_eq!(decode(&codec, topic, &bytes), Ok(record), "{name}");
+        let embedded = decode(&Codec::embedded(), topic, &bytes);
+        assert_eq!(
+            embedded,
+            Err(DecodeError::UnknownSchema { id, topic }),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn another_topics_record_is_refused() {
+    let codec = Codec::embedded();
+    for (name, record) in cases::all() {
+        let bytes = record.encode(&codec);
+        for topic in Topic::ALL
+            .into_iter()
+            .filter(|topic| *topic != record.topic())
+        {
+            let id = record.topic().embedded_schema_id();
+            let refused = Err(DecodeError::UnknownSchema { id, topic });
+            assert_eq!(decode(&codec, topic, &bytes), refused, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_record_cut_anywhere_is_refused_and_so_is_one_with_more_behind_it() {
+    let codec = Codec::embedded();
+    for (name, record) in cases::all() {
+        let topic = record.topic();
+        let mut bytes = record.encode(&codec);
+        for length in 0..bytes.len() {
+            let cut = decode(&codec, topic, &bytes[..length]);
+            assert!(cut.is_err(), "{name} cut to {length} bytes");
+            assert_eq!(
+                cut == Err(DecodeError::NoHeader),
+                length < 5,
+                "{name} {length}"
+            );
+        }
+        bytes.push(0);
+        let longer = decode(&codec, topic, &bytes);
+        assert!(matches!(longer, Err(DecodeError::Malformed(_))), "{name}");
+    }
+}
+
+#[test]
+fn no_flipped_bit_goes_unseen_or_does_harm() {
+    let codec = Codec::embedded();
+    for (name, record) in cases::all() {
+        let bytes = record.encode(&codec);
+        for bit in 0..8 * bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let read = decode(&codec, record.topic(), &flipped);
+            assert_ne!(read, Ok(record.clone()), "{name}, bit {bit}");
+            match bit / 8 {
+                0 => assert_eq!(read, Err(DecodeError::NoHeader), "{name}, bit {bit}"),
+                1..=4 => assert!(
+                    matches!(read, Err(DecodeError::UnknownSchema { .. })),
+                    "{name}, bit {bit}"
+                ),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A command's bytes from its value's.
+fn command(value: &[u8]) -> Result<Record, DecodeError> {
+    let bytes = [&[0, 0, 0, 0, 1], value].concat();
+    decode(&Codec::embedded(), Topic::PurchaseAttempts, &bytes)
+}
+
+#[test]
+fn a_record_of_no_case_or_of_two_is_refused() {
+    let unknown = Err(DecodeError::UnknownCase);
+    // Product "p", then the eight cases: 0 is null, 2 is there.
+    assert!(command(&[2, b'p', 0, 0, 0, 2, 0, 0, 0, 0]).is_ok());
+    assert_eq!(command(&[2, b'p', 0, 0, 0, 0, 0, 0, 0, 0]), unknown);
+    assert_eq!(command(&[2, b'p', 0, 0, 0, 2, 2, 0, 0, 0]), unknown);
+    let decision = |value: &[u8]| {
+        let bytes = [&[0, 0, 0, 0, 2], value].concat();
+        decode(&Codec::embedded(), Topic::StockDecisions, &bytes)
+    };
+    assert_eq!(decision(&[0, 0]), unknown);
+    assert!(decision(&[2, 2, b'd', 0]).is_ok());
+    let codec = Codec::embedded();
+    let real = codec.encode_decision(DecisionRecord::Decision(cases::decision(vec![])));
+    // A claim by "d", and the decision after it.
+    let both = [&[2, 2, b'd'], &real[6..]].concat();
+    assert_eq!(decision(&both), unknown);
+}
+
+#[test]
+fn ids_of_bad_form_are_refused() {
+    for bad in ["/", " ", "\n", "\0", "."] {
+        let value = [&[2], bad.as_bytes(), &[0, 0, 0, 2, 0, 0, 0, 0]].concat();
+        assert!(
+            matches!(command(&value), Err(DecodeError::Malformed(_))),
+            "{bad:?}"
+        );
+    }
+    // Empty, and not even text.
+    for value in [
+        &[0, 0, 0, 0, 2, 0, 0, 0, 0][..],
+        &[2, 0xff, 0, 0, 0, 2, 0, 0, 0, 0],
+    ] {
+        assert!(
+            matches!(command(value), Err(DecodeError::Malformed(_))),
+            "{value:?}"
+        );
+    }
+    let long = "x".repeat(65);
+    let value = [&[0x82, 1], long.as_bytes(), &[0, 0, 0, 2, 0, 0, 0, 0]].concat();
+    assert!(matches!(command(&value), Err(DecodeError::Malformed(_))));
+}
+
+#[test]
+fn negative_quantities_are_refused() {
+    // The quantity is the byte before the seven cases that are not there: 2 is one, 1 minus one.
+    let attempt = |quantity: u8| {
+        let ids = [&[2, b'p', 2][..], &[7; 16], &[2, b'b']].concat();
+        command(&[&ids[..], &[quantity], &[0; 7]].concat())
+    };
+    assert!(attempt(2).is_ok());
+    assert!(matches!(attempt(1), Err(DecodeError::Malformed(_))));
+    let stock = |stock: u8| command(&[2, b'p', 0, 0, 0, 0, 0, 0, 2, stock, 0]);
+    assert!(stock(2).is_ok());
+    assert!(matches!(stock(1), Err(DecodeError::Malformed(_))));
+}
+
+#[test]
+fn a_list_that_claims_to_be_endless_is_refused() {
+    let codec = Codec::embedded();
+    let real = codec.encode_decision(DecisionRecord::Decision(cases::decision(vec![])));
+    let events = real.len() - 32 - 4 - 4 - 1;
+    assert_eq!(real[events], 0, "the length of the empty list of events");
+    let endless = [&[0xfe; 9][..], &[1]].concat();
+    let bytes = [&real[..events], &endless, &real[events..]].concat();
+    let read = decode(&codec, Topic::StockDecisions, &bytes);
+    assert!(matches!(read, Err(DecodeError::Malformed(_))), "{read:?}");
+}
+
+#[test]
+fn the_largest_piece_of_a_checkpoint_fits_into_a_record_of_the_log() {
+    let order = Order {
+        attempt_id: AttemptId::from_bytes([0xff; 16]),
+        buyer_id: "b".repeat(64).parse().unwrap(),
+        quantity: i32::MAX as u32,
+        attempt_offset: Offset(i64::MAX),
+        accepted_at_ms: i64::MAX,
+        hold_until_ms: Some(i64::MAX),
+    };
+    let (_, head) = cases::all()
+        .into_iter()
+        .find(|(name, _)| name == "snapshot-head")
+        .unwrap();
+    let Record::Snapshot(SnapshotRecord {
+        part: Some(head), ..
+    }) = head
+    else {
+        panic!("the case is a piece with a head");
+    };
+    let largest = SnapshotRecord {
+        covers: Offset(i64::MAX),
+        claim: Offset(i64::MAX),
+        answered: Offset(i64::MAX),
+        previous: Offset(i64::MAX),
+        first: Offset(i64::MAX),
+        part: Some(ProductPart {
+            orders: vec![order.clone(); PART_ITEMS],
+            spent: vec![order.attempt_id; PART_ITEMS],
+            ..head
+        }),
+    };
+    let bytes = Codec::embedded().encode_snapshot(&largest);
+    assert!(bytes.len() <= 900_000, "{} bytes", bytes.len());
+    assert_eq!(Codec::embedded().decode_snapshot(&bytes), Ok(largest));
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_do_no_harm(
+        schema in 1u8..4,
+        headed: bool,
+        value in proptest::collection::vec(any::<u8>(), 0..300)
+    ) {
+        let codec = Codec::embedded();
+        let header: &[u8] = if headed { &[0, 0, 0, 0, schema] } else { &[] };
+        let bytes = [header, &value].concat();
+        for topic in Topic::ALL {
+            if let Ok(record) = decode(&codec, topic, &bytes) {
+                // Whatever is taken for a record can be written and read again.
+                let again = record.encode(&codec);
+                prop_assert_eq!(decode(&codec, topic, &again), Ok(record));
+            }
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! What applying does: rows by version, then progress.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ports::read_store::{AttemptStatus, MAX_PAGE, Progress, Row, SalePhase};
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use schemas::decision::{RefusalReason, ReleaseCause};
+use schemas::ids::{Offset, Partition};
+
+use super::subject::{Subject, assert_same, attempt, attempt_id, content_of, id, progress, sale};
+
+pub(super) async fn rows_read_as_written(subject: &mut Subject) {
+    let mut rows = Vec::new();
+    let phases = [
+        SalePhase::Scheduled,
+        SalePhase::Open,
+        SalePhase::Paused,
+        SalePhase::Closed,
+    ];
+    for (n, phase) in phases.into_iter().enumerate() {
+        let mut sale = sale(&format!("product {n}"), 1 + n as u64);
+        sale.phase = phase;
+        if n % 2 == 0 {
+            sale.terms.limit_per_buyer = Some(2);
+            sale.terms.hold_ms = Some(600_000);
+            sale.terms.closes_at_ms = Some(i64::MAX);
+            sale.version = u64::MAX;
+        }
+        rows.push(Row::Sale(sale));
+    }
+    let refused = RefusalReason::ALL
+        .iter()
+        .map(|reason| AttemptStatus::Refused(*reason));
+    let released = ReleaseCause::ALL
+        .iter()
+        .map(|cause| AttemptStatus::Released(*cause));
+    let statuses = [AttemptStatus::Reserved, AttemptStatus::Sold].into_iter();
+    for (n, status) in statuses.chain(refused).chain(released).enumerate() {
+        let mut attempt = attempt("lamp", "ann", n as i64, 7);
+        attempt.status = status;
+        attempt.quantity = u32::MAX - n as u32;
+        attempt.hold_until_ms = (n % 2 == 0).then_some(-1);
+        rows.extend([Row::Attempt(attempt.clone()), Row::Order(attempt.clone())]);
+        rows.push(Row::Intent(attempt));
+    }
+    subject.apply(0, &rows, 1).await;
+
+    for _ in 0..2 {
+        for row in &rows {
+            match row {
+                Row::Sale(sale) => {
+                    let found = subject.store().sale(&sale.product_id).await;
+                    assert_eq!(found, Ok(Some(sale.clone())));
+                }
+                Row::Attempt(attempt) => {
+                    let found = subject.store().attempt(attempt.attempt_id).await;
+                    assert_eq!(found, Ok(Some(attempt.clone())));
+                }
+                Row::Order(_) | Row::Intent(_) => {}
+            }
+        }
+        let orders = rows.iter().filter_map(|row| match row {
+            Row::Order(attempt) => Some(attempt.clone()),
+            _ => None,
+        });
+        let attempts: Vec<_> = orders.collect();
+        let orders = subject.store().orders(&id("ann"), None, MAX_PAGE).await;
+        assert_eq!(orders.as_ref(), Ok(&attempts));
+        let intents = subject.store().intents(&id("lamp"), None, MAX_PAGE).await;
+        assert_eq!(intents.as_ref(), Ok(&attempts));
+        assert_same(&subject.content().await, &content_of(&rows));
+        subject.reopen();
+    }
+}
+
+pub(super) async fn missing_is_empty(subject: &mut Subject) {
+    for _ in 0..2 {
+        let store = subject.store();
+        assert_eq!(store.progress().await, Ok(BTreeMap::new()));
+        assert_eq!(store.attempt(attempt_id(1)).await, Ok(None));
+        assert_eq!(store.sale(&id("lamp")).await, Ok(None));
+        assert_eq!(store.sales(None, 10).await, Ok(vec![]));
+        assert_eq!(store.orders(&id("ann"), None, 10).await, Ok(vec![]));
+        assert_eq!(store.intents(&id("lamp"), None, 10).await, Ok(vec![]));
+        assert_eq!(subject.content().await, BTreeMap::new());
+        subject.reopen();
+    }
+    // Nor is one question's row an answer to another.
+    subject
+        .apply(0, &[Row::Attempt(attempt("lamp", "ann", 1, 1))], 1)
+        .await;
+    assert_eq!(
+        subject.store().orders(&id("ann"), None, 10).await,
+        Ok(vec![])
+    );
+    assert_eq!(
+        subject.store().intents(&id("lamp"), None, 10).await,
+        Ok(vec![])
+    );
+    assert_eq!(subject.store().sale(&id("lamp")).await, Ok(None));
+}
+
+pub(super) async fn lower_version_changes_nothing(subject: &mut Subject) {
+    let rows = |version: u64| {
+        let mut attempt = attempt("lamp", "ann", 1, version);
+        attempt.decided_at_ms = version as i64;
+        let (order, intent) = (attempt.clone(), attempt.clone());
+        let sale = sale("lamp", version);
+        [
+            Row::Attempt(attempt),
+            Row::Order(order),
+            Row::Intent(intent),
+            Row::Sale(sale),
+        ]
+    };
+    // 300 is above 255 and 65,536 above both, so a comparison by the wrong bytes shows.
+    for (written, standing) in [(300, 300), (2, 300), (65_536, 65_536), (300, 65_536)] {
+        for reopened in [false, true] {
+            subject.apply(0, &rows(written), 1).await;
+            assert_same(&subject.content().await, &content_of(&rows(standing)));
+            let attempt = subject.store().attempt(attempt_id(1)).await.unwrap();
+            assert_eq!(
+                attempt.map(|row| row.version),
+                Some(standing),
+                "{written} {reopened}"
+            );
+            let sale = subject.store().sale(&id("lamp")).await.unwrap();
+            assert_eq!(
+                sale.map(|row| row.version),
+                Some(standing),
+                "{written} {reopened}"
+            );
+            let orders = subject.store().orders(&id("ann"), None, 10).await.unwrap();
+            assert_eq!(
+                orders.iter().map(|row| row.version).collect::<Vec<_>>(),
+                [standing]
+            );
+            subject.reopen();
+            assert_same(&subject.content().await, &content_of(&rows(standing)));
+        }
+    }
+}
+
+/// Histories of several products, applied once in order, and then by several writers at once,
+/// each in its own order and some batches twice, with the store reopened in the middle.
+pub(super) async fn overlapping_writers(subject: &mut Subject) {
+    let mut random = rand::rngs::StdRng::seed_from_u64(7);
+    let mut batches = Vec::new();
+    for version in 1..=120 {
+        let mut rows = Vec::new();
+        for product in ["lamp", "chair", "a lamp"] {
+            rows.push(Row::Sale(sale(product, version)));
+            let number = random.random_range(0..40);
+            let mut attempt = attempt(product, &format!("buyer {}", number % 5), number, version);
+            // An attempt belongs to one product and has a position of its own.
+            attempt.attempt_id = attempt_id(number as u64 * 100 + product.len() as u64);
+            attempt.position.partition = Partition(product.len() as u32);
+            attempt.decided_at_ms = random.random();
+            rows.push(Row::Attempt(attempt.clone()));
+            rows.push(if number % 2 == 0 {
+                Row::Order(attempt)
+            } else {
+                Row::Intent(attempt)
+            });
+        }
+        batches.push(rows);
+    }
+    let expected = content_of(batches.iter().flatten());
+
+    for batches_each in [40, batches.len()] {
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..3 {
+            let store = subject.store().clone();
+            let mut batches = batches.clone();
+            batches.shuffle(&mut random);
+            writers.spawn(async move {
+                for rows in batches.into_iter().take(batches_each) {
+                    let applied = store.apply(Partition(writer), rows, progress(1)).await;
+                    assert_eq!(applied, Ok(()));
+                }
+            });
+        }
+        while let Some(writer) = writers.join_next().await {
+            writer.unwrap();
+        }
+        let content = subject.content().await;
+        subject.reopen();
+        assert_same(&subject.content().await, &content);
+    }
+    assert_same(&subject.content().await, &expected);
+}
+
+/// Readers that look all the while never see progress without the rows it stands for, not
+/// even with several partitions applied at once.
+pub(super) async fn progress_after_rows(subject: &mut Subject) {
+    const BATCHES: i64 = 200;
+    let done = Arc::new(AtomicBool::new(false));
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let (store, done) = (subject.store().clone(), done.clone());
+        readers.spawn(async move {
+            let mut looks = 0;
+            while !done.load(Ordering::Relaxed) {
+                for (partition, progress) in store.progress().await.unwrap() {
+                    for number in (progress.next.0 - 3).max(0)..progress.next.0 {
+                        let number = number as u64 * 8 + u64::from(partition.0);
+                        let found = store.attempt(attempt_id(number)).await.unwrap();
+                        assert!(found.is_some(), "{partition} {progress:?} {number}");
+                        looks += 1;
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+            looks
+        });
+    }
+    let mut writers = tokio::task::JoinSet::new();
+    for partition in 0..4 {
+        let store = subject.store().clone();
+        writers.spawn(async move {
+            for batch in 0..BATCHES {
+                let mut rows = Vec::new();
+                for number in batch * 3..batch * 3 + 3 {
+                    let mut attempt = attempt("lamp", "ann", number, 1);
+                    attempt.attempt_id = attempt_id(number as u64 * 8 + u64::from(partition));
+                    attempt.position.partition = Partition(partition);
+                    rows.extend([Row::Order(attempt.clone()), Row::Attempt(attempt)]);
+                }
+                let progress = progress(batch * 3 + 3);
+                store
+                    .apply(Partition(partition), rows, progress)
+                    .await
+                    .unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    while let Some(writer) = writers.join_next().await {
+        writer.unwrap();
+    }
+    done.store(true, Ordering::Relaxed);
+    let mut looks = 0;
+    while let Some(reader) = readers.join_next().await {
+        looks += reader.unwrap();
+    }
+    assert!(looks > 0, "the readers must have seen something");
+
+    let rows = subject.content().await.len();
+    assert_eq!(rows as i64, 4 * BATCHES * 3 * 2);
+    let all: BTreeMap<_, _> = (0..4)
+        .map(|p| (Partition(p), progress(BATCHES * 3)))
+        .collect();
+    assert_eq!(subject.store().progress().await, Ok(all.clone()));
+    subject.reopen();
+    assert_eq!(subject.content().await.len(), rows);
+    assert_eq!(subject.store().progress().await, Ok(all));
+}
+
+pub(super) async fn progress_by_partition(subject: &mut Subject) {
+    let first = Progress {
+        next: Offset(1),
+        claim: Offset(-1),
+        answered: Offset(-1),
+    };
+    let later = Progress {
+        next: Offset(i64::MAX),
+        claim: Offset(300),
+        answered: Offset(70_000),
+    };
+    let other = Progress {
+        next: Offset(5),
+        claim: Offset(0),
+        answered: Offset(4),
+    };
+    let mut expected = BTreeMap::new();
+    for (partition, progress) in [
+        (0, first),
+        (256, other),
+        (0, later),
+        (u32::MAX, first),
+        (256, first),
+    ] {
+        let applied = subject
+            .store()
+            .apply(Partition(partition), vec![], progress)
+            .await;
+        assert_eq!(applied, Ok(()));
+        expected.insert(Partition(partition), progress);
+        assert_eq!(subject.store().progress().await.as_ref(), Ok(&expected));
+        subject.reopen();
+        assert_eq!(subject.store().progress().await.as_ref(), Ok(&expected));
+    }
+}

@@ -1,0 +1,256 @@
+//! A decider that starts knows what its predecessors decided, from checkpoints or without.
+
+use std::time::Duration;
+
+use kit::{Faults, FaultyLog};
+use schemas::command::{Command, CommandBody, PlaceAttempt, SaleTerms};
+use schemas::decision::Event;
+use schemas::ids::{AttemptId, Money, Offset, ProductId};
+use schemas::snapshot::SnapshotRecord;
+use schemas::topics::Topic;
+
+use crate::support::{BEGIN_MS, Bench, PARTITION, Shoppers, substance};
+
+async fn decide_all(bench: &Bench, checkpoint_every: u64) {
+    let decider = bench.start("one", bench.log.clone(), checkpoint_every);
+    bench.all_answered().await;
+    // A checkpoint is written in the background.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    decider.stop().await;
+}
+
+fn fill(bench: &Bench, shoppers: &mut Shoppers, commands: usize) {
+    for _ in 0..commands {
+        bench.put(shoppers.next(BEGIN_MS));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn restarts_decide_as_if_there_had_been_none() {
+    for seed in 0..20 {
+        let bench = Bench::new();
+        let mut shoppers = Shoppers::new(seed);
+        for _ in 0..6 {
+            fill(&bench, &mut shoppers, 100);
+            decide_all(&bench, 30).await;
+        }
+        assert!(bench.log.records(Topic::ProductSnapshots, PARTITION).len() > 10);
+        let counting: Vec<_> = bench.counting().iter().map(substance).collect();
+        let undisturbed: Vec<_> = bench.undisturbed().iter().map(substance).collect();
+        assert_eq!(counting, undisturbed, "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_was_cut_off_is_passed_over() {
+    let bench = Bench::new();
+    let mut shoppers = Shoppers::new(7);
+    fill(&bench, &mut shoppers, 200);
+    decide_all(&bench, 50).await;
+    // The beginning of a further checkpoint, without its completion.
+    let whole = bench.log.records(Topic::ProductSnapshots, PARTITION);
+    let last = bench
+        .codec
+        .decode_snapshot(&whole.last().unwrap().value)
+        .unwrap();
+    assert!(
+        last.part.is_none(),
+        "the last record completes a checkpoint"
+    );
+    let mut part = bench
+        .codec
+        .decode_snapshot(&whole[whole.len() - 2].value)
+        .unwrap();
+    assert!(part.part.is_some());
+    part.previous = whole.last().unwrap().offset;
+    let value = bench.codec.encode_snapshot(&part).into();
+    let record = ports::NewRecord {
+        value,
+        ..Default::default()
+    };
+    bench
+        .log
+        .put(Topic::ProductSnapshots, PARTITION, vec![record]);
+
+    fill(&bench, &mut shoppers, 100);
+    decide_all(&bench, 1_000_000).await;
+    let counting: Vec<_> = bench.counting().iter().map(substance).collect();
+    let undisturbed: Vec<_> = bench.undisturbed().iter().map(substance).collect();
+    assert_eq!(counting, undisturbed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_deciders_records_within_a_checkpoint_are_passed_over() {
+    let bench = Bench::new();
+    let mut shoppers = Shoppers::new(11);
+    fill(&bench, &mut shoppers, 200);
+    decide_all(&bench, 50).await;
+    let topic = Topic::ProductSnapshots;
+    let whole: Vec<SnapshotRecord> = bench
+        .log
+        .records(topic, PARTITION)
+        .iter()
+        .map(|record| bench.codec.decode_snapshot(&record.value).unwrap())
+        .collect();
+    // The last checkpoint once more, with the first record of an older one, by a superseded
+    // decider, among its own.
+    let (completing, parts) = whole.split_last().unwrap();
+    let mut stray = whole[0].clone();
+    stray.claim = Offset(-1);
+    let parts: Vec<_> = parts
+        .iter()
+        .filter(|part| part.covers == completing.covers)
+        .collect();
+    let put = |record: &SnapshotRecord| {
+        let value = bench.codec.encode_snapshot(record).into();
+        let record = ports::NewRecord {
+            value,
+            ..Default::default()
+        };
+        bench.log.put(topic, PARTITION, vec![record])
+    };
+    let first = put(parts[0]);
+    put(&stray);
+    for part in &parts[1..] {
+        put(part);
+    }
+    put(&SnapshotRecord {
+        first,
+        ..completing.clone()
+    });
+
+    fill(&bench, &mut shoppers, 300);
+    decide_all(&bench, 1_000_000).await;
+    let counting: Vec<_> = bench.counting().iter().map(substance).collect();
+    let undisturbed: Vec<_> = bench.undisturbed().iter().map(substance).collect();
+    assert_eq!(counting, undisturbed);
+}
+
+fn sale(product: &str, stock: u32, hold_ms: Option<i64>) -> Command {
+    let terms = SaleTerms {
+        name: "a thing".into(),
+        price: Money {
+            minor: 1,
+            currency: "EUR".into(),
+        },
+        stock,
+        limit_per_buyer: None,
+        hold_ms,
+        opens_at_ms: BEGIN_MS,
+        closes_at_ms: Some(BEGIN_MS + 60_000),
+    };
+    Command {
+        product_id: product.parse().unwrap(),
+        body: CommandBody::PutSale(terms),
+    }
+}
+
+fn attempt(product: &str, buyer: &str) -> Command {
+    let product_id: ProductId = product.parse().unwrap();
+    let place = PlaceAttempt {
+        attempt_id: AttemptId::generate(),
+        buyer_id: buyer.parse().unwrap(),
+        quantity: 1,
+    };
+    Command {
+        product_id,
+        body: CommandBody::PlaceAttempt(place),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_passes_when_nothing_arrives() {
+    let bench = Bench::new();
+    let decider = bench.start("one", bench.log.clone(), 1_000);
+    bench.put(sale("cap", 1, Some(5_000)));
+    bench.put(attempt("cap", "first"));
+    bench.put(attempt("cap", "second"));
+    tokio::time::sleep(Duration::from_millis(4_900)).await;
+    let events = |bench: &Bench| -> Vec<Event> {
+        bench
+            .counting()
+            .into_iter()
+            .flat_map(|decision| decision.events)
+            .collect()
+    };
+    assert!(
+        !events(&bench)
+            .iter()
+            .any(|event| matches!(event, Event::OrderReleased(_)))
+    );
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(matches!(
+        events(&bench).last(),
+        Some(Event::OrderReleased(_))
+    ));
+    bench.put(attempt("cap", "third"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(matches!(
+        events(&bench).last(),
+        Some(Event::OrderAccepted(_))
+    ));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(matches!(events(&bench).last(), Some(Event::SaleClosed)));
+    // With nothing due any more, log 1 does not grow.
+    let before = bench.log.records(Topic::PurchaseAttempts, PARTITION).len();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(
+        bench.log.records(Topic::PurchaseAttempts, PARTITION).len(),
+        before
+    );
+    decider.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_is_none_stops_the_partition_and_shows() {
+    let bench = Bench::new();
+    let decider = bench.start("one", bench.log.clone(), 1_000);
+    bench.put(sale("cap", 1, None));
+    let record = ports::NewRecord {
+        value: b"junk".as_slice().into(),
+        ..Default::default()
+    };
+    bench
+        .log
+        .put(Topic::PurchaseAttempts, PARTITION, vec![record]);
+    bench.put(attempt("cap", "first"));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!bench.health.is_ready());
+    let report = bench.health.report().remove(0);
+    assert!(
+        report.detail.contains("record 1 of purchase-attempts"),
+        "{}",
+        report.detail
+    );
+    // Nothing behind it is decided, since nobody can say what it was.
+    assert!(
+        bench
+            .counting()
+            .iter()
+            .all(|decision| decision.answers.0 < 1)
+    );
+    decider.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_decided_when_it_stops_is_written() {
+    let slow = Faults {
+        slow_before: 1_000,
+        longest: Duration::from_secs(2),
+        ..Faults::default()
+    };
+    let bench = Bench::new();
+    bench.put(sale("cap", 5, None));
+    let line = FaultyLog::new(bench.log.clone(), slow, 1);
+    let decider = bench.start("one", std::sync::Arc::new(line), 1_000);
+    for n in 0..50 {
+        bench.put(attempt("cap", &format!("buyer-{n}")));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    decider.stop().await;
+    let counting = bench.counting();
+    assert!(!counting.is_empty());
+    let counting: Vec<_> = counting.iter().map(substance).collect();
+    let undisturbed: Vec<_> = bench.undisturbed().iter().map(substance).collect();
+    assert_eq!(counting, undisturbed[..counting.len()]);
+}

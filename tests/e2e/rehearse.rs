@@ -1,0 +1,295 @@
+//! `doorbuster rehearse`, the real program against itself: the crowd, a shop's recorded demand
+//! against an oracle, and the same through a SIGKILL.
+
+mod oracle;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use self::oracle::Expected;
+
+const TOKEN: &str = "rehearsal-token";
+/// Rows of the demand file that are enough to be killed in the middle of.
+const SLICE_ROWS: usize = 40_000;
+
+#[test]
+fn a_crowd_of_ten_thousand_gets_ten_of_ten() {
+    let _turn = one_at_a_time();
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("report.json");
+    let output = rehearse(&[], &json).output().unwrap();
+    let report = report(&output, &json);
+    let totals = &report["totals"];
+    assert_eq!(totals["accepted"], 10, "{totals}");
+    assert_eq!(totals["buyers_served"], 10, "{totals}");
+    assert_eq!(totals["buyers_answered"], 10_000, "{totals}");
+    assert_eq!(totals["answered"], totals["attempts"], "{totals}");
+    assert!(totals["repeated"].as_u64().unwrap() > 500, "{totals}");
+    assert!(
+        totals["refused"]["not_open_yet"].as_u64().unwrap() > 0,
+        "{totals}"
+    );
+    let product = &report["products"][0];
+    assert_eq!(
+        (&product["sold"], &product["available"]),
+        (&10.into(), &0.into())
+    );
+    assert_eq!(report["products"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn recorded_demand_comes_out_as_the_oracle_says() {
+    let _turn = one_at_a_time();
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("report.json");
+    let demand = demand_file();
+    let begun = Instant::now();
+    let output = rehearse(&["--file", demand.to_str().unwrap()], &json)
+        .output()
+        .unwrap();
+    let report = report(&output, &json);
+    println!("{} rows in {:?}", report["totals"]["rows"], begun.elapsed());
+    assert_eq!(as_expected(&report), oracle::expect(&demand, 8));
+}
+
+#[test]
+fn a_kill_in_the_middle_loses_nothing() {
+    let _turn = one_at_a_time();
+    let dir = tempfile::tempdir().unwrap();
+    let (json, data) = (dir.path().join("report.json"), dir.path().join("data"));
+    let slice = slice(&demand_file(), &dir.path().join("slice.csv"));
+    let address = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().to_string()
+    };
+    let mut instance = Ended(serve(&address, &data));
+    let url = format!("http://{address}");
+    let options = ["--target", &url, "--file", slice.to_str().unwrap()];
+    let rehearsal = rehearse(&options, &json)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut rehearsal = rehearsal.unwrap();
+
+    let taken_before = wait_for_attempts(&mut rehearsal, &url);
+    instance.0.kill().unwrap();
+    instance.0.wait().unwrap();
+    assert!(
+        rehearsal.try_wait().unwrap().is_none(),
+        "killed too late to be in the middle"
+    );
+    let _instance = Ended(serve(&address, &data));
+
+    let output = rehearsal.wait_with_output().unwrap();
+    let report = report(&output, &json);
+    let totals = &report["totals"];
+    assert!(
+        totals["resent"].as_u64().unwrap() > 0,
+        "it never noticed: {totals}"
+    );
+    assert!(
+        totals["attempts"].as_u64().unwrap() > taken_before,
+        "{totals}"
+    );
+    assert_eq!(as_expected(&report), oracle::expect(&slice, 8));
+}
+
+/// Waits until some thousand attempts are in the instance's books.
+fn wait_for_attempts(rehearsal: &mut Child, url: &str) -> u64 {
+    let begun = Instant::now();
+    loop {
+        let body = get(url, "/api/flash-sales?limit=500");
+        let sales: Value = serde_json::from_str(&body).unwrap_or_default();
+        let sales = sales["sales"].as_array().cloned().unwrap_or_default();
+        let count = |sale: &Value, what: &str| sale["attempts"][what].as_u64().unwrap_or(0);
+        let taken = sales
+            .iter()
+            .map(|sale| count(sale, "accepted") + count(sale, "refused"))
+            .sum();
+        if taken > 500 {
+            return taken;
+        }
+        assert!(
+            rehearsal.try_wait().unwrap().is_none(),
+            "the rehearsal ended too early"
+        );
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "no attempts within a minute"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The body of a GET, or nothing when there is none to be had.
+fn get(url: &str, path: &str) -> String {
+    let exchange = || {
+        let address = url.trim_start_matches("http://");
+        let mut stream = std::net::TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        )?;
+        let answer = std::io::read_to_string(stream)?;
+        let body = answer
+            .split_once("\r\n\r\n")
+            .map(|(_, body)| body.to_owned());
+        std::io::Result::Ok(body.unwrap_or_default())
+    };
+    exchange().unwrap_or_default()
+}
+
+/// The report in the oracle's words.
+fn as_expected(report: &Value) -> Expected {
+    let number = |value: &Value| {
+        value
+            .as_u64()
+            .unwrap_or_else(|| panic!("{value}: no number"))
+    };
+    let counts = |value: &Value| {
+        let counts = value.as_object().unwrap().iter();
+        counts
+            .map(|(name, count)| (name.clone(), number(count)))
+            .collect()
+    };
+    let totals = &report["totals"];
+    let products = report["products"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|product| {
+            let figures = oracle::Figures {
+                stock: number(&product["stock"]),
+                sold: number(&product["sold"]),
+                available: number(&product["available"]),
+                accepted: number(&product["accepted"]),
+                refused: number(&product["refused"]),
+                cancelled: number(&product["cancelled"]),
+            };
+            (product["product_id"].as_str().unwrap().to_owned(), figures)
+        });
+    Expected {
+        rows: number(&totals["rows"]),
+        attempts: number(&totals["attempts"]),
+        accepted: number(&totals["accepted"]),
+        refused: counts(&totals["refused"]),
+        cancelled: number(&totals["cancelled"]),
+        unmatched: number(&totals["unmatched"]),
+        skipped: counts(&totals["skipped"]),
+        products: products.collect(),
+    }
+}
+
+/// The report of a rehearsal that went well.
+fn report(output: &Output, json: &Path) -> Value {
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    let (said, warned) = (text(&output.stdout), text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}\n{said}\n{warned}",
+        output.status
+    );
+    println!("{said}");
+    let report: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    assert_eq!(report["passed"], true);
+    assert!(report["invariants"].as_array().unwrap().len() >= 6);
+    report
+}
+
+fn rehearse(options: &[&str], json: &Path) -> Command {
+    let mut command = Command::new(doorbuster());
+    command
+        .arg("rehearse")
+        .args(options)
+        .arg("--json")
+        .arg(json);
+    command.env("DOORBUSTER_ADMIN_TOKEN", TOKEN);
+    command
+}
+
+fn serve(address: &str, data: &Path) -> Child {
+    let mut command = Command::new(doorbuster());
+    command
+        .args(["serve", "--listen", address, "--data-dir"])
+        .arg(data);
+    command.env("DOORBUSTER_ADMIN_TOKEN", TOKEN);
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// A child that does not outlive its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The program itself, in the release profile; building it is quick when it is built.
+fn doorbuster() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build
+            .args(["build", "--release", "-p", "doorbuster"])
+            .current_dir(root());
+        assert!(
+            build.status().unwrap().success(),
+            "the program does not build"
+        );
+        // This test stands in target/<profile>/deps.
+        let test = std::env::current_exe().unwrap();
+        let program = test.ancestors().nth(3).unwrap().join("release/doorbuster");
+        assert!(program.is_file(), "no program at {}", program.display());
+        program
+    })
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// The recorded order stream.
+fn demand_file() -> PathBuf {
+    let path = match std::env::var_os("DOORBUSTER_DEMAND_FILE") {
+        Some(path) => PathBuf::from(path),
+        None => root().join("../shared/data/online-retail-2010-12-to-2011-08.csv.gz"),
+    };
+    assert!(
+        path.is_file(),
+        "{} is missing: it is the order stream of the data set Online Retail (UCI Machine \
+         Learning Repository) up to 2011-08, with its columns as published; DOORBUSTER_DEMAND_FILE \
+         names another place",
+        path.display()
+    );
+    path
+}
+
+/// Writes the first rows of a compressed file to a plain one.
+fn slice(from: &Path, to: &Path) -> PathBuf {
+    let text = flate2::read::GzDecoder::new(std::fs::File::open(from).unwrap());
+    let mut file = std::fs::File::create(to).unwrap();
+    for line in BufReader::new(text).lines().take(1 + SLICE_ROWS) {
+        writeln!(file, "{}", line.unwrap()).unwrap();
+    }
+    to.to_path_buf()
+}
+
+/// The machine is one test's alone while it measures itself.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(|held| held.into_inner())
+}

@@ -1,0 +1,12 @@
+//! Doubles of the ports, for tests: they keep the ports' contracts, in memory, and fail where
+//! a test tells them to.
+
+mod clock;
+mod faulty_log;
+mod memory_log;
+mod memory_store;
+
+pub use clock::ManualClock;
+pub use faulty_log::{Faults, FaultyLog};
+pub use memory_log::MemoryLog;
+pub use memory_store::MemoryStore;

@@ -1,0 +1,166 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use ports::read_store::{AttemptRow, MAX_PAGE, Progress, Row, SaleRow};
+use ports::{ReadStore, StoreError};
+use schemas::ids::{AttemptId, BuyerId, Partition, Position, ProductId};
+
+/// A read store in memory.
+#[derive(Default)]
+pub struct MemoryStore {
+    kept: Mutex<Kept>,
+    failing: AtomicBool,
+}
+
+#[derive(Default)]
+struct Kept {
+    sales: BTreeMap<ProductId, SaleRow>,
+    attempts: BTreeMap<AttemptId, AttemptRow>,
+    orders: BTreeMap<(BuyerId, Position), AttemptRow>,
+    intents: BTreeMap<(ProductId, Position), AttemptRow>,
+    progress: BTreeMap<Partition, Progress>,
+}
+
+impl MemoryStore {
+    /// From now on every call fails, or none does.
+    pub fn fail(&self, failing: bool) {
+        self.failing.store(failing, Ordering::Relaxed);
+    }
+
+    fn kept(&self) -> Result<parking_lot::MutexGuard<'_, Kept>, StoreError> {
+        if self.failing.load(Ordering::Relaxed) {
+            return Err(StoreError("the test made it fail".into()));
+        }
+        Ok(self.kept.lock())
+    }
+}
+
+/// Writes a row unless a later version is there.
+fn put<K: Ord, V>(table: &mut BTreeMap<K, V>, key: K, row: V, version: impl Fn(&V) -> u64) {
+    if table
+        .get(&key)
+        .is_none_or(|there| version(there) <= version(&row))
+    {
+        table.insert(key, row);
+    }
+}
+
+fn page<'a, K: Ord + 'a, V: Clone + 'a>(
+    rows: impl Iterator<Item = (&'a K, &'a V)>,
+    limit: usize,
+) -> Vec<V> {
+    rows.take(limit.min(MAX_PAGE))
+        .map(|(_, row)| row.clone())
+        .collect()
+}
+
+#[async_trait]
+impl ReadStore for MemoryStore {
+    async fn apply(
+        &self,
+        partition: Partition,
+        rows: Vec<Row>,
+        progress: Progress,
+    ) -> Result<(), StoreError> {
+        let mut kept = self.kept()?;
+        let version = |row: &AttemptRow| row.version;
+        for row in rows {
+            match row {
+                Row::Sale(row) => {
+                    put(&mut kept.sales, row.product_id.clone(), row, |row| {
+                        row.version
+                    });
+                }
+                Row::Attempt(row) => put(&mut kept.attempts, row.attempt_id, row, version),
+                Row::Order(row) => {
+                    put(
+                        &mut kept.orders,
+                        (row.buyer_id.clone(), row.position),
+                        row,
+                        version,
+                    );
+                }
+                Row::Intent(row) => {
+                    put(
+                        &mut kept.intents,
+                        (row.product_id.clone(), row.position),
+                        row,
+                        version,
+                    );
+                }
+            }
+        }
+        kept.progress.insert(partition, progress);
+        Ok(())
+    }
+
+    async fn progress(&self) -> Result<BTreeMap<Partition, Progress>, StoreError> {
+        Ok(self.kept()?.progress.clone())
+    }
+
+    async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
+        Ok(self.kept()?.attempts.get(&id).cloned())
+    }
+
+    async fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {
+        Ok(self.kept()?.sales.get(product).cloned())
+    }
+
+    async fn sales(
+        &self,
+        after: Option<&ProductId>,
+        limit: usize,
+    ) -> Result<Vec<SaleRow>, StoreError> {
+        let kept = self.kept()?;
+        Ok(page(
+            kept.sales
+                .iter()
+                .filter(|(id, _)| after.is_none_or(|after| *id > after)),
+            limit,
+        ))
+    }
+
+    async fn orders(
+        &self,
+        buyer: &BuyerId,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<AttemptRow>, StoreError> {
+        let kept = self.kept()?;
+        let theirs = kept
+            .orders
+            .iter()
+            .filter(|((of, at), _)| of == buyer && after.is_none_or(|after| *at > after));
+        Ok(page(theirs, limit))
+    }
+
+    async fn intents(
+        &self,
+        product: &ProductId,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<AttemptRow>, StoreError> {
+        let kept = self.kept()?;
+        let its = kept
+            .intents
+            .iter()
+            .filter(|((of, at), _)| of == product && after.is_none_or(|after| *at > after));
+        Ok(page(its, limit))
+    }
+
+    async fn visit(&self, mut visit: Box<dyn FnMut(Row) -> bool + Send>) -> Result<(), StoreError> {
+        let kept = self.kept()?;
+        let sales = kept.sales.values().cloned().map(Row::Sale);
+        let attempts = kept.attempts.values().cloned().map(Row::Attempt);
+        let orders = kept.orders.values().cloned().map(Row::Order);
+        let intents = kept.intents.values().cloned().map(Row::Intent);
+        let _ = sales
+            .chain(attempts)
+            .chain(orders)
+            .chain(intents)
+            .all(&mut visit);
+        Ok(())
+    }
+}
