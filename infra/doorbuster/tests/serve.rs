@@ -29,12 +29,20 @@ fn settings(data_dir: &Path) -> Settings {
 
 async fn start(data_dir: &Path) -> Running {
     let running = serve::start(settings(data_dir)).await.unwrap();
+    until_ready(running.address()).await;
+    running
+}
+
+async fn until_ready(address: SocketAddr) {
     let deadline = Instant::now() + Duration::from_secs(10);
-    while call(running.address(), "GET", "/readyz", "", "").await.0 != 200 {
-        assert!(Instant::now() < deadline, "not ready within 10 s");
+    loop {
+        let (status, report) = call(address, "GET", "/readyz", "", "").await;
+        if status == 200 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not ready within 10 s: {report}");
         sleep(Duration::from_millis(20)).await;
     }
-    running
 }
 
 /// Status and body of a request on a connection of its own.
@@ -246,6 +254,7 @@ async fn one_signal_drains_and_a_second_ends_at_once() {
     assert_eq!(process.status().await, Some(0));
 
     let (mut process, at) = Process::start(dir.path());
+    until_ready(at).await;
     let polling = "GET /api/flash-sales?at_least=0:1000000 HTTP/1.1\r\nhost: x\r\n\r\n";
     let mut stream = TcpStream::connect(at).await.unwrap();
     stream.write_all(polling.as_bytes()).await.unwrap();

@@ -15,7 +15,7 @@ use crate::rows::{Table, encode_progress, version};
 /// How long rows gather at least, from one writing to the next. At 100,000 rows a second a
 /// writing takes a tenth of a second while the file is small and one second at 1 GiB, most of
 /// it for the leaves that random keys fall on; then the next begins at once.
-const GATHER: Duration = Duration::from_secs(500);
+const GATHER: Duration = Duration::from_millis(500);
 
 /// The thread's handle.
 pub(crate) struct Flusher {

@@ -289,6 +289,7 @@ impl Sale {
 pub(super) fn state(row: &SaleRow, now: TimestampMs) -> SaleState {
     let closed = row.terms.closes_at_ms.is_some_and(|closes| closes <= now);
     match row.phase {
+        _ if closed => SaleState::Closed,
         SalePhase::Closed => SaleState::Closed,
         SalePhase::Paused => SaleState::Paused,
         SalePhase::Scheduled if now < row.terms.opens_at_ms => SaleState::Scheduled,

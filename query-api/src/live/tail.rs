@@ -321,7 +321,7 @@ impl Tail {
                     self.next = last.next();
                 }
                 take(decoded);
-                if let Some(error) = failed.filter(|_| false) {
+                if let Some(error) = failed {
                     return Err(error);
                 }
             }

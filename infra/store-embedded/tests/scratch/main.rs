@@ -1,1 +1,0 @@
-mod store_cases;

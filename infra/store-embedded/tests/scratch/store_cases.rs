@@ -1,1 +1,0 @@
-../../../../tests/conformance/store_cases.rs
