@@ -1,6 +1,7 @@
 //! The seller creates and changes sales. Every call may be repeated: it says what shall be,
 //! not what shall change.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -8,12 +9,13 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::sale::check_terms;
 use runtime::extract::{Body, NoBody, Path};
-use runtime::problem::{Code, Problem, ProblemDocument};
+use runtime::problem::{Code, Problem, describe};
 use runtime::rfc3339::Moment;
 use schemas::command::{CommandBody, SaleTerms, SetStock};
 use schemas::ids::{MAX_STOCK, Money, ProductId, TimestampMs};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Response as Described};
+use utoipa::{IntoResponses, ToSchema};
 
 use super::Door;
 use super::admission::Place;
@@ -72,6 +74,28 @@ pub(super) struct ChangeTaken<'a> {
     position: Place,
 }
 
+/// What changes of a sale are refused with.
+struct ChangeProblems;
+
+impl IntoResponses for ChangeProblems {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        describe(&[
+            Code::InvalidRequest,
+            Code::UnknownField,
+            Code::Unauthorized,
+            Code::AdminDisabled,
+            Code::UnknownProduct,
+            Code::RequestTimeout,
+            Code::BodyTooLarge,
+            Code::UnsupportedMediaType,
+            Code::InvalidTerms,
+            Code::HeaderTooLarge,
+            Code::Overloaded,
+            Code::LogUnavailable,
+        ])
+    }
+}
+
 /// Creates a sale, changes its terms, or begins a new round after a closed one.
 #[utoipa::path(
     put,
@@ -83,14 +107,7 @@ pub(super) struct ChangeTaken<'a> {
     responses(
         (status = 202, description = "The wish is in line.", body = ChangeTaken,
             headers(("Location" = String, description = "The sale after the change."))),
-        (status = 400, description = "Something is missing or wrong.", body = ProblemDocument),
-        (status = 401, description = "The admin token is missing or wrong.", body = ProblemDocument),
-        (status = 404, description = "Administration is off.", body = ProblemDocument),
-        (status = 408, description = "It took too long.", body = ProblemDocument),
-        (status = 413, description = "The body is too large.", body = ProblemDocument),
-        (status = 415, description = "The body is not JSON.", body = ProblemDocument),
-        (status = 422, description = "A term is out of its bounds.", body = ProblemDocument),
-        (status = 503, description = "Not now; `Retry-After` says when.", body = ProblemDocument),
+        ChangeProblems,
     )
 )]
 pub(super) async fn put_sale(
@@ -120,10 +137,7 @@ pub(super) async fn put_sale(
     responses(
         (status = 202, description = "The wish is in line.", body = ChangeTaken,
             headers(("Location" = String, description = "The sale after the change."))),
-        (status = 401, description = "The admin token is missing or wrong.", body = ProblemDocument),
-        (status = 404, description = "Administration is off, or the product is unknown.",
-            body = ProblemDocument),
-        (status = 503, description = "Not now; `Retry-After` says when.", body = ProblemDocument),
+        ChangeProblems,
     )
 )]
 pub(super) async fn open_sale(
@@ -145,10 +159,7 @@ pub(super) async fn open_sale(
     responses(
         (status = 202, description = "The wish is in line.", body = ChangeTaken,
             headers(("Location" = String, description = "The sale after the change."))),
-        (status = 401, description = "The admin token is missing or wrong.", body = ProblemDocument),
-        (status = 404, description = "Administration is off, or the product is unknown.",
-            body = ProblemDocument),
-        (status = 503, description = "Not now; `Retry-After` says when.", body = ProblemDocument),
+        ChangeProblems,
     )
 )]
 pub(super) async fn pause_sale(
@@ -170,10 +181,7 @@ pub(super) async fn pause_sale(
     responses(
         (status = 202, description = "The wish is in line.", body = ChangeTaken,
             headers(("Location" = String, description = "The sale after the change."))),
-        (status = 401, description = "The admin token is missing or wrong.", body = ProblemDocument),
-        (status = 404, description = "Administration is off, or the product is unknown.",
-            body = ProblemDocument),
-        (status = 503, description = "Not now; `Retry-After` says when.", body = ProblemDocument),
+        ChangeProblems,
     )
 )]
 pub(super) async fn close_sale(
@@ -196,12 +204,7 @@ pub(super) async fn close_sale(
     responses(
         (status = 202, description = "The wish is in line.", body = ChangeTaken,
             headers(("Location" = String, description = "The sale after the change."))),
-        (status = 400, description = "Something is missing or wrong.", body = ProblemDocument),
-        (status = 401, description = "The admin token is missing or wrong.", body = ProblemDocument),
-        (status = 404, description = "Administration is off, or the product is unknown.",
-            body = ProblemDocument),
-        (status = 422, description = "The stock is out of its bounds.", body = ProblemDocument),
-        (status = 503, description = "Not now; `Retry-After` says when.", body = ProblemDocument),
+        ChangeProblems,
     )
 )]
 pub(super) async fn set_stock(

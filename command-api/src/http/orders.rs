@@ -1,5 +1,6 @@
 //! A buyer asks for units, or gives an order back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -8,11 +9,12 @@ use axum::response::{IntoResponse, Response};
 use metrics::counter;
 use runtime::extract::{Body, Buyer, IdempotencyKey, NoBody, Path, number};
 use runtime::metrics::ATTEMPTS_ACCEPTED;
-use runtime::problem::{Problem, ProblemDocument};
+use runtime::problem::{Code, Problem, describe};
 use schemas::command::{CancelOrder, CommandBody, PlaceAttempt};
 use schemas::ids::{AttemptId, MAX_QUANTITY, ProductId};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Response as Described};
+use utoipa::{IntoResponses, ToSchema};
 
 use super::Door;
 use super::admission::{Place, Taken};
@@ -40,6 +42,26 @@ pub(super) struct Receipt<'a> {
     receipt: String,
 }
 
+/// What orders and cancellations are refused with.
+struct OrderProblems;
+
+impl IntoResponses for OrderProblems {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        describe(&[
+            Code::InvalidRequest,
+            Code::UnknownField,
+            Code::MissingHeader,
+            Code::UnknownProduct,
+            Code::RequestTimeout,
+            Code::BodyTooLarge,
+            Code::UnsupportedMediaType,
+            Code::HeaderTooLarge,
+            Code::Overloaded,
+            Code::LogUnavailable,
+        ])
+    }
+}
+
 /// Asks for units of a sale.
 ///
 /// The answer says that the attempt is durably in line, not how it ends. The same
@@ -59,12 +81,7 @@ pub(super) struct Receipt<'a> {
     responses(
         (status = 202, description = "The attempt is in line.", body = Receipt,
             headers(("Location" = String, description = "Where the attempt's fate is."))),
-        (status = 400, description = "Something is missing or wrong.", body = ProblemDocument),
-        (status = 404, description = "The product is unknown.", body = ProblemDocument),
-        (status = 408, description = "It took too long.", body = ProblemDocument),
-        (status = 413, description = "The body is too large.", body = ProblemDocument),
-        (status = 415, description = "The body is not JSON.", body = ProblemDocument),
-        (status = 503, description = "Not now; `Retry-After` says when.", body = ProblemDocument),
+        OrderProblems,
     )
 )]
 pub(super) async fn place_order(
@@ -112,12 +129,7 @@ pub(super) struct OrderPath {
     responses(
         (status = 202, description = "The wish is in line.", body = Receipt,
             headers(("Location" = String, description = "Where the outcome is."))),
-        (status = 400, description = "Something is missing or wrong.", body = ProblemDocument),
-        (status = 404, description = "The product is unknown.", body = ProblemDocument),
-        (status = 408, description = "It took too long.", body = ProblemDocument),
-        (status = 413, description = "The body is too large.", body = ProblemDocument),
-        (status = 415, description = "The body is not JSON.", body = ProblemDocument),
-        (status = 503, description = "Not now; `Retry-After` says when.", body = ProblemDocument),
+        OrderProblems,
     )
 )]
 pub(super) async fn cancel_order(

@@ -13,7 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use command_api::http::Door;
 use query_api::http::QueryApi;
-use runtime::problem::{Code, Problem};
+use runtime::problem::{Code, Problem, ProblemDocument};
 use runtime::server::guard;
 use runtime::settings::HttpSettings;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,7 @@ const LAST_ANSWER: Duration = Duration::from_secs(1);
                        problem document (RFC 9457) of a closed list of codes.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
+    components(schemas(ProblemDocument)),
     tags(
         (name = "shoppers", description = "Browse, order, follow the order."),
         (name = "administration", description = "Create and change sales; needs the admin token."),

@@ -256,7 +256,10 @@ fn wrong(path: String, message: &str) -> Problem {
     };
     let path = if path == "." { "body".to_owned() } else { path };
     if let Some((name, rest)) = quoted("unknown field `") {
-        let known = rest.trim_start_matches(", expected ").replace('`', "");
+        let known = match rest.strip_prefix(", expected ") {
+            Some(known) => known.replace('`', ""),
+            None => "no field at all".to_owned(),
+        };
         let detail = format!("There is no field {name} here.");
         return Problem::new(Code::UnknownField, detail).at(name, known);
     }

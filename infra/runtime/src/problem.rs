@@ -1,10 +1,12 @@
 //! The one closed list of errors that a client can meet, each as an RFC 9457 problem document.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::openapi::{Content, Ref, RefOr, Response as Described, ResponseBuilder};
 use utoipa::ToSchema;
 
 /// What went wrong: the stable part of an error, for programs to act upon.
@@ -273,6 +275,29 @@ pub struct ProblemDocument<'a> {
     pub retry: Retry,
 }
 
+/// What problem documents are sent as.
+const MEDIA_TYPE: &str = "application/problem+json";
+
+/// How a route's problems are described, for an `impl utoipa::IntoResponses`.
+pub fn describe(codes: &[Code]) -> BTreeMap<String, RefOr<Described>> {
+    let mut titles: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+    for code in codes {
+        let titles = titles.entry(code.status().as_u16()).or_default();
+        titles.push(code.name());
+    }
+    let response = |titles: Vec<&str>| {
+        let schema = Ref::from_schema_name(ProblemDocument::name());
+        ResponseBuilder::new()
+            .description(format!("A problem: {}.", titles.join(", ")))
+            .content(MEDIA_TYPE, Content::new(Some(schema)))
+            .build()
+    };
+    let described = titles.into_iter();
+    described
+        .map(|(status, titles)| (status.to_string(), response(titles).into()))
+        .collect()
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = serde_json::to_vec(&self.document())
@@ -281,7 +306,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
+            HeaderValue::from_static(MEDIA_TYPE),
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after {

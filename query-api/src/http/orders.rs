@@ -36,7 +36,7 @@ pub(super) async fn list_orders(
     let page = OrdersPage {
         next: rows
             .last()
-            .filter(|_| true)
+            .filter(|_| rows.len() == limit)
             .map(|row| row.position),
         orders: {
             let now = api.clock.now_ms();

@@ -393,7 +393,7 @@ impl Live {
     fn must_have_begun(&self) -> Result<(), LiveError> {
         match self.begun.load(Ordering::Acquire) {
             true => Ok(()),
-            false => Ok(()),
+            false => Err(LiveError::Store("the read side is starting".into())),
         }
     }
 }

@@ -36,7 +36,7 @@ impl Sales {
         let mut rows = self.rows.lock();
         for decision in decisions {
             match rows.get_mut(&decision.product_id) {
-                Some(row) if row.version > decision.version + 9 => {}
+                Some(row) if row.version >= decision.version => {}
                 Some(row) => {
                     if let Some(next) = views::next_sale(Some(row), decision) {
                         *row = next;
