@@ -163,6 +163,24 @@ fn negative_quantities_are_refused() {
 }
 
 #[test]
+fn half_an_attempt_id_is_refused() {
+    let codec = Codec::embedded();
+    let cases = cases::all();
+    let (_, record) = cases
+        .iter()
+        .find(|(name, _)| name == "snapshot-orders-and-spent")
+        .unwrap();
+    let mut bytes = record.encode(&codec);
+    // The record ends in the two spent attempts: their length, 32 in Avro's zigzag, and bytes.
+    let length = bytes.len() - 33;
+    assert_eq!(bytes[length], 64);
+    bytes.pop();
+    bytes[length] = 62;
+    let read = decode(&codec, Topic::ProductSnapshots, &bytes);
+    assert!(matches!(read, Err(DecodeError::Malformed(_))), "{read:?}");
+}
+
+#[test]
 fn a_list_that_claims_to_be_endless_is_refused() {
     let codec = Codec::embedded();
     let real = codec.encode_decision(DecisionRecord::Decision(cases::decision(vec![])));

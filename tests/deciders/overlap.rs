@@ -105,6 +105,7 @@ fn check_ledgers(bench: &Bench, seed: u64) {
         }
         counting.next();
         let command = &commands[decision.answers.0 as usize];
+        let appended_at_ms = command.appended_at_ms;
         let command = bench
             .codec
             .decode_command(&command.value)
@@ -112,7 +113,7 @@ fn check_ledgers(bench: &Bench, seed: u64) {
         let ledger = ledgers.entry(decision.product_id.clone()).or_default();
         let chain: ChainHash = chain_hash(&record.value, ledger.chain);
         ledger
-            .take(&decision, &command.body, chain)
+            .take(&decision, &command.body, appended_at_ms, chain)
             .unwrap_or_else(|violation| {
                 panic!("seed {seed}, offset {}: {violation}", record.offset)
             });

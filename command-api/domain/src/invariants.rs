@@ -5,12 +5,14 @@
 //! the events.
 
 mod ledger;
+mod line;
 mod violation;
 
 use schemas::decision::{Decision, Event, Order, RefusalReason, ReleaseCause, Stock, Tally};
 use schemas::ids::TimestampMs;
 
 pub use self::ledger::Ledger;
+pub use self::line::{Line, check_product, check_turn};
 pub use self::violation::Violation;
 use crate::product::Phase;
 

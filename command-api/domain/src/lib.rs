@@ -65,8 +65,6 @@ pub fn decide(
         CommandBody::SetStock(set) => Some(sale::set_stock(product, &due, set)),
         CommandBody::TimeAdvanced => None,
     };
-    // Most decisions are one event, and there are many: room for one, not for the usual four.
-    due.events.reserve_exact(1);
     due.events.extend(event);
     due.events
 }

@@ -59,7 +59,7 @@ impl Given {
         absorb(&mut self.shadow, &decision).expect("what was decided can be absorbed");
         let taken = self
             .ledger
-            .take(&decision, &command.body, ChainHash::default());
+            .take(&decision, &command.body, at, ChainHash::default());
         taken.unwrap_or_else(|violation| panic!("{violation} in {decision:?}"));
         // Comparing whole products after each of thousands of commands would take minutes.
         if self.product.remembered() < 100 || self.offset % 500 == 0 {

@@ -3,7 +3,7 @@
 
 use domain::invariants::{Ledger, Violation, check_stock};
 use domain::product::{Phase, Product};
-use domain::{Turn, answer};
+use domain::{Turn, absorb, answer};
 use schemas::codec::{Codec, chain_hash};
 use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms};
 use schemas::decision::{
@@ -84,6 +84,15 @@ fn history() -> History {
 /// Seals the history with its chain and lets a ledger take it, `spoil` having the last word
 /// over each record's bytes.
 fn audit(history: History, spoil: impl Fn(usize, &mut Vec<u8>)) -> Result<(), (usize, Violation)> {
+    audit_late(history, spoil, 0)
+}
+
+/// The same with the log's time this far behind the decisions'.
+fn audit_late(
+    history: History,
+    spoil: impl Fn(usize, &mut Vec<u8>),
+    behind_ms: i64,
+) -> Result<(), (usize, Violation)> {
     let codec = Codec::embedded();
     let mut ledger = Ledger::default();
     let mut sealed = ChainHash::default();
@@ -95,8 +104,10 @@ fn audit(history: History, spoil: impl Fn(usize, &mut Vec<u8>)) -> Result<(), (u
             panic!("a decision reads back as one");
         };
         let expected = chain_hash(&bytes, ledger.chain);
+        // The log's time goes along with the forger's, but for the test of just that.
+        let appended_at_ms = decision.decided_at_ms - behind_ms;
         ledger
-            .take(&decision, &command, expected)
+            .take(&decision, &command, appended_at_ms, expected)
             .map_err(|violation| (place, violation))?;
     }
     Ok(())
@@ -367,6 +378,36 @@ fn holds_run_out_neither_early_nor_late() {
 }
 
 #[test]
+fn decisions_are_made_at_the_logs_time() {
+    // The first decision is as early as can be: at 0 ms.
+    let before = audit_late(history(), |_, _| {}, 1);
+    let (expected, found) = (999, 1_000);
+    assert_eq!(
+        before,
+        Err((1, Violation::NotTheLogsTime { expected, found }))
+    );
+}
+
+#[test]
+fn a_sale_opens_and_closes_by_time_no_sooner_than_it_says() {
+    let early = forged(|history| {
+        history[1].0.decided_at_ms = 999;
+        accepted(&mut history[1].0.events[1]).order.accepted_at_ms = 999;
+        accepted(&mut history[1].0.events[1]).order.hold_until_ms = Some(1_499);
+    });
+    assert_eq!(early, (1, Violation::NotDue(999)));
+    let closed = forged(|history| {
+        history[3].0.events.insert(0, Event::SaleClosed);
+        refuse(history, 3, RefusalReason::Closed);
+    });
+    assert_eq!(closed, (3, Violation::NotDue(1_000)));
+    let with_terms = forged(|history| {
+        history[0].0.events.push(Event::SaleOpened);
+    });
+    assert_eq!(with_terms, (0, Violation::AnswersSomethingElse));
+}
+
+#[test]
 fn an_opening_that_is_due_is_not_passed_over() {
     let late = forged(|history| {
         history[1].0.events.remove(0);
@@ -431,4 +472,35 @@ fn nothing_rides_along_with_an_answer() {
     assert_eq!(rider, (9, Violation::AnswersSomethingElse));
     let silent = forged(|history| history[7].0.events.clear());
     assert_eq!(silent, (7, Violation::AnswersSomethingElse));
+}
+
+/// A decider that recovers has no commands to compare with, but knows its own orders: what does
+/// not fit them is refused rather than counted wrongly.
+#[test]
+fn what_does_not_fit_the_orders_that_stand_is_not_absorbed() {
+    let absorbed = |forge: &dyn Fn(&mut History)| {
+        let mut history = history();
+        forge(&mut history);
+        let mut product = Product::default();
+        let decisions = history.iter().map(|(decision, _)| decision).enumerate();
+        for (place, decision) in decisions {
+            absorb(&mut product, decision).map_err(|violation| (place, violation))?;
+        }
+        Ok(())
+    };
+    assert_eq!(absorbed(&|_| {}), Ok(()));
+    let other_buyer = absorbed(&|history| match &mut history[5].0.events[0] {
+        Event::OrderReleased(released) => released.order.buyer_id = "mallory".parse().unwrap(),
+        other => panic!("{other:?} is no release"),
+    });
+    assert_eq!(other_buyer, Err((5, Violation::NoSuchOrder(id(2)))));
+    let sold_twice = absorbed(&|history| {
+        accepted(&mut history[6].0.events[0]).order.attempt_id = id(1);
+    });
+    assert_eq!(sold_twice, Err((6, Violation::SecondOutcome(id(1)))));
+    let refused_later = absorbed(&|history| {
+        refuse(history, 7, RefusalReason::OverBuyerLimit);
+        history[7].0.tally.refused += 1;
+    });
+    assert_eq!(refused_later, Err((7, Violation::SecondOutcome(id(5)))));
 }

@@ -65,7 +65,10 @@ impl Door {
             value: value.clone(),
             headers: Vec::new(),
         };
-        let appended = self.log.append(Topic::PurchaseAttempts, partition, vec![record]).await;
+        let appended = self
+            .log
+            .append(Topic::PurchaseAttempts, partition, vec![record])
+            .await;
         match appended {
             Ok(offset) => Ok(Taken {
                 position: Position { partition, offset },
@@ -142,7 +145,10 @@ fn refusal(error: AppendError) -> Problem {
             log_unavailable()
         }
         AppendError::Stopped(why) => {
-            error!(error = why, "the log takes no more records until the service is restarted");
+            error!(
+                error = why,
+                "the log takes no more records until the service is restarted"
+            );
             log_unavailable()
         }
     }

@@ -15,7 +15,7 @@ use axum::middleware::from_fn_with_state;
 use ports::{Clock, EventLog, ReadStore};
 use runtime::auth::{AdminToken, require_admin};
 use runtime::receipt::ReceiptKey;
-use runtime::server::guard;
+use runtime::server::{Guard, guard};
 use schemas::codec::Codec;
 use schemas::placement::Placement;
 use utoipa_axum::router::OpenApiRouter;
@@ -63,6 +63,6 @@ pub fn router(door: Arc<Door>, admin: Option<AdminToken>, timeout: Duration) -> 
         .route_layer(from_fn_with_state(admin, require_admin));
     orders
         .merge(admin)
-        .layer(from_fn_with_state(timeout, guard))
+        .layer(from_fn_with_state(Guard::new(timeout), guard))
         .with_state(door)
 }

@@ -101,7 +101,9 @@ pub(super) async fn place_order(
         buyer_id: buyer,
         quantity: order.quantity,
     };
-    let taken = door.append(&product, CommandBody::PlaceAttempt(place)).await?;
+    let taken = door
+        .append(&product, CommandBody::PlaceAttempt(place))
+        .await?;
     counter!(ATTEMPTS_ACCEPTED).increment(1);
     let location = format!("/api/attempts/{attempt_id}");
     Ok(answer(&door, attempt_id, &product, taken, location))
@@ -148,7 +150,9 @@ pub(super) async fn cancel_order(
         attempt_id,
         buyer_id: buyer,
     };
-    let taken = door.append(&product, CommandBody::CancelOrder(cancel)).await?;
+    let taken = door
+        .append(&product, CommandBody::CancelOrder(cancel))
+        .await?;
     let location = format!("/api/attempts/{attempt_id}?at_least={}", taken.position);
     Ok(answer(&door, attempt_id, &product, taken, location))
 }
@@ -165,7 +169,9 @@ fn answer(
         attempt_id: attempt_id.to_string(),
         product_id: product.as_str(),
         position: taken.position.into(),
-        receipt: door.receipts.sign(attempt_id, product, taken.position, &taken.value, now),
+        receipt: door
+            .receipts
+            .sign(attempt_id, product, taken.position, &taken.value, now),
     };
     let location = HeaderValue::try_from(location).expect("ids and positions are visible ASCII");
     let headers = [(header::LOCATION, location)];

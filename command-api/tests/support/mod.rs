@@ -10,7 +10,9 @@ use ports::event_log::{AppendError, EventLog, Group, LogReader, NewRecord, ReadE
 use ports::read_store::{AttemptRow, Progress, ReadStore, Row, SalePhase, SaleRow, StoreError};
 use schemas::command::SaleTerms;
 use schemas::decision::{Stock, Tally};
-use schemas::ids::{AttemptId, BuyerId, Money, Offset, Partition, Position, ProductId, TimestampMs};
+use schemas::ids::{
+    AttemptId, BuyerId, Money, Offset, Partition, Position, ProductId, TimestampMs,
+};
 use schemas::topics::Topic;
 use tokio::sync::watch;
 
@@ -27,11 +29,16 @@ pub enum Mood {
 pub struct MemoryLog {
     pub mood: Mutex<Mood>,
     pub appended: Mutex<Vec<(Partition, NewRecord)>>,
+    ends: Mutex<BTreeMap<Partition, i64>>,
 }
 
 impl Default for MemoryLog {
     fn default() -> Self {
-        Self { mood: Mutex::new(Mood::Takes), appended: Mutex::default() }
+        Self {
+            mood: Mutex::new(Mood::Takes),
+            appended: Mutex::default(),
+            ends: Mutex::default(),
+        }
     }
 }
 
@@ -47,17 +54,23 @@ impl EventLog for MemoryLog {
         partition: Partition,
         records: Vec<NewRecord>,
     ) -> Result<Offset, AppendError> {
-        assert_eq!(topic, Topic::PurchaseAttempts, "the door writes nothing else");
+        assert_eq!(
+            topic,
+            Topic::PurchaseAttempts,
+            "the door writes nothing else"
+        );
         let mood = self.mood.lock().clone();
         match mood {
             Mood::Takes => {}
             Mood::Fails(error) => return Err(error),
             Mood::Hangs => std::future::pending().await,
         }
-        let mut appended = self.appended.lock();
-        appended.extend(records.into_iter().map(|record| (partition, record)));
-        let there = appended.iter().filter(|(at, _)| *at == partition).count();
-        Ok(Offset(there as i64 - 1))
+        let mut ends = self.ends.lock();
+        let end = ends.entry(partition).or_insert(0);
+        *end += records.len() as i64;
+        let records = records.into_iter().map(|record| (partition, record));
+        self.appended.lock().extend(records);
+        Ok(Offset(*end - 1))
     }
 
     async fn read(
@@ -147,7 +160,10 @@ fn sale(product: &ProductId) -> SaleRow {
         round: 1,
         terms: SaleTerms {
             name: "x".into(),
-            price: Money { minor: 1, currency: Arc::from("EUR") },
+            price: Money {
+                minor: 1,
+                currency: Arc::from("EUR"),
+            },
             stock: 1,
             limit_per_buyer: None,
             hold_ms: None,
@@ -155,7 +171,12 @@ fn sale(product: &ProductId) -> SaleRow {
             closes_at_ms: None,
         },
         phase: SalePhase::Open,
-        stock: Stock { total: 1, available: 1, reserved: 0, sold: 0 },
+        stock: Stock {
+            total: 1,
+            available: 1,
+            reserved: 0,
+            sold: 0,
+        },
         tally: Tally::default(),
         decided_at_ms: 0,
     }

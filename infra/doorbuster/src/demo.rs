@@ -52,6 +52,8 @@ pub async fn create_sale(
         value: codec.encode_command(Command { product_id, body }).into(),
         headers: Vec::new(),
     };
-    let appended = log.append(Topic::PurchaseAttempts, partition, vec![record]).await;
+    let appended = log
+        .append(Topic::PurchaseAttempts, partition, vec![record])
+        .await;
     appended.map(|_| ()).context("cannot create the demo sale")
 }

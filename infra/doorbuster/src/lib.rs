@@ -6,3 +6,5 @@ pub mod demo;
 pub mod routes;
 
 pub mod rehearse;
+
+pub mod audit;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use doorbuster::{demo, rehearse, serve};
+use doorbuster::{audit, demo, rehearse, serve};
 use runtime::settings::{Flags, LogFormat, Settings};
 use runtime::telemetry;
 
@@ -18,7 +18,8 @@ Examples:
   DOORBUSTER_ADMIN_TOKEN=SECRET doorbuster serve    Serve, and let sales be administered
   doorbuster serve --config door.toml               Serve with settings from a file
   doorbuster rehearse                               10,000 buyers want 10 items
-  doorbuster rehearse --help                        What else can be rehearsed";
+  doorbuster rehearse --target http://HOST:PORT     The same against a running instance
+  doorbuster audit                                  Prove that nothing was lost or sold twice";
 
 /// Sells scarce things fast: thousands of people want ten items in the same second, and every
 /// one of them gets one correct, explainable answer.
@@ -39,6 +40,8 @@ enum Command {
     Serve(Flags),
     /// Rehearse a sale through the HTTP door, and check that every answer holds
     Rehearse(Box<rehearse::Args>),
+    /// Prove from the logs that no unit was lost or sold twice, and that everyone had their turn
+    Audit(audit::Args),
 }
 
 #[tokio::main]
@@ -47,6 +50,7 @@ async fn main() -> ExitCode {
     let result = match cli.command.unwrap_or(Command::Serve(cli.flags)) {
         Command::Serve(flags) => run_service(&flags).await,
         Command::Rehearse(args) => rehearse::run(*args).await,
+        Command::Audit(args) => audit::run(args).await,
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -59,7 +63,10 @@ async fn run_service(flags: &Flags) -> anyhow::Result<ExitCode> {
         Ok(settings) => settings,
         Err(mistakes) => {
             eprintln!("error: the settings cannot be used as they are");
-            mistakes.0.iter().for_each(|mistake| eprintln!("  {mistake}"));
+            mistakes
+                .0
+                .iter()
+                .for_each(|mistake| eprintln!("  {mistake}"));
             eprintln!("\nAll settings: doorbuster serve --help");
             return Ok(ExitCode::from(2));
         }
@@ -67,9 +74,15 @@ async fn run_service(flags: &Flags) -> anyhow::Result<ExitCode> {
     telemetry::init_logging(&settings.telemetry);
     allow_open_files();
     let running = serve::start(settings.clone()).await?;
-    running.drain().on_signals().context("cannot listen for signals")?;
+    running
+        .drain()
+        .on_signals()
+        .context("cannot listen for signals")?;
     if settings.telemetry.format == LogFormat::Pretty {
-        println!("{}", welcome(&format!("http://{}", running.address()), &settings));
+        println!(
+            "{}",
+            welcome(&format!("http://{}", running.address()), &settings)
+        );
     }
     tracing::info!(address = %running.address(), "open");
     running.ended().await?;
@@ -115,7 +128,10 @@ fn allow_open_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
     if current.is_some_and(|current| current < wanted) {
-        let limit = Rlimit { current: Some(wanted), maximum };
+        let limit = Rlimit {
+            current: Some(wanted),
+            maximum,
+        };
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
             tracing::warn!(%error, "the limit of open files stays as it is");
         }

@@ -14,7 +14,7 @@ use axum::routing::get;
 use command_api::http::Door;
 use query_api::http::QueryApi;
 use runtime::problem::{Code, Problem, ProblemDocument};
-use runtime::server::guard;
+use runtime::server::{Guard, guard};
 use runtime::settings::HttpSettings;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -60,17 +60,20 @@ pub fn all(
     let commands = command_api::http::router(door, admin.clone(), http.request_timeout);
     let questions = query_api::http::router(api, admin)
         .layer(from_fn_with_state(draining.clone(), end_when_draining))
-        .layer(from_fn_with_state(QUESTION_TIMEOUT, guard));
+        .layer(from_fn_with_state(Guard::new(QUESTION_TIMEOUT), guard));
     let description = OpenApiRouter::with_openapi(Description::openapi());
-    let (routes, mut description) =
-        description.merge(commands).merge(questions).merge(operations).split_for_parts();
+    let (routes, mut description) = description
+        .merge(commands)
+        .merge(questions)
+        .merge(operations)
+        .split_for_parts();
     let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     description
         .components
         .get_or_insert_default()
         .add_security_scheme("admin_token", token);
-    let description = serde_json::to_vec(&description)
-        .expect("a description made of texts and numbers is JSON");
+    let description =
+        serde_json::to_vec(&description).expect("a description made of texts and numbers is JSON");
     let description = Bytes::from(description);
     let describe = async move || ([(header::CONTENT_TYPE, "application/json")], description);
     routes
@@ -104,7 +107,13 @@ async fn end_when_draining(
 fn panicked(panic: Box<dyn Any + Send>) -> Response<axum::body::Body> {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    error!(panic = text.unwrap_or("without a text"), "a request's handler panicked");
-    Problem::new(Code::Internal, "Something that must not happen did. It has been logged.")
-        .into_response()
+    error!(
+        panic = text.unwrap_or("without a text"),
+        "a request's handler panicked"
+    );
+    Problem::new(
+        Code::Internal,
+        "Something that must not happen did. It has been logged.",
+    )
+    .into_response()
 }

@@ -126,7 +126,13 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
     };
     let api = QueryApi { live, clock };
     let operations = operations::router(health, metrics, drain.started().clone());
-    let router = routes::all(Arc::new(door), api, &settings.http, operations, drain.started());
+    let router = routes::all(
+        Arc::new(door),
+        api,
+        &settings.http,
+        operations,
+        drain.started(),
+    );
     let max_connections = settings.http.max_connections;
     let run = run(listener, router, max_connections, drain.clone(), engines);
     Ok(Running {
@@ -150,7 +156,11 @@ async fn run(
     let ended = drain.stop_services(Instant::now() + CLOSE_GRACE).await;
     engines.close().await?;
     info!("drained");
-    if ended { Ok(()) } else { Err(anyhow!("a service did not stop in time")) }
+    if ended {
+        Ok(())
+    } else {
+        Err(anyhow!("a service did not stop in time"))
+    }
 }
 
 /// What the services work with.
@@ -226,7 +236,9 @@ impl Engines {
                 // Nothing is lost: the rows are made again from the log.
                 warn!(%error, "the read store was not closed in order");
             }
-            self.log.close().map_err(|why| anyhow!("the log was not closed in order: {why}"))
+            self.log
+                .close()
+                .map_err(|why| anyhow!("the log was not closed in order: {why}"))
         };
         tokio::task::spawn_blocking(close).await?
     }

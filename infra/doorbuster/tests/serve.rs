@@ -62,11 +62,20 @@ async fn call(
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
     let read = stream.read_to_end(&mut bytes);
-    timeout(Duration::from_secs(20), read).await.expect("an answer within 20 s").unwrap();
+    timeout(Duration::from_secs(20), read)
+        .await
+        .expect("an answer within 20 s")
+        .unwrap();
     let text = String::from_utf8_lossy(&bytes);
-    let status = text.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let status = text
+        .get(9..12)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0);
     let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    (status, serde_json::from_str(body).unwrap_or_else(|_| body.into()))
+    (
+        status,
+        serde_json::from_str(body).unwrap_or_else(|_| body.into()),
+    )
 }
 
 fn sale(stock: u32) -> String {
@@ -87,15 +96,26 @@ async fn what_was_taken_is_answered_also_after_a_restart() {
         let order = "/api/flash-sales/boot/order";
         let (status, taken) = call(at, "POST", order, BUYER, r#"{"quantity":1}"#).await;
         assert_eq!(status, 202, "{taken}");
-        attempts.push(format!("/api/attempts/{}?wait=5", taken["attempt_id"].as_str().unwrap()));
+        attempts.push(format!(
+            "/api/attempts/{}?wait=5",
+            taken["attempt_id"].as_str().unwrap()
+        ));
     }
     let mut answers = Vec::new();
     for attempt in &attempts {
         answers.push(call(at, "GET", attempt, "", "").await);
     }
-    assert_eq!((&answers[0].1["status"], &answers[1].1["status"]), (&json!("sold"), &json!("refused")));
+    assert_eq!(
+        (&answers[0].1["status"], &answers[1].1["status"]),
+        (&json!("sold"), &json!("refused"))
+    );
     let sales = call(at, "GET", "/api/flash-sales", "", "").await.1;
-    let ids: Vec<_> = sales["sales"].as_array().unwrap().iter().map(|sale| &sale["product_id"]).collect();
+    let ids: Vec<_> = sales["sales"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|sale| &sale["product_id"])
+        .collect();
     assert_eq!(ids, ["boot", "demo-sneaker"]);
 
     // Taken but perhaps not decided yet when the drain begins.
@@ -108,9 +128,14 @@ async fn what_was_taken_is_answered_also_after_a_restart() {
     for (attempt, answer) in attempts.iter().zip(&answers) {
         assert_eq!(&call(at, "GET", attempt, "", "").await, answer);
     }
-    let last = format!("/api/attempts/{}?wait=5", last["attempt_id"].as_str().unwrap());
+    let last = format!(
+        "/api/attempts/{}?wait=5",
+        last["attempt_id"].as_str().unwrap()
+    );
     assert_eq!(call(at, "GET", &last, "", "").await.1["status"], "refused");
-    let demo = call(at, "GET", "/api/flash-sales/demo-sneaker", "", "").await.1;
+    let demo = call(at, "GET", "/api/flash-sales/demo-sneaker", "", "")
+        .await
+        .1;
     assert_eq!(demo["version"], 1, "the demo sale is put once");
     running.shutdown().await.unwrap();
 }
@@ -119,9 +144,15 @@ async fn what_was_taken_is_answered_also_after_a_restart() {
 async fn a_data_directory_is_one_process_s() {
     let dir = tempfile::tempdir().unwrap();
     let running = start(dir.path()).await;
-    let error = serve::start(settings(dir.path())).await.err().expect("the directory is taken");
+    let error = serve::start(settings(dir.path()))
+        .await
+        .err()
+        .expect("the directory is taken");
     let text = format!("{error:#}");
-    assert!(text.contains("in use") && text.contains(dir.path().to_str().unwrap()), "{text}");
+    assert!(
+        text.contains("in use") && text.contains(dir.path().to_str().unwrap()),
+        "{text}"
+    );
     running.shutdown().await.unwrap();
     start(dir.path()).await.shutdown().await.unwrap();
 }
@@ -145,8 +176,14 @@ async fn every_described_route_exists_and_answers_as_described() {
                 let (status, answer) = call(at, &method, &path, headers, body).await;
                 let case = format!("{method} {template} with {headers:?} {body}: {answer}");
                 let code = answer["code"].as_str().unwrap_or_default();
-                assert!(!["not_found", "method_not_allowed", "internal"].contains(&code), "{case}");
-                assert!(operation["responses"].get(status.to_string()).is_some(), "{status} {case}");
+                assert!(
+                    !["not_found", "method_not_allowed", "internal"].contains(&code),
+                    "{case}"
+                );
+                assert!(
+                    operation["responses"].get(status.to_string()).is_some(),
+                    "{status} {case}"
+                );
             }
             let (status, _) = call(at, "TRACE", &path, "", "").await;
             assert_eq!(status, 405, "TRACE {template}");
@@ -154,7 +191,10 @@ async fn every_described_route_exists_and_answers_as_described() {
     }
     let expected = [
         ("post", "/api/flash-sales/{product_id}/order"),
-        ("post", "/api/flash-sales/{product_id}/order/{attempt_id}/cancel"),
+        (
+            "post",
+            "/api/flash-sales/{product_id}/order/{attempt_id}/cancel",
+        ),
         ("put", "/api/admin/flash-sales/{product_id}"),
         ("post", "/api/admin/flash-sales/{product_id}/open"),
         ("post", "/api/admin/flash-sales/{product_id}/pause"),
@@ -170,11 +210,22 @@ async fn every_described_route_exists_and_answers_as_described() {
         ("get", "/metrics"),
     ];
     for (method, path) in expected {
-        assert!(description["paths"][path].get(method).is_some(), "{method} {path} is not described");
+        assert!(
+            description["paths"][path].get(method).is_some(),
+            "{method} {path} is not described"
+        );
     }
-    assert_eq!(described, expected.len(), "{:?}", description["paths"].as_object().unwrap().keys());
+    assert_eq!(
+        described,
+        expected.len(),
+        "{:?}",
+        description["paths"].as_object().unwrap().keys()
+    );
     let schemas = &description["components"]["schemas"];
-    assert!(schemas["Problem"]["properties"]["retry"].is_object(), "{schemas}");
+    assert!(
+        schemas["Problem"]["properties"]["retry"].is_object(),
+        "{schemas}"
+    );
     running.shutdown().await.unwrap();
 }
 
@@ -183,9 +234,18 @@ async fn what_is_not_there_is_a_problem_and_the_drain_ends_long_polls() {
     let dir = tempfile::tempdir().unwrap();
     let running = start(dir.path()).await;
     let at = running.address();
-    assert_eq!(call(at, "GET", "/nowhere", "", "").await.1["code"], "not_found");
-    assert_eq!(call(at, "DELETE", "/api/flash-sales", "", "").await.1["code"], "method_not_allowed");
-    assert_eq!(call(at, "POST", "/healthz", "", "").await.1["code"], "method_not_allowed");
+    assert_eq!(
+        call(at, "GET", "/nowhere", "", "").await.1["code"],
+        "not_found"
+    );
+    assert_eq!(
+        call(at, "DELETE", "/api/flash-sales", "", "").await.1["code"],
+        "method_not_allowed"
+    );
+    assert_eq!(
+        call(at, "POST", "/healthz", "", "").await.1["code"],
+        "method_not_allowed"
+    );
 
     let polling = tokio::spawn(async move {
         call(at, "GET", "/api/flash-sales?at_least=0:1000000", "", "").await
@@ -193,9 +253,17 @@ async fn what_is_not_there_is_a_problem_and_the_drain_ends_long_polls() {
     sleep(Duration::from_millis(200)).await;
     let started = Instant::now();
     running.shutdown().await.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        started.elapsed()
+    );
     let (status, answer) = polling.await.unwrap();
-    assert_eq!((status, &answer["retry"]), (503, &json!("later")), "{answer}");
+    assert_eq!(
+        (status, &answer["retry"]),
+        (503, &json!("later")),
+        "{answer}"
+    );
 }
 
 /// The binary itself, ended when dropped.
@@ -224,7 +292,10 @@ impl Process {
             Some(line.trim().strip_prefix("Watch")?.trim().to_owned())
         });
         let address = line.expect("the start-up message says what to open");
-        let address = address.strip_prefix("http://").unwrap().trim_end_matches('/');
+        let address = address
+            .strip_prefix("http://")
+            .unwrap()
+            .trim_end_matches('/');
         (process, address.parse().unwrap())
     }
 
@@ -261,7 +332,10 @@ async fn one_signal_drains_and_a_second_ends_at_once() {
     sleep(Duration::from_millis(200)).await;
     process.signal();
     sleep(Duration::from_millis(200)).await;
-    assert!(process.0.try_wait().unwrap().is_none(), "it waits for the request");
+    assert!(
+        process.0.try_wait().unwrap().is_none(),
+        "it waits for the request"
+    );
     process.signal();
     assert_eq!(process.status().await, Some(130));
 }
@@ -270,13 +344,22 @@ async fn one_signal_drains_and_a_second_ends_at_once() {
 fn mistakes_in_the_settings_are_all_told_and_help_has_examples() {
     let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_doorbuster"));
-        let output = command.args(arguments).env("DOORBUSTER_PARTITION", "1").output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        let output = command
+            .args(arguments)
+            .env("DOORBUSTER_PARTITION", "1")
+            .output()
+            .unwrap();
+        let text =
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
         (output.status.code(), text)
     };
     let (status, text) = run(&["--listen", "here", "--demo", "perhaps"]);
     assert_eq!(status, Some(2));
-    for part in ["listen must be ADDR:PORT", "demo must be true or false", "did you mean DOORBUSTER_PARTITIONS?"] {
+    for part in [
+        "listen must be ADDR:PORT",
+        "demo must be true or false",
+        "did you mean DOORBUSTER_PARTITIONS?",
+    ] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
     let (status, text) = run(&["--help"]);

@@ -53,7 +53,7 @@ use crate::writer::Writer;
 pub struct Options {
     /// Partitions of every topic, 1 to 1,024; fixed when the directory is made.
     pub partitions: u32,
-    /// Bytes of a segment file made from now on, at most 1 GiB. At most one is made ahead.
+    /// Bytes of a segment file made from now on, at most 1 GiB. Two are made ahead.
     pub segment_bytes: u64,
     /// The most records that wait to be written. One call may bring more if none wait.
     pub queue_records: usize,

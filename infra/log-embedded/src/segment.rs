@@ -122,6 +122,8 @@ impl SegmentReader {
     ) -> io::Result<Self> {
         let file = files.open(&format::segment_name(number))?;
         let file_bytes = file.bytes()?;
+        let window_bytes = (window_bytes as u64).min(file_bytes).max(FIRST) as usize;
+        let window_bytes = window_bytes.next_multiple_of(ALIGNMENT);
         let window = Vec::new();
         Ok(Self {
             number,

@@ -215,6 +215,9 @@ impl Writer {
 
 /// Hands out the segments that are ready, then makes one after the other, each before it is
 /// needed, until nobody takes them.
+///
+/// A segment is handed out when its successor is durable, so that the loss of the file that was
+/// written last leaves a gap that can be told from the log's end.
 fn prepare(
     files: &dyn Files,
     log_id: u64,
@@ -224,15 +227,20 @@ fn prepare(
     sender: &SyncSender<io::Result<Segment>>,
 ) {
     let made = (next_number..).map(|number| Segment::create(files, log_id, number, bytes));
+    let mut last_made = None;
     for segment in ready.into_iter().map(Ok).chain(made) {
-        if let Err(error) = &segment {
-            tracing::warn!(
-                %error,
-                "the next segment cannot be made; the log will stop when the current one is full"
-            );
-        }
-        let failed = segment.is_err();
-        if sender.send(segment).is_err() || failed {
+        let next = match segment {
+            Ok(segment) => last_made.replace(segment).map(Ok),
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    "no segment can be made; the log will stop when the current one is full"
+                );
+                Some(Err(error))
+            }
+        };
+        let failed = matches!(next, Some(Err(_)));
+        if next.is_some_and(|next| sender.send(next).is_err()) || failed {
             return;
         }
     }

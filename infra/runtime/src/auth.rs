@@ -31,7 +31,9 @@ impl AdminToken {
     /// Whether a request carries the token, compared in a time that depends on its length
     /// alone.
     fn is_in(&self, headers: &HeaderMap) -> bool {
-        let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
+        let given = headers
+            .get(header::AUTHORIZATION)
+            .map(|value| value.as_bytes());
         let Some((scheme, token)) = given.and_then(|value| value.split_at_checked(7)) else {
             return false;
         };

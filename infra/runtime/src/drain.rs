@@ -49,7 +49,11 @@ impl Drain {
                 }
             };
             let name = next().await;
-            info!(signal = name, grace_seconds = drain.grace.as_secs(), "draining");
+            info!(
+                signal = name,
+                grace_seconds = drain.grace.as_secs(),
+                "draining"
+            );
             drain.start();
             let name = next().await;
             warn!(signal = name, "second signal, ending at once");

@@ -82,9 +82,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
         };
         Err(match kind {
             ErrorKind::DeserializeError { key, message, .. } => wrong(key, &message),
-            ErrorKind::ParseErrorAtKey { key, expected_type, .. } => {
-                Problem::invalid(key, in_words(expected_type))
-            }
+            ErrorKind::ParseErrorAtKey {
+                key, expected_type, ..
+            } => Problem::invalid(key, in_words(expected_type)),
             ErrorKind::InvalidUtf8InPathParam { key } => Problem::invalid(key, "UTF-8"),
             other => wrong("path".into(), &other.to_string()),
         })
@@ -219,21 +219,32 @@ fn unsupported_media_type() -> Problem {
 }
 
 async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
-    Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
-        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
-            Problem::new(Code::BodyTooLarge, "The body is larger than this route takes.")
-        }
-        _ => Problem::new(Code::InvalidRequest, "The body could not be read to its end.")
+    Bytes::from_request(request, state)
+        .await
+        .map_err(|rejection| match rejection {
+            BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
+                Problem::new(
+                    Code::BodyTooLarge,
+                    "The body is larger than this route takes.",
+                )
+            }
+            _ => Problem::new(
+                Code::InvalidRequest,
+                "The body could not be read to its end.",
+            )
             .at("body", "complete"),
-    })
+        })
 }
 
 /// Reads a body once more, to say which part of it is wrong.
 fn explain<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let not_json = |error: &serde_json::Error| {
-        Problem::new(Code::InvalidRequest, format!("The body is not JSON: {error}."))
-            .at("body", "JSON")
+        Problem::new(
+            Code::InvalidRequest,
+            format!("The body is not JSON: {error}."),
+        )
+        .at("body", "JSON")
     };
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         if !error.inner().is_data() {
@@ -241,7 +252,9 @@ fn explain<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         }
         let path = error.path().to_string();
         let message = error.inner().to_string();
-        let message = message.rsplit_once(" at line ").map_or(&*message, |(text, _)| text);
+        let message = message
+            .rsplit_once(" at line ")
+            .map_or(&*message, |(text, _)| text);
         wrong(path, message)
     })?;
     reader.end().map_err(|error| not_json(&error))?;
@@ -300,7 +313,11 @@ fn in_words(expected: &str) -> Cow<'static, str> {
 pub fn number<'de, D: Deserializer<'de>, const MIN: u32, const MAX: u32>(
     deserializer: D,
 ) -> Result<u32, D::Error> {
-    deserializer.deserialize_u32(Whole { min: MIN, max: MAX, of_text: false })
+    deserializer.deserialize_u32(Whole {
+        min: MIN,
+        max: MAX,
+        of_text: false,
+    })
 }
 
 /// Reads a number within bounds from a query: `#[serde(default, deserialize_with =
@@ -308,7 +325,13 @@ pub fn number<'de, D: Deserializer<'de>, const MIN: u32, const MAX: u32>(
 pub fn query_number<'de, D: Deserializer<'de>, const MIN: u32, const MAX: u32>(
     deserializer: D,
 ) -> Result<Option<u32>, D::Error> {
-    deserializer.deserialize_str(Whole { min: MIN, max: MAX, of_text: true }).map(Some)
+    deserializer
+        .deserialize_str(Whole {
+            min: MIN,
+            max: MAX,
+            of_text: true,
+        })
+        .map(Some)
 }
 
 /// Reads a position, `3:1842`, from a query: `#[serde(default, deserialize_with =
@@ -323,7 +346,8 @@ pub fn query_position<'de, D: Deserializer<'de>>(
             f.write_str("partition:offset, two numbers such as 3:1842")
         }
         fn visit_str<E: Error>(self, text: &str) -> Result<Position, E> {
-            text.parse().map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+            text.parse()
+                .map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
         }
     }
     deserializer.deserialize_str(Text).map(Some)

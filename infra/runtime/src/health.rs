@@ -17,8 +17,11 @@ pub const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// The health of a process: that of its components.
 #[derive(Clone, Default)]
 pub struct Health {
-    components: Arc<Mutex<Vec<(String, Arc<Mutex<State>>)>>>,
+    components: Arc<Mutex<Vec<Named>>>,
 }
+
+/// A component's name and state.
+type Named = (String, Arc<Mutex<State>>);
 
 /// A part of the process that does work of its own.
 pub struct Component {

@@ -41,7 +41,11 @@ pub fn router(health: Health, metrics: Metrics, draining: CancellationToken) -> 
         .routes(routes!(ready))
         .routes(routes!(render_metrics))
         .route("/problems/{code}", get(problem))
-        .with_state(Operations { health, metrics, draining })
+        .with_state(Operations {
+            health,
+            metrics,
+            draining,
+        })
 }
 
 /// Is it alive? If not, it will not recover: restart the process.
@@ -74,7 +78,11 @@ async fn ready(State(operations): State<Operations>) -> Response {
 }
 
 fn answer(ok: bool, operations: &Operations) -> Response {
-    let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ok {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     let report = HealthReport {
         ok,
         draining: operations.draining.is_cancelled(),
@@ -92,7 +100,10 @@ fn answer(ok: bool, operations: &Operations) -> Response {
         body = String, content_type = "text/plain"))
 )]
 async fn render_metrics(State(operations): State<Operations>) -> Response {
-    let kind = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
+    let kind = (
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    );
     ([kind], operations.metrics.render()).into_response()
 }
 

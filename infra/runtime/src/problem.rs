@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::openapi::{Content, Ref, RefOr, Response as Described, ResponseBuilder};
 use utoipa::ToSchema;
+use utoipa::openapi::{Content, Ref, RefOr, Response as Described, ResponseBuilder};
 
 /// What went wrong: the stable part of an error, for programs to act upon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
@@ -100,9 +100,12 @@ impl Code {
             Code::InvalidRequest => (S::BAD_REQUEST, "Invalid request", Never, "invalid_request"),
             Code::UnknownField => (S::BAD_REQUEST, "Unknown field", Never, "unknown_field"),
             Code::MissingHeader => (S::BAD_REQUEST, "Missing header", Never, "missing_header"),
-            Code::BodyTooLarge => {
-                (S::PAYLOAD_TOO_LARGE, "Body too large", Never, "body_too_large")
-            }
+            Code::BodyTooLarge => (
+                S::PAYLOAD_TOO_LARGE,
+                "Body too large",
+                Never,
+                "body_too_large",
+            ),
             Code::HeaderTooLarge => (
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "Headers too large",
@@ -116,36 +119,64 @@ impl Code {
                 "unsupported_media_type",
             ),
             Code::Unauthorized => (S::UNAUTHORIZED, "Unauthorized", Never, "unauthorized"),
-            Code::AdminDisabled => {
-                (S::NOT_FOUND, "Administration is off", Never, "admin_disabled")
-            }
+            Code::AdminDisabled => (
+                S::NOT_FOUND,
+                "Administration is off",
+                Never,
+                "admin_disabled",
+            ),
             Code::UnknownProduct => (S::NOT_FOUND, "Unknown product", Never, "unknown_product"),
             Code::UnknownAttempt => (S::NOT_FOUND, "Unknown attempt", Never, "unknown_attempt"),
             Code::NotFound => (S::NOT_FOUND, "Not found", Never, "not_found"),
-            Code::MethodNotAllowed => {
-                (S::METHOD_NOT_ALLOWED, "Method not allowed", Never, "method_not_allowed")
-            }
-            Code::InvalidTerms => {
-                (S::UNPROCESSABLE_ENTITY, "Invalid terms", Never, "invalid_terms")
-            }
+            Code::MethodNotAllowed => (
+                S::METHOD_NOT_ALLOWED,
+                "Method not allowed",
+                Never,
+                "method_not_allowed",
+            ),
+            Code::InvalidTerms => (
+                S::UNPROCESSABLE_ENTITY,
+                "Invalid terms",
+                Never,
+                "invalid_terms",
+            ),
             Code::Overloaded => (S::SERVICE_UNAVAILABLE, "Overloaded", Later, "overloaded"),
-            Code::LogUnavailable => {
-                (S::SERVICE_UNAVAILABLE, "Log unavailable", SameRequest, "log_unavailable")
-            }
+            Code::LogUnavailable => (
+                S::SERVICE_UNAVAILABLE,
+                "Log unavailable",
+                SameRequest,
+                "log_unavailable",
+            ),
             Code::ReadModelUnavailable => (
                 S::SERVICE_UNAVAILABLE,
                 "Read model unavailable",
                 Later,
                 "read_model_unavailable",
             ),
-            Code::TooManyWaiters => {
-                (S::SERVICE_UNAVAILABLE, "Too many waiters", Later, "too_many_waiters")
-            }
-            Code::NotCaughtUp => (S::SERVICE_UNAVAILABLE, "Not caught up", Later, "not_caught_up"),
-            Code::RequestTimeout => {
-                (S::REQUEST_TIMEOUT, "Request timeout", SameRequest, "request_timeout")
-            }
-            Code::Internal => (S::INTERNAL_SERVER_ERROR, "Internal error", Later, "internal"),
+            Code::TooManyWaiters => (
+                S::SERVICE_UNAVAILABLE,
+                "Too many waiters",
+                Later,
+                "too_many_waiters",
+            ),
+            Code::NotCaughtUp => (
+                S::SERVICE_UNAVAILABLE,
+                "Not caught up",
+                Later,
+                "not_caught_up",
+            ),
+            Code::RequestTimeout => (
+                S::REQUEST_TIMEOUT,
+                "Request timeout",
+                SameRequest,
+                "request_timeout",
+            ),
+            Code::Internal => (
+                S::INTERNAL_SERVER_ERROR,
+                "Internal error",
+                Later,
+                "internal",
+            ),
         }
     }
 
@@ -304,10 +335,7 @@ impl IntoResponse for Problem {
             .expect("a document of texts and numbers is always JSON");
         let mut response = (self.code.status(), body).into_response();
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static(MEDIA_TYPE),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -331,7 +359,10 @@ mod tests {
         let response = Problem::invalid("quantity", "a whole number from 1 to 100000");
         let response = response.into_response();
         assert_eq!(response.status(), 400);
-        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert_eq!(
+            response.headers()["content-type"],
+            "application/problem+json"
+        );
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         let expected = json!({

@@ -62,7 +62,9 @@ impl ReceiptKey {
     /// The key of 64 hexadecimal digits.
     pub fn from_hex(text: &str) -> Option<Self> {
         let mut secret = [0; KEY_BYTES];
-        let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+        let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
+            return None;
+        };
         if pairs.len() != KEY_BYTES {
             return None;
         }
@@ -149,7 +151,9 @@ fn create(data_dir: &Path, path: &Path) -> io::Result<String> {
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+    digits
+        .map(|digit| char::from(DIGITS[usize::from(digit)]))
+        .collect()
 }
 
 #[cfg(test)]
@@ -161,9 +165,18 @@ mod tests {
     use super::*;
 
     fn sign(key: &ReceiptKey) -> String {
-        let position = Position { partition: Partition(3), offset: Offset(1842) };
+        let position = Position {
+            partition: Partition(3),
+            offset: Offset(1842),
+        };
         let attempt = AttemptId::from_bytes([7; 16]);
-        key.sign(attempt, &"sneaker".parse().unwrap(), position, b"value", 1_795_248_000_007)
+        key.sign(
+            attempt,
+            &"sneaker".parse().unwrap(),
+            position,
+            b"value",
+            1_795_248_000_007,
+        )
     }
 
     #[test]
@@ -184,7 +197,11 @@ mod tests {
 
         assert!(ReceiptKey::new(&[2; KEY_BYTES]).verify(&receipt).is_err());
         let unsigned = receipt.rsplit_once('.').unwrap().0;
-        for changed in [format!("{unsigned}."), receipt.replacen('a', "b", 1), String::new()] {
+        for changed in [
+            format!("{unsigned}."),
+            receipt.replacen('a', "b", 1),
+            String::new(),
+        ] {
             assert!(key.verify(&changed).is_err(), "{changed}");
         }
         // A token that claims to need no signature (RFC 8725, 2.1).
@@ -205,7 +222,10 @@ mod tests {
 
         fs::write(&file, "abc").unwrap();
         let error = ReceiptKey::load_or_create(dir.path()).unwrap_err();
-        assert!(error.to_string().contains("64 hexadecimal digits"), "{error}");
+        assert!(
+            error.to_string().contains("64 hexadecimal digits"),
+            "{error}"
+        );
     }
 
     /// Run with `cargo test -p runtime --release -- --ignored --nocapture signing`.

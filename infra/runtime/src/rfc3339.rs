@@ -32,7 +32,10 @@ impl fmt::Display for Moment {
         let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
         let (hour, minute, second) = at.to_hms();
         let ms = ms % 1000;
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z"
+        )
     }
 }
 
@@ -80,7 +83,13 @@ mod tests {
         assert_eq!(moment.to_string().parse(), Ok(moment));
         assert_eq!("2026-11-21T09:00:00.0079+01:00".parse(), Ok(moment));
         assert_eq!(Moment(i64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
-        for bad in ["", "2026-11-21", "2026-11-21T08:00:00", "2026-13-21T08:00:00Z", "1795248000"] {
+        for bad in [
+            "",
+            "2026-11-21",
+            "2026-11-21T08:00:00",
+            "2026-13-21T08:00:00Z",
+            "1795248000",
+        ] {
             assert_eq!(bad.parse::<Moment>(), Err(MomentError), "{bad:?}");
         }
     }

@@ -1,6 +1,7 @@
 //! The door to the network: bounded in connections, header sizes and time, and closed
 //! gracefully.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use metrics::{counter, histogram};
+use metrics::{Counter, Histogram, counter, histogram};
+use parking_lot::RwLock;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -84,7 +86,10 @@ pub async fn serve(
     let open = connections.count();
     let finished = tokio::time::timeout_at(deadline, connections.shutdown()).await;
     if finished.is_err() {
-        warn!(connections = open, "requests did not finish within the grace period");
+        warn!(
+            connections = open,
+            "requests did not finish within the grace period"
+        );
     }
     finished.is_ok()
 }
@@ -104,18 +109,34 @@ fn turn_away(stream: &TcpStream) {
     }
 }
 
-/// Bounds a request's headers and time, and counts it. For
-/// `axum::middleware::from_fn_with_state` with the longest time a request may take.
-pub async fn guard(State(timeout): State<Duration>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let answer = async {
-        if headers_bytes(request.headers()) > MAX_HEADERS_BYTES {
-            let detail = "The headers are larger than the 16 KiB that the service takes.";
-            return Problem::new(Code::HeaderTooLarge, detail).into_response();
+/// What [`guard`] goes by: the longest time a request may take, and where it counts.
+#[derive(Clone)]
+pub struct Guard {
+    timeout: Duration,
+    counted: Arc<Counted>,
+}
+
+impl Guard {
+    /// A guard that gives each request this long from its head to its answer.
+    pub fn new(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            counted: Arc::default(),
         }
-        match tokio::time::timeout(timeout, next.run(request)).await {
+    }
+}
+
+/// Bounds a request's headers and time, and counts it. For
+/// `axum::middleware::from_fn_with_state`.
+pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = method_name(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = if headers_bytes(request.headers()) > MAX_HEADERS_BYTES {
+        let detail = "The headers are larger than the 16 KiB that the service takes.";
+        Problem::new(Code::HeaderTooLarge, detail).into_response()
+    } else {
+        match tokio::time::timeout(guard.timeout, next.run(request)).await {
             Ok(response) => response,
             Err(_) => Problem::new(
                 Code::RequestTimeout,
@@ -125,21 +146,63 @@ pub async fn guard(State(timeout): State<Duration>, request: Request, next: Next
             .into_response(),
         }
     };
-    let response = answer.await;
-    let status = response.status();
-    let route = route.as_ref().map_or("none", MatchedPath::as_str).to_owned();
-    let method = method_name(&method);
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let status = response.status().as_u16();
     let elapsed = started.elapsed();
-    debug!(route, method, status = status.as_u16(), elapsed_us = elapsed.as_micros() as u64);
-    counter!(HTTP_REQUESTS, "route" => route.clone(), "method" => method,
-        "status" => status.as_str().to_owned())
-    .increment(1);
-    histogram!(HTTP_SECONDS, "route" => route, "method" => method).record(elapsed);
+    debug!(
+        route,
+        method,
+        status,
+        elapsed_us = elapsed.as_micros() as u64
+    );
+    guard.counted.count(route, method, status, elapsed);
     response
 }
 
+/// The metrics of requests by route, kept at hand, since to look them up by their labels costs
+/// more than to count. Routes, methods and statuses are few.
+#[derive(Default)]
+struct Counted(RwLock<HashMap<String, Vec<Answered>>>);
+
+/// The answers of one method and status on one route.
+struct Answered {
+    method: &'static str,
+    status: u16,
+    requests: Counter,
+    seconds: Histogram,
+}
+
+impl Counted {
+    fn count(&self, route: &str, method: &'static str, status: u16, elapsed: Duration) {
+        let count = |answers: &Vec<Answered>| {
+            let is_it = |it: &&Answered| it.status == status && it.method == method;
+            let answered = answers.iter().find(is_it)?;
+            answered.requests.increment(1);
+            answered.seconds.record(elapsed);
+            Some(())
+        };
+        if self.0.read().get(route).and_then(count).is_some() {
+            return;
+        }
+        let name = route.to_owned();
+        let answered = Answered {
+            method,
+            status,
+            requests: counter!(HTTP_REQUESTS, "route" => name.clone(), "method" => method,
+                "status" => status.to_string()),
+            seconds: histogram!(HTTP_SECONDS, "route" => name.clone(), "method" => method),
+        };
+        answered.requests.increment(1);
+        answered.seconds.record(elapsed);
+        // Two requests may come here at once; the second entry is then never looked at.
+        self.0.write().entry(name).or_default().push(answered);
+    }
+}
+
 fn headers_bytes(headers: &HeaderMap) -> usize {
-    let sizes = headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+    let sizes = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
     sizes.sum()
 }
 

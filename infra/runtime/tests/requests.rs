@@ -39,18 +39,32 @@ struct Page {
 
 fn router() -> Router {
     Router::new()
-        .route("/body", post(async |Body(order): Body<Order>| {
-            let minor = order.price.map(|price| price.minor);
-            Json(json!([order.quantity, minor, order.at.map(|at| at.0)]))
-        }))
+        .route(
+            "/body",
+            post(async |Body(order): Body<Order>| {
+                let minor = order.price.map(|price| price.minor);
+                Json(json!([order.quantity, minor, order.at.map(|at| at.0)]))
+            }),
+        )
         .route("/empty", post(async |_: NoBody| "taken"))
-        .route("/products/{product_id}", get(async |Path(id): Path<ProductId>| id.to_string()))
-        .route("/page", get(async |Query(page): Query<Page>| {
-            Json(json!([page.limit, page.at_least.map(|at| at.to_string())]))
-        }))
-        .route("/who", get(async |Buyer(buyer): Buyer, IdempotencyKey(key): IdempotencyKey| {
-            Json(json!([buyer.as_str(), key]))
-        }))
+        .route(
+            "/products/{product_id}",
+            get(async |Path(id): Path<ProductId>| id.to_string()),
+        )
+        .route(
+            "/page",
+            get(async |Query(page): Query<Page>| {
+                Json(json!([page.limit, page.at_least.map(|at| at.to_string())]))
+            }),
+        )
+        .route(
+            "/who",
+            get(
+                async |Buyer(buyer): Buyer, IdempotencyKey(key): IdempotencyKey| {
+                    Json(json!([buyer.as_str(), key]))
+                },
+            ),
+        )
         .layer(DefaultBodyLimit::max(256))
 }
 
@@ -59,7 +73,10 @@ async fn send(request: Request<HttpBody>) -> (StatusCode, Value) {
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let text = || Value::String(String::from_utf8_lossy(&body).into_owned());
-    (status, serde_json::from_slice(&body).unwrap_or_else(|_| text()))
+    (
+        status,
+        serde_json::from_slice(&body).unwrap_or_else(|_| text()),
+    )
 }
 
 async fn post_json(path: &str, body: impl Into<HttpBody>) -> (StatusCode, Value) {
@@ -70,23 +87,35 @@ async fn post_json(path: &str, body: impl Into<HttpBody>) -> (StatusCode, Value)
 /// Code, field and expectation of a problem.
 fn problem(answer: &(StatusCode, Value)) -> (u16, &str, &str, &str) {
     let text = |name| answer.1[name].as_str().unwrap_or_default();
-    (answer.0.as_u16(), text("code"), text("field"), text("expected"))
+    (
+        answer.0.as_u16(),
+        text("code"),
+        text("field"),
+        text("expected"),
+    )
 }
 
 #[tokio::test]
 async fn good_requests_are_taken() {
     let body = r#" {"quantity":2,"price":{"minor":-3},"at":"1970-01-01T00:00:01Z"} "#;
-    assert_eq!(post_json("/body", body).await, (StatusCode::OK, json!([2, -3, 1000])));
+    assert_eq!(
+        post_json("/body", body).await,
+        (StatusCode::OK, json!([2, -3, 1000]))
+    );
     for body in ["", "{}", " { } "] {
         assert_eq!(post_json("/empty", body).await.0, 200, "{body:?}");
     }
     let bare = Request::post("/empty").body(HttpBody::empty()).unwrap();
     assert_eq!(send(bare).await.0, 200);
-    let page = Request::get("/page?limit=500&at_least=3:18").body(HttpBody::empty()).unwrap();
+    let page = Request::get("/page?limit=500&at_least=3:18")
+        .body(HttpBody::empty())
+        .unwrap();
     assert_eq!(send(page).await.1, json!([500, "3:18"]));
     let page = Request::get("/page").body(HttpBody::empty()).unwrap();
     assert_eq!(send(page).await.1, json!([null, null]));
-    let product = Request::get("/products/BANK%20CHARGES").body(HttpBody::empty()).unwrap();
+    let product = Request::get("/products/BANK%20CHARGES")
+        .body(HttpBody::empty())
+        .unwrap();
     assert_eq!(send(product).await.1, json!("BANK CHARGES"));
 }
 
@@ -96,20 +125,65 @@ async fn a_wrong_body_is_told_where_it_is_wrong() {
     let time = "a time as in RFC 3339, such as 2026-11-21T08:00:00.000Z";
     let cases = [
         (r#"{"quantity":0}"#, "invalid_request", "quantity", whole),
-        (r#"{"quantity":100001}"#, "invalid_request", "quantity", whole),
+        (
+            r#"{"quantity":100001}"#,
+            "invalid_request",
+            "quantity",
+            whole,
+        ),
         (r#"{"quantity":-1}"#, "invalid_request", "quantity", whole),
         (r#"{"quantity":1.0}"#, "invalid_request", "quantity", whole),
-        (r#"{"quantity":18446744073709551616}"#, "invalid_request", "quantity", whole),
+        (
+            r#"{"quantity":18446744073709551616}"#,
+            "invalid_request",
+            "quantity",
+            whole,
+        ),
         (r#"{"quantity":"1"}"#, "invalid_request", "quantity", whole),
-        (r#"{"quantity":", expected x"}"#, "invalid_request", "quantity", whole),
+        (
+            r#"{"quantity":", expected x"}"#,
+            "invalid_request",
+            "quantity",
+            whole,
+        ),
         (r#"{"quantity":null}"#, "invalid_request", "quantity", whole),
         ("{}", "invalid_request", "quantity", "given"),
-        (r#"{"quantity":1,"quantity":2}"#, "invalid_request", "quantity", "given once"),
-        (r#"{"quantity":1,"x":2}"#, "unknown_field", "x", "one of quantity, price, at"),
-        (r#"{"quantity":1,"price":{}}"#, "invalid_request", "price.minor", "given"),
-        (r#"{"quantity":1,"price":{"minor":"a"}}"#, "invalid_request", "price.minor", "a whole number"),
-        (r#"{"quantity":1,"price":7}"#, "invalid_request", "price", "a JSON object"),
-        (r#"{"quantity":1,"at":"now"}"#, "invalid_request", "at", time),
+        (
+            r#"{"quantity":1,"quantity":2}"#,
+            "invalid_request",
+            "quantity",
+            "given once",
+        ),
+        (
+            r#"{"quantity":1,"x":2}"#,
+            "unknown_field",
+            "x",
+            "one of quantity, price, at",
+        ),
+        (
+            r#"{"quantity":1,"price":{}}"#,
+            "invalid_request",
+            "price.minor",
+            "given",
+        ),
+        (
+            r#"{"quantity":1,"price":{"minor":"a"}}"#,
+            "invalid_request",
+            "price.minor",
+            "a whole number",
+        ),
+        (
+            r#"{"quantity":1,"price":7}"#,
+            "invalid_request",
+            "price",
+            "a JSON object",
+        ),
+        (
+            r#"{"quantity":1,"at":"now"}"#,
+            "invalid_request",
+            "at",
+            time,
+        ),
         ("[1,null,null]", "invalid_request", "body", "a JSON object"),
         ("", "invalid_request", "body", "JSON"),
         ("{", "invalid_request", "body", "JSON"),
@@ -125,13 +199,26 @@ async fn a_wrong_body_is_told_where_it_is_wrong() {
     let answer = post_json("/body", format!("{{\"quantity\":1{}", " ".repeat(300))).await;
     assert_eq!(problem(&answer), (413, "body_too_large", "", ""));
     let answer = post_json("/empty", r#"{"a":1}"#).await;
-    assert_eq!(problem(&answer), (400, "unknown_field", "a", "no field at all"));
+    assert_eq!(
+        problem(&answer),
+        (400, "unknown_field", "a", "no field at all")
+    );
 
-    for kind in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", ""] {
+    for kind in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/jsonx",
+        "",
+    ] {
         for path in ["/body", "/empty"] {
             let request = Request::post(path).header("content-type", kind);
             let answer = send(request.body(r#"{"quantity":1}"#.into()).unwrap()).await;
-            let expected = (415, "unsupported_media_type", "Content-Type", "application/json");
+            let expected = (
+                415,
+                "unsupported_media_type",
+                "Content-Type",
+                "application/json",
+            );
             assert_eq!(problem(&answer), expected, "{kind:?} at {path}");
         }
     }
@@ -149,10 +236,25 @@ async fn a_wrong_path_or_query_is_told_where_it_is_wrong() {
         ("/page?limit=+1", "invalid_request", "limit", limit),
         ("/page?limit=ten", "invalid_request", "limit", limit),
         ("/page?limit=", "invalid_request", "limit", limit),
-        ("/page?limit=1&limit=2", "invalid_request", "limit", "given once"),
+        (
+            "/page?limit=1&limit=2",
+            "invalid_request",
+            "limit",
+            "given once",
+        ),
         ("/page?at_least=3", "invalid_request", "at_least", position),
-        ("/page?at_least=3:-1", "invalid_request", "at_least", position),
-        ("/page?offset=3", "unknown_field", "offset", "limit or at_least"),
+        (
+            "/page?at_least=3:-1",
+            "invalid_request",
+            "at_least",
+            position,
+        ),
+        (
+            "/page?offset=3",
+            "unknown_field",
+            "offset",
+            "limit or at_least",
+        ),
         ("/products/a%2Fb", "invalid_request", "product_id", id),
         (&long, "invalid_request", "product_id", "1 to 64 bytes long"),
         ("/products/%FF", "invalid_request", "product_id", "UTF-8"),
@@ -185,20 +287,31 @@ async fn headers_name_buyer_and_attempt() {
         assert_eq!(answer.1, json!(["b-1", meant]), "{given}");
     }
     let longest = "x".repeat(255);
-    assert_eq!(ask(&[buyer, ("Idempotency-Key", longest.as_bytes())]).await.0, 200);
+    assert_eq!(
+        ask(&[buyer, ("Idempotency-Key", longest.as_bytes())])
+            .await
+            .0,
+        200
+    );
 
     assert_eq!(problem(&ask(&[]).await).1, "missing_header");
     let long = "x".repeat(65);
     for bad in [&b""[..], b"a/b", b"\xc3\xbc", b"<script>", long.as_bytes()] {
         let answer = ask(&[("X-Buyer-Id", bad)]).await;
         let (status, code, field, expected) = problem(&answer);
-        assert_eq!((status, code, field), (400, "invalid_request", "X-Buyer-Id"), "{bad:?}");
+        assert_eq!(
+            (status, code, field),
+            (400, "invalid_request", "X-Buyer-Id"),
+            "{bad:?}"
+        );
         assert!(!expected.is_empty(), "{answer:?}");
     }
     assert_eq!(problem(&ask(&[buyer, buyer]).await).3, "given once");
 
     let long = "x".repeat(256);
-    for bad in ["", "\"", "\"\"", "a b", "\"a", r#""a"b""#, r#""a\x""#, r#""a\""#, &long, "\u{fc}"] {
+    for bad in [
+        "", "\"", "\"\"", "a b", "\"a", r#""a"b""#, r#""a\x""#, r#""a\""#, &long, "\u{fc}",
+    ] {
         let answer = ask(&[buyer, ("Idempotency-Key", bad.as_bytes())]).await;
         assert_eq!(problem(&answer).2, "Idempotency-Key", "{bad:?}");
     }

@@ -8,7 +8,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use runtime::drain::Drain;
 use runtime::health::Health;
-use runtime::server::{guard, serve};
+use runtime::server::{Guard, guard, serve};
 use runtime::{operations, telemetry};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,12 +31,18 @@ async fn server(max_connections: usize) -> Server {
     let health = Health::default();
     let started = drain.started().clone();
     let router = Router::new()
-        .route("/slow", get(async || {
-            sleep(Duration::from_millis(200)).await;
-            "done"
-        }))
+        .route(
+            "/slow",
+            get(async || {
+                sleep(Duration::from_millis(200)).await;
+                "done"
+            }),
+        )
         .route("/stuck", get(async || std::future::pending::<()>().await))
-        .layer(from_fn_with_state(Duration::from_secs(5), guard))
+        .layer(from_fn_with_state(
+            Guard::new(Duration::from_secs(5)),
+            guard,
+        ))
         .merge(Router::from(operations::router(
             health.clone(),
             telemetry::metrics(),
@@ -44,10 +50,16 @@ async fn server(max_connections: usize) -> Server {
         )));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let ended = tokio::spawn(async move {
-        serve(listener, router, max_connections, &started, GRACE).await
-    });
-    Server { address, drain, health, ended }
+    let ended =
+        tokio::spawn(
+            async move { serve(listener, router, max_connections, &started, GRACE).await },
+        );
+    Server {
+        address,
+        drain,
+        health,
+        ended,
+    }
 }
 
 impl Server {
@@ -68,7 +80,10 @@ impl Server {
 async fn answer(stream: &mut TcpStream) -> (u16, String) {
     let mut bytes = Vec::new();
     let read = stream.read_to_end(&mut bytes);
-    timeout(Duration::from_secs(5), read).await.expect("an answer within 5 s").unwrap();
+    timeout(Duration::from_secs(5), read)
+        .await
+        .expect("an answer within 5 s")
+        .unwrap();
     let text = String::from_utf8(bytes).unwrap();
     let status = text.get(9..12).and_then(|status| status.parse().ok());
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
@@ -84,26 +99,44 @@ async fn the_drain_finishes_requests_and_takes_no_more() {
     let server = server(10).await;
     let mut idle = server.connect().await;
     let mut busy = server.connect().await;
-    busy.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    busy.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
     sleep(Duration::from_millis(50)).await;
     server.drain.start();
+    sleep(Duration::from_millis(50)).await;
+    assert!(!server.ended.is_finished(), "one request is still at work");
 
     assert_eq!(answer(&mut busy).await, (200, "done".into()));
-    assert_eq!(answer(&mut idle).await, (0, String::new()), "an idle connection is closed");
+    assert_eq!(
+        answer(&mut idle).await,
+        (0, String::new()),
+        "an idle connection is closed"
+    );
     assert!(server.ended.await.unwrap(), "everything was finished");
-    assert!(TcpStream::connect(server.address).await.is_err(), "the port is free");
+    assert!(
+        TcpStream::connect(server.address).await.is_err(),
+        "the port is free"
+    );
 }
 
 #[tokio::test]
 async fn the_drain_waits_no_longer_than_its_grace() {
     let server = server(10).await;
     let mut stuck = server.connect().await;
-    stuck.write_all(b"GET /stuck HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    stuck
+        .write_all(b"GET /stuck HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
     sleep(Duration::from_millis(50)).await;
     let started = Instant::now();
     server.drain.start();
     assert!(!server.ended.await.unwrap(), "one request was not finished");
-    assert!((GRACE..GRACE * 3).contains(&started.elapsed()), "{:?}", started.elapsed());
+    assert!(
+        (GRACE..GRACE * 3).contains(&started.elapsed()),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -112,26 +145,39 @@ async fn services_stop_after_the_requests_and_within_their_time() {
     let stop = drain.services().clone();
     drain.spawn(async move { stop.cancelled().await });
     drain.start();
-    assert!(!drain.services().is_cancelled(), "services outlive the requests");
+    assert!(
+        !drain.services().is_cancelled(),
+        "services outlive the requests"
+    );
     assert!(drain.stop_services(Instant::now() + GRACE).await);
 
     let drain = Drain::new(GRACE);
     drain.spawn(std::future::pending());
-    assert!(!drain.stop_services(Instant::now() + GRACE).await, "one never stops");
+    assert!(
+        !drain.stop_services(Instant::now() + GRACE).await,
+        "one never stops"
+    );
 }
 
 #[tokio::test]
 async fn a_connection_too_many_is_told_to_come_back() {
     let server = server(1).await;
     let mut first = server.connect().await;
-    first.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    first
+        .write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
     sleep(Duration::from_millis(50)).await;
     let mut second = server.connect().await;
     let (status, body) = answer(&mut second).await;
     let body: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &body["code"]), (503, &"overloaded".into()));
     assert_eq!(answer(&mut first).await.0, 200);
-    assert_eq!(server.get("/healthz").await.0, 200, "the place is free again");
+    assert_eq!(
+        server.get("/healthz").await.0,
+        200,
+        "the place is free again"
+    );
 }
 
 #[tokio::test]
@@ -150,7 +196,9 @@ async fn heads_without_end_or_measure_are_refused() {
     let mut stream = server.connect().await;
     let _ = stream.write_all(&vec![b'x'; 200_000]).await;
     let mut bytes = Vec::new();
-    let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut bytes)).await.unwrap();
+    let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut bytes))
+        .await
+        .unwrap();
     assert!(!String::from_utf8_lossy(&bytes).contains("200 OK"));
 }
 
@@ -163,27 +211,45 @@ async fn readiness_follows_the_components_and_the_drain() {
     };
     let component = server.health.component("decider 3");
     let (status, body) = ready().await;
-    assert_eq!((status, &body["components"][0]["detail"]), (503, &"starting".into()));
+    assert_eq!(
+        (status, &body["components"][0]["detail"]),
+        (503, &"starting".into())
+    );
     component.working(7);
     let (status, body) = ready().await;
-    assert_eq!((status, &body["ok"], &body["draining"]), (200, &true.into(), &false.into()));
+    assert_eq!(
+        (status, &body["ok"], &body["draining"]),
+        (200, &true.into(), &false.into())
+    );
     assert_eq!(body["components"][0]["lag_records"], 7);
     component.failing("the log is away");
     let (status, body) = ready().await;
-    assert_eq!((status, &body["components"][0]["detail"]), (503, &"the log is away".into()));
-    assert_eq!(server.get("/healthz").await.0, 200, "what fails may recover by itself");
+    assert_eq!(
+        (status, &body["components"][0]["detail"]),
+        (503, &"the log is away".into())
+    );
+    assert_eq!(
+        server.get("/healthz").await.0,
+        200,
+        "what fails may recover by itself"
+    );
     component.working(0);
 
     // A connection from before the drain is answered, and told not to come here.
     let mut open = server.connect().await;
-    open.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    open.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\n")
+        .await
+        .unwrap();
     sleep(Duration::from_millis(50)).await;
     server.drain.start();
     sleep(Duration::from_millis(50)).await;
     open.write_all(b"\r\n").await.unwrap();
     let (status, body) = answer(&mut open).await;
     assert_eq!(status, 503);
-    assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["draining"], true);
+    assert_eq!(
+        serde_json::from_str::<Value>(&body).unwrap()["draining"],
+        true
+    );
 }
 
 #[tokio::test]
@@ -194,7 +260,8 @@ async fn requests_are_counted_by_route_and_not_by_what_clients_make_up() {
     assert_eq!(status, 200);
     let count = r#"doorbuster_http_requests_total{route="/slow",method="GET",status="200"}"#;
     assert!(text.contains(count), "{text}");
-    let bucket = r#"doorbuster_http_request_duration_seconds_bucket{route="/slow",method="GET",le="0.25"}"#;
+    let bucket =
+        r#"doorbuster_http_request_duration_seconds_bucket{route="/slow",method="GET",le="0.25"}"#;
     assert!(text.contains(bucket), "{text}");
     assert_eq!(server.get("/problems/overloaded").await.0, 200);
     assert_eq!(server.get("/problems/nonsense").await.0, 404);

@@ -15,8 +15,13 @@ fn flags(arguments: &[&str]) -> Flags {
 }
 
 fn load(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Settings, Mistakes> {
-    let environment = environment.iter().map(|(name, text)| (name.into(), text.into()));
-    Settings::from_sources(&flags(arguments), environment.collect::<Vec<(OsString, OsString)>>())
+    let environment = environment
+        .iter()
+        .map(|(name, text)| (name.into(), text.into()));
+    Settings::from_sources(
+        &flags(arguments),
+        environment.collect::<Vec<(OsString, OsString)>>(),
+    )
 }
 
 #[test]
@@ -59,7 +64,11 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
 fn every_mistake_is_reported_at_once_with_its_name_and_source() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("door.toml");
-    fs::write(&file, "partitions = 0\nadmin_tokn = 'x'\nlog_format = ['json']\n").unwrap();
+    fs::write(
+        &file,
+        "partitions = 0\nadmin_tokn = 'x'\nlog_format = ['json']\n",
+    )
+    .unwrap();
     let from_file = format!("(from the file {})", file.display());
     let environment = [
         ("DOORBUSTER_CONFIG", file.to_str().unwrap()),
@@ -112,19 +121,38 @@ fn a_file_that_cannot_be_read_or_understood_is_a_mistake_among_the_others() {
 #[test]
 fn secrets_are_never_shown() {
     let key = "ab".repeat(32);
-    let arguments = ["--admin-token", "a-very-secret-token", "--receipt-key", &key];
+    let arguments = [
+        "--admin-token",
+        "a-very-secret-token",
+        "--receipt-key",
+        &key,
+    ];
     let shown = format!("{:?}", load(&arguments, &[]).unwrap());
-    assert!(!shown.contains("very-secret") && !shown.contains("abab"), "{shown}");
+    assert!(
+        !shown.contains("very-secret") && !shown.contains("abab"),
+        "{shown}"
+    );
     assert!(shown.contains("AdminToken(hidden)"), "{shown}");
 
     let wrong = load(&["--admin-token", "tok", "--receipt-key", "abab"], &[]).unwrap_err();
-    assert!(!wrong.to_string().contains("tok\"") && !wrong.to_string().contains("abab"), "{wrong}");
+    assert!(
+        !wrong.to_string().contains("tok\"") && !wrong.to_string().contains("abab"),
+        "{wrong}"
+    );
 }
 
 #[test]
 fn help_tells_every_setting_with_its_default_and_variable() {
-    let help = Flags::augment_args(Command::new("x")).render_help().to_string();
-    for text in ["--config", "--listen", "127.0.0.1:8080", "DOORBUSTER_DATA_DIR", "--log-format"] {
+    let help = Flags::augment_args(Command::new("x"))
+        .render_help()
+        .to_string();
+    for text in [
+        "--config",
+        "--listen",
+        "127.0.0.1:8080",
+        "DOORBUSTER_DATA_DIR",
+        "--log-format",
+    ] {
         assert!(help.contains(text), "{text} is missing in\n{help}");
     }
 }

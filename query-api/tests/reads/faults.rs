@@ -133,7 +133,10 @@ async fn a_log_that_cannot_be_read_for_a_while_is_caught_up_with() {
     let shop = Shop::open();
     shop.put_sale(0, "p", 5);
     shop.settle().await;
+    let waiting = shop.ask(1, "q", id(2));
+    shop.settle().await;
     shop.log.failing.store(true, Ordering::Relaxed);
+    shop.ask(1, "q", id(3));
     let at = shop.ask(0, "p", id(1));
     shop.decide(0, "p", at, sold(id(1), at));
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -147,6 +150,12 @@ async fn a_log_that_cannot_be_read_for_a_while_is_caught_up_with() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(shop.status(id(1)).await, "sold");
     assert!(shop.health.is_ready());
+    // What was read before is not read again.
+    let path = format!("/api/attempts/{}", id(3));
+    assert_eq!(shop.get(&path).await.body["ahead"], 1);
+    shop.decide(1, "q", waiting, vec![]);
+    shop.settle().await;
+    assert_eq!(shop.get(&path).await.body["ahead"], 0);
 }
 
 #[tokio::test]

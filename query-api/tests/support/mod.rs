@@ -1,22 +1,20 @@
-//! A log and a store in memory, small enough to be seen through, with faults to switch on.
+//! A read side over a log and a store in memory, small enough to be seen through, with faults
+//! to switch on. The test plays the door, the deciders and the projector.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod log;
+mod store;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
-use bytes::Bytes;
 use domain::fence::{Fence, Verdict};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
-use ports::read_store::{AttemptRow, Progress, Row, SaleRow};
-use ports::{
-    AppendError, Clock, EventLog, Group, LogReader, LogRecord, NewRecord, ReadError, ReadStore,
-    StoreError,
-};
+use ports::read_store::{Progress, Row, SaleRow};
+use ports::{Clock, ReadStore};
 use query_api::http::{QueryApi, router};
 use query_api::live::{self, Live, LiveSettings};
 use runtime::auth::AdminToken;
@@ -27,274 +25,18 @@ use schemas::decision::{
     AttemptRefused, AttemptRepeated, Claim, Decision, DecisionRecord, Event, Order, OrderAccepted,
     RefusalReason, SaleSet, Stock, Tally,
 };
-use schemas::ids::{
-    AttemptId, BuyerId, ChainHash, Money, Offset, Partition, Position, ProductId, TimestampMs,
-};
+use schemas::ids::{AttemptId, ChainHash, Money, Offset, Partition, ProductId, TimestampMs};
 use schemas::topics::Topic;
 use serde_json::Value;
-use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
+
+use self::log::MemoryLog;
+use self::store::MemoryStore;
 
 pub const PARTITIONS: u32 = 2;
 pub const NOW: TimestampMs = 1_795_248_000_000;
 pub const TOKEN: &str = "a-good-token";
-
-/// A log in memory. A topic can be stopped, so that its readers see nothing new.
-#[derive(Clone, Default)]
-pub struct MemoryLog {
-    records: Arc<Mutex<Records>>,
-    changed: watch::Sender<()>,
-    stopped: Arc<Mutex<BTreeSet<Topic>>>,
-    pub failing: Arc<AtomicBool>,
-}
-
-type Records = BTreeMap<(Topic, Partition), Vec<LogRecord>>;
-
-#[async_trait]
-impl EventLog for MemoryLog {
-    fn partitions(&self) -> u32 {
-        PARTITIONS
-    }
-
-    async fn append(
-        &self,
-        _: Topic,
-        _: Partition,
-        _: Vec<NewRecord>,
-    ) -> Result<Offset, AppendError> {
-        panic!("the read side never writes");
-    }
-
-    async fn read(
-        &self,
-        topic: Topic,
-        partition: Partition,
-        from: Offset,
-    ) -> Result<Box<dyn LogReader>, ReadError> {
-        self.check()?;
-        let reader = MemoryReader {
-            log: self.clone(),
-            topic,
-            partition,
-            next: from,
-        };
-        Ok(Box::new(reader))
-    }
-
-    async fn end(&self, topic: Topic, partition: Partition) -> Result<Offset, ReadError> {
-        self.check()?;
-        let records = self.records.lock();
-        let last = records.get(&(topic, partition)).and_then(|all| all.last());
-        Ok(last.map_or(Offset(0), |record| record.offset.next()))
-    }
-
-    async fn offset_at(&self, _: Topic, _: Partition, _: TimestampMs) -> Result<Offset, ReadError> {
-        unreachable!("the read side asks for no times")
-    }
-
-    fn assignment(&self, _: Group) -> watch::Receiver<BTreeSet<Partition>> {
-        unreachable!("every read side reads every partition")
-    }
-}
-
-struct MemoryReader {
-    log: MemoryLog,
-    topic: Topic,
-    partition: Partition,
-    next: Offset,
-}
-
-#[async_trait]
-impl LogReader for MemoryReader {
-    async fn next(&mut self) -> Result<Vec<LogRecord>, ReadError> {
-        let mut changed = self.log.changed.subscribe();
-        loop {
-            self.log.check()?;
-            let found: Vec<LogRecord> = {
-                let stopped = self.log.stopped.lock().contains(&self.topic);
-                let records = self.log.records.lock();
-                let all = records
-                    .get(&(self.topic, self.partition))
-                    .into_iter()
-                    .flatten();
-                let new = all.filter(|record| record.offset >= self.next && !stopped);
-                new.cloned().collect()
-            };
-            if let Some(last) = found.last() {
-                self.next = last.offset.next();
-                return Ok(found);
-            }
-            let _ = changed.changed().await;
-        }
-    }
-}
-
-impl MemoryLog {
-    fn check(&self) -> Result<(), ReadError> {
-        match self.failing.load(Ordering::Relaxed) {
-            true => Err(ReadError::Unavailable("the disk is on a train".into())),
-            false => Ok(()),
-        }
-    }
-
-    pub fn put(&self, topic: Topic, partition: u32, value: Vec<u8>) -> Offset {
-        let mut records = self.records.lock();
-        let all = records.entry((topic, Partition(partition))).or_default();
-        let offset = Offset(all.len() as i64);
-        all.push(LogRecord {
-            offset,
-            appended_at_ms: NOW,
-            key: Bytes::new(),
-            value: value.into(),
-            headers: vec![],
-        });
-        drop(records);
-        self.changed.send_replace(());
-        offset
-    }
-
-    /// Replaces the bytes of a record, and returns those it had.
-    pub fn overwrite(
-        &self,
-        topic: Topic,
-        partition: u32,
-        offset: Offset,
-        value: Vec<u8>,
-    ) -> Vec<u8> {
-        let mut records = self.records.lock();
-        let all = records.get_mut(&(topic, Partition(partition))).unwrap();
-        std::mem::replace(&mut all[offset.0 as usize].value, value.into()).into()
-    }
-
-    /// Appends to both topics of a partition what is no record.
-    pub fn put_unreadable(&self, partition: u32) {
-        for topic in [Topic::PurchaseAttempts, Topic::StockDecisions] {
-            self.put(topic, partition, vec![0, 0, 0, 0, 99]);
-        }
-    }
-
-    pub fn stop(&self, topic: Topic) {
-        self.stopped.lock().insert(topic);
-    }
-
-    pub fn go_on(&self) {
-        self.stopped.lock().clear();
-        self.changed.send_replace(());
-    }
-}
-
-/// A store in memory that counts how often it is asked for an attempt.
-#[derive(Default)]
-pub struct MemoryStore {
-    pub failing: AtomicBool,
-    pub attempts_asked: AtomicUsize,
-    progress: Mutex<BTreeMap<Partition, Progress>>,
-    rows: Mutex<Vec<Row>>,
-}
-
-impl MemoryStore {
-    fn check(&self) -> Result<(), StoreError> {
-        match self.failing.load(Ordering::Relaxed) {
-            true => Err(StoreError("switched off".into())),
-            false => Ok(()),
-        }
-    }
-
-    fn page<R>(
-        &self,
-        after: Option<Position>,
-        limit: usize,
-        choose: impl Fn(&Row) -> Option<R>,
-        place: impl Fn(&R) -> Position,
-    ) -> Result<Vec<R>, StoreError> {
-        self.check()?;
-        let mut rows: Vec<R> = self.rows.lock().iter().filter_map(choose).collect();
-        rows.sort_by_key(&place);
-        let after = |row: &R| after.is_none_or(|after| place(row) > after);
-        Ok(rows.into_iter().filter(after).take(limit).collect())
-    }
-}
-
-#[async_trait]
-impl ReadStore for MemoryStore {
-    async fn apply(
-        &self,
-        partition: Partition,
-        rows: Vec<Row>,
-        progress: Progress,
-    ) -> Result<(), StoreError> {
-        self.rows.lock().extend(rows);
-        self.progress.lock().insert(partition, progress);
-        Ok(())
-    }
-
-    async fn progress(&self) -> Result<BTreeMap<Partition, Progress>, StoreError> {
-        self.check()?;
-        Ok(self.progress.lock().clone())
-    }
-
-    async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
-        self.attempts_asked.fetch_add(1, Ordering::Relaxed);
-        self.check()?;
-        let rows = self.rows.lock();
-        let of_id = rows.iter().filter_map(|row| match row {
-            Row::Attempt(row) if row.attempt_id == id => Some(row.clone()),
-            _ => None,
-        });
-        Ok(of_id.max_by_key(|row| row.version))
-    }
-
-    async fn sale(&self, _: &ProductId) -> Result<Option<SaleRow>, StoreError> {
-        unreachable!("sales are loaded once, and then folded")
-    }
-
-    async fn sales(
-        &self,
-        after: Option<&ProductId>,
-        limit: usize,
-    ) -> Result<Vec<SaleRow>, StoreError> {
-        self.check()?;
-        let mut sales = BTreeMap::new();
-        for row in self.rows.lock().iter() {
-            if let Row::Sale(sale) = row {
-                sales.insert(sale.product_id.clone(), sale.clone());
-            }
-        }
-        let after = |sale: &SaleRow| after.is_none_or(|after| sale.product_id > *after);
-        Ok(sales.into_values().filter(after).take(limit).collect())
-    }
-
-    async fn orders(
-        &self,
-        buyer: &BuyerId,
-        after: Option<Position>,
-        limit: usize,
-    ) -> Result<Vec<AttemptRow>, StoreError> {
-        let of_buyer = |row: &Row| match row {
-            Row::Order(row) if row.buyer_id == *buyer => Some(row.clone()),
-            _ => None,
-        };
-        self.page(after, limit, of_buyer, |row| row.position)
-    }
-
-    async fn intents(
-        &self,
-        product: &ProductId,
-        after: Option<Position>,
-        limit: usize,
-    ) -> Result<Vec<AttemptRow>, StoreError> {
-        let of_product = |row: &Row| match row {
-            Row::Intent(row) if row.product_id == *product => Some(row.clone()),
-            _ => None,
-        };
-        self.page(after, limit, of_product, |row| row.position)
-    }
-
-    async fn visit(&self, _: Box<dyn FnMut(Row) -> bool + Send>) -> Result<(), StoreError> {
-        unreachable!("the read side never reads everything")
-    }
-}
 
 struct FixedClock;
 
@@ -518,12 +260,7 @@ impl Shop {
     /// Projects everything in log 2 up to here, as the projector does, fence and all.
     pub async fn project(&self, partition: u32) {
         let partition = Partition(partition);
-        let records = {
-            let all = self.log.records.lock();
-            all.get(&(Topic::StockDecisions, partition))
-                .cloned()
-                .unwrap_or_default()
-        };
+        let records = self.log.records_of(Topic::StockDecisions, partition);
         let mut fence = Fence::default();
         let mut sales: BTreeMap<ProductId, SaleRow> = BTreeMap::new();
         let mut rows = vec![];

@@ -11,6 +11,8 @@ use schemas::ids::{AttemptId, BuyerId, ChainHash, Offset, TimestampMs};
 
 use super::{Figures, Violation, check_decision};
 use crate::product::Phase;
+use crate::sale::MAX_TIME_MS;
+use crate::seen::IdIsHash;
 use crate::time::MAX_EXPIRIES;
 
 /// A product's whole history, taken decision by decision: beyond [`check_decision`], one
@@ -30,19 +32,21 @@ pub struct Ledger {
 struct Round {
     number: u32,
     terms: Option<SaleTerms>,
-    standing: HashMap<AttemptId, Order>,
+    standing: HashMap<AttemptId, Order, IdIsHash>,
     holds: BTreeSet<(TimestampMs, AttemptId)>,
-    answered: HashSet<AttemptId>,
+    answered: HashSet<AttemptId, IdIsHash>,
     units_of: HashMap<BuyerId, u32>,
 }
 
 impl Ledger {
-    /// Takes the product's next decision, which answers `command`; `expected_chain` is the
-    /// hash worked out from the decision's bytes and [`Ledger::chain`].
+    /// Takes the product's next decision, which answers `command`, appended to log 1 at
+    /// `appended_at_ms`; `expected_chain` is the hash worked out from the decision's bytes and
+    /// [`Ledger::chain`].
     pub fn take(
         &mut self,
         decision: &Decision,
         command: &CommandBody,
+        appended_at_ms: TimestampMs,
         expected_chain: ChainHash,
     ) -> Result<(), Violation> {
         if decision.chain != expected_chain {
@@ -52,17 +56,29 @@ impl Ledger {
                 found,
             });
         }
+        let window = self.window();
+        let time = appended_at_ms.min(MAX_TIME_MS).max(self.figures.decided_at_ms);
         self.figures = check_decision(self.figures, decision)?;
+        if decision.decided_at_ms != time {
+            let found = decision.decided_at_ms;
+            return Err(Violation::NotTheLogsTime { expected: time, found });
+        }
         self.chain = decision.chain;
         for event in &decision.events {
             self.round
                 .record(event, decision.decided_at_ms, self.figures.stock.available)?;
         }
         self.nothing_overdue(decision)?;
-        if answers(decision, command) {
-            Ok(())
-        } else {
-            Err(Violation::AnswersSomethingElse)
+        let by_time = by_time(decision, command, &window).ok_or(Violation::AnswersSomethingElse)?;
+        by_time.iter().try_for_each(|event| window.due(event, time))
+    }
+
+    fn window(&self) -> Window {
+        let terms = self.round.terms.as_ref();
+        Window {
+            is_open: self.figures.phase == Phase::Open,
+            opens_at_ms: terms.map(|terms| terms.opens_at_ms),
+            closes_at_ms: terms.and_then(|terms| terms.closes_at_ms),
         }
     }
 
@@ -85,6 +101,36 @@ impl Ledger {
         match first.filter(|deadline| *deadline <= now) {
             Some(deadline) => Err(Violation::Overdue(deadline)),
             None => Ok(()),
+        }
+    }
+}
+
+/// When a sale opens and closes by time, as it was before a decision.
+struct Window {
+    is_open: bool,
+    opens_at_ms: Option<TimestampMs>,
+    closes_at_ms: Option<TimestampMs>,
+}
+
+impl Window {
+    /// New terms leave a sale open, or open it at once. One that was opened by hand stays open
+    /// when its opening stays as it was.
+    fn opens_with(&self, terms: &SaleTerms, now: TimestampMs) -> bool {
+        let stays_open = self.is_open && self.opens_at_ms == Some(terms.opens_at_ms);
+        stays_open || terms.opens_at_ms <= now
+    }
+
+    /// What happened by time was due; holds are checked with the units they give back.
+    fn due(&self, event: &Event, now: TimestampMs) -> Result<(), Violation> {
+        let at = match event {
+            Event::SaleOpened => self.opens_at_ms,
+            Event::SaleClosed => self.closes_at_ms,
+            event if ran_out(event) => return Ok(()),
+            _ => return Err(Violation::AnswersSomethingElse),
+        };
+        match at {
+            Some(at) if at <= now => Ok(()),
+            _ => Err(Violation::NotDue(now)),
         }
     }
 }
@@ -195,21 +241,26 @@ impl Round {
     }
 }
 
-/// Whether the decision ends in an answer to the command, and all before it is what time does.
-fn answers(decision: &Decision, command: &CommandBody) -> bool {
+/// The events before the decision's answer to the command, which must be what time does; none
+/// when it does not answer it.
+fn by_time<'a>(
+    decision: &'a Decision,
+    command: &CommandBody,
+    window: &Window,
+) -> Option<&'a [Event]> {
     let (by_time, answered) = match (command, decision.events.as_slice()) {
         (CommandBody::TimeAdvanced, by_time) => (by_time, true),
-        (
-            CommandBody::PutSale(terms),
-            [by_time @ .., Event::SaleSet(set), Event::SaleOpened]
-            | [by_time @ .., Event::SaleSet(set)],
-        ) => (by_time, set.terms == *terms),
+        (CommandBody::PutSale(terms), [by_time @ .., Event::SaleSet(set), Event::SaleOpened]) => {
+            let opens = window.opens_with(terms, decision.decided_at_ms);
+            (by_time, opens && set.terms == *terms)
+        }
+        (CommandBody::PutSale(terms), [by_time @ .., Event::SaleSet(set)]) => {
+            (by_time, set.terms == *terms)
+        }
         (command, [by_time @ .., last]) => (by_time, answer(last, command, decision.answers)),
-        (_, []) => return false,
+        (_, []) => return None,
     };
-    let happens_by_time =
-        |event| ran_out(event) || matches!(event, Event::SaleOpened | Event::SaleClosed);
-    answered && by_time.iter().all(happens_by_time)
+    answered.then_some(by_time)
 }
 
 fn answer(event: &Event, command: &CommandBody, offset: Offset) -> bool {

@@ -1,7 +1,7 @@
 //! What must hold did not.
 
 use schemas::decision::{RefusalReason, Stock, Tally};
-use schemas::ids::{AttemptId, ChainHash, TimestampMs};
+use schemas::ids::{AttemptId, ChainHash, Offset, ProductId, TimestampMs};
 
 use crate::product::Phase;
 
@@ -78,6 +78,17 @@ pub enum Violation {
         /// The decision's own.
         found: TimestampMs,
     },
+    /// The decision was not made at the time the log gave the record it answers.
+    #[error("decided at {found} ms, but the log's time makes it {expected} ms")]
+    NotTheLogsTime {
+        /// The record's append time, or the product's last decision's if that is later.
+        expected: TimestampMs,
+        /// The decision's own.
+        found: TimestampMs,
+    },
+    /// The sale opened or closed by time before it was due.
+    #[error("the sale opened or closed by time at {0} ms, before that was due")]
+    NotDue(TimestampMs),
     /// A hold was said to have run out before its deadline.
     #[error("the hold of attempt {0} was said to have run out before its deadline")]
     ExpiredEarly(AttemptId),
@@ -109,6 +120,29 @@ pub enum Violation {
     /// The decision does not answer the command it says it answers.
     #[error("the decision does not answer the command at the offset it names")]
     AnswersSomethingElse,
+    /// A record of log 1 was passed over: later ones have decisions, it has none.
+    #[error("the record has no decision that counts, though later ones have")]
+    Unanswered,
+    /// There is no record where the decision's answer points.
+    #[error("there is no record at offset {0} that it could answer")]
+    AnswersNothing(Offset),
+    /// The record that the decision answers is about another product.
+    #[error("it answers a record about product {0}")]
+    AnswersAnotherProduct(ProductId),
+    /// Decisions before this one are missing, so it does not count.
+    #[error(
+        "decisions are missing before it: it follows the one on offset {follows}, but the last \
+         that counts is on offset {answered}"
+    )]
+    DecisionsMissing {
+        /// The offset of log 1 whose decision it follows.
+        follows: Offset,
+        /// The last offset of log 1 with a decision that counts.
+        answered: Offset,
+    },
+    /// The decision names a claim that was never made.
+    #[error("it was decided under claim {0}, which was never made")]
+    NoSuchClaim(Offset),
     /// An event happened that the sale's phase does not allow.
     #[error("this cannot happen while the sale is {0:?}")]
     WrongPhase(Phase),

@@ -7,7 +7,7 @@ use schemas::decision::RefusalReason;
 use schemas::ids::Offset;
 use serde::Serialize;
 
-use super::client::Status;
+use super::said::Status;
 use super::seen::{AttemptSeen, Complaints, SaleSeen};
 
 /// One thing that must hold.
@@ -50,7 +50,7 @@ impl Invariant {
 /// other, in the order of their list.
 pub fn judge(sales: &[SaleSeen], turned_away: &Complaints, in_order: bool) -> Vec<Invariant> {
     let mut invariants = vec![
-        taken(turned_away),
+        taken(sales, turned_away),
         answered(sales),
         same_key(sales),
         in_line(sales, in_order),
@@ -60,12 +60,14 @@ pub fn judge(sales: &[SaleSeen], turned_away: &Complaints, in_order: bool) -> Ve
     invariants
 }
 
-fn taken(turned_away: &Complaints) -> Invariant {
+fn taken(sales: &[SaleSeen], turned_away: &Complaints) -> Invariant {
     let mut invariant = Invariant::new("the door takes every order and cancelling");
-    invariant.check(turned_away.count() == 0, || {
-        turned_away.first().unwrap_or_default()
-    });
+    let orders = attempts(sales).count() as u64;
+    let cancels = attempts(sales).filter(|(_, attempt)| attempt.cancel.is_some());
     invariant.broken = turned_away.count();
+    invariant.checked = orders + cancels.count() as u64 + invariant.broken;
+    invariant.holds = invariant.broken == 0;
+    invariant.first = turned_away.first();
     invariant
 }
 

@@ -4,7 +4,6 @@
 //! unchanged, until the client's patience is over. Orders carry an `Idempotency-Key`, so that
 //! sending one again never buys twice.
 
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,12 +14,14 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use schemas::decision::{RefusalReason, Stock, Tally};
 use schemas::ids::{AttemptId, Position};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::Instant;
+
+use super::said::{
+    Answer, AttemptJson, PlaceJson, ProblemJson, Receipt, ReceiptJson, Sale, SalesJson,
+};
 
 /// How long one request may take before it counts as lost; longer than any long poll.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -78,82 +79,6 @@ pub enum CallError {
     },
 }
 
-/// What the door gave for an order or a cancelling: where it stands in line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Receipt {
-    /// The attempt.
-    pub attempt_id: AttemptId,
-    /// Its record's place in line.
-    pub position: Position,
-    /// Whether the request had to be sent more than once, so that an earlier sending may stand
-    /// in line before this place.
-    pub resent: bool,
-}
-
-/// How an attempt stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// Its units are held.
-    Reserved,
-    /// Its units are sold.
-    Sold,
-    /// It was refused.
-    Refused(RefusalReason),
-    /// Its buyer gave the units back.
-    Cancelled,
-    /// Its hold ran out.
-    Expired,
-}
-
-impl Status {
-    /// Whether the attempt has its units.
-    pub fn is_accepted(self) -> bool {
-        matches!(self, Status::Reserved | Status::Sold)
-    }
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Status::Reserved => f.write_str("reserved"),
-            Status::Sold => f.write_str("sold"),
-            Status::Refused(reason) => write!(f, "refused ({reason})"),
-            Status::Cancelled => f.write_str("cancelled"),
-            Status::Expired => f.write_str("expired"),
-        }
-    }
-}
-
-/// The answer to an attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// How it stands.
-    pub status: Status,
-    /// Units decided on.
-    pub quantity: u32,
-    /// The attempt's place in line.
-    pub position: Position,
-    /// When it was decided, as the instance wrote it.
-    pub decided_at: Box<str>,
-}
-
-/// A sale as shoppers see it.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Sale {
-    /// The product.
-    pub product_id: String,
-    /// `scheduled`, `open`, `paused`, `closed` or `sold_out`.
-    pub state: String,
-    /// Its units.
-    pub stock: Stock,
-    /// Its counts.
-    pub attempts: Tally,
-    /// When it opens, RFC 3339.
-    pub opens_at: String,
-    /// The instance's time when it answered, RFC 3339.
-    pub server_time: String,
-}
-
 /// One request, so that it can be sent again unchanged.
 struct Call<'a> {
     method: Method,
@@ -185,7 +110,7 @@ impl Client {
             }
             _ => return Err(wrong("it must begin with http://")),
         }
-        if uri.path().trim_matches('/') != "" || uri.query().is_some() {
+        if !uri.path().trim_matches('/').is_empty() || uri.query().is_some() {
             return Err(wrong("it must end after the port, with no path"));
         }
         let authority = uri.authority().ok_or_else(|| wrong("it names no host"))?;
@@ -455,57 +380,6 @@ impl Call<'_> {
             code,
             detail,
         }
-    }
-}
-
-#[derive(Deserialize)]
-struct ProblemJson {
-    code: String,
-    #[serde(default)]
-    detail: String,
-}
-
-#[derive(Deserialize)]
-struct SalesJson {
-    server_time: String,
-}
-
-#[derive(Deserialize)]
-struct PlaceJson {
-    position: Position,
-}
-
-#[derive(Deserialize)]
-struct ReceiptJson {
-    attempt_id: String,
-    position: Position,
-}
-
-#[derive(Deserialize)]
-struct AttemptJson {
-    status: String,
-    reason: Option<RefusalReason>,
-    quantity: Option<u32>,
-    position: Option<Position>,
-    decided_at: Option<Box<str>>,
-}
-
-impl AttemptJson {
-    fn answer(self) -> Result<Answer, String> {
-        let status = match (self.status.as_str(), self.reason) {
-            ("reserved", None) => Status::Reserved,
-            ("sold", None) => Status::Sold,
-            ("cancelled", None) => Status::Cancelled,
-            ("expired", None) => Status::Expired,
-            ("refused", Some(reason)) => Status::Refused(reason),
-            (status, reason) => return Err(format!("status {status:?} with reason {reason:?}")),
-        };
-        Ok(Answer {
-            status,
-            quantity: self.quantity.ok_or("no quantity")?,
-            position: self.position.ok_or("no position")?,
-            decided_at: self.decided_at.ok_or("no decided_at")?,
-        })
     }
 }
 

@@ -17,7 +17,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::client::{CallError, Status};
+use super::client::CallError;
+use super::said::Status;
 use super::sales;
 use super::seen::{AttemptSeen, Run, SaleSeen};
 

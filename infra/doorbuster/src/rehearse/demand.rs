@@ -14,8 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::client::{Answer, CallError};
+use super::client::CallError;
 use super::recorded::{Order, Row, Rows, Skip, Survey};
+use super::said::Answer;
 use super::sales;
 use super::seen::{AttemptSeen, Run, SaleSeen};
 

@@ -3,7 +3,7 @@
 //! The rehearsal stands outside: it knows what any buyer and seller can know, sends orders,
 //! waits for their answers, and judges at the end whether they can all be true at once.
 //! [`crowd`] and [`demand`] send; [`seen`] is what they saw; [`checks`] judges it; [`report`]
-//! says it. [`client`] is the door.
+//! says it. [`client`] is the door, [`said`] what it says.
 
 pub mod crowd;
 pub mod demand;
@@ -16,6 +16,7 @@ pub mod seen;
 pub mod client;
 pub mod decimal;
 pub mod instance;
+pub mod said;
 mod sales;
 
 use std::fs::File;

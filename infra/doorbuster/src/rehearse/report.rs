@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::checks::{self, Invariant};
-use super::client::Status;
+use super::said::Status;
 use super::seen::{Run, SaleSeen};
 
 /// The products that people are shown; the JSON has all.

@@ -4,7 +4,8 @@ use anyhow::{Context, bail};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde_json::Value;
 
-use super::client::{CallError, Client, Sale};
+use super::client::{CallError, Client};
+use super::said::Sale;
 use super::seen::{Run, SaleSeen};
 
 /// Creates the sales, each with its terms, and waits until shoppers see them.

@@ -9,7 +9,8 @@ use indicatif::ProgressBar;
 use schemas::ids::{AttemptId, Position};
 use tokio::time::Instant;
 
-use super::client::{Answer, CallError, Client, Receipt, Sale};
+use super::client::{CallError, Client};
+use super::said::{Answer, Receipt, Sale};
 
 /// One sale of the rehearsal.
 #[derive(Debug, Clone, Default)]

@@ -25,8 +25,10 @@ async fn two_logs() -> [(Disk, bool); 2] {
     for n in 0..RECORDS {
         append(&log, n).await.unwrap();
     }
-    let killed = disk.after_kill();
     log.close().unwrap();
+    // What closing adds is its mark.
+    let killed = disk.after_kill();
+    killed.lose(CLEAN);
     [(killed, false), (disk, true)]
 }
 
@@ -163,13 +165,13 @@ async fn every_byte_flipped_after_opening_is_found_by_reading() {
 #[tokio::test]
 async fn a_file_cut_at_any_length_keeps_all_whole_batches_or_is_refused() {
     for (whole, closed) in two_logs().await {
-        let batches = batches(&whole);
-        let last = last_used(&batches);
+        let all = batches(&whole);
+        let last = last_used(&all);
         for (name, bytes) in whole.contents() {
             for length in 0..bytes.len() {
                 let disk = whole.after_kill();
                 disk.change(&name, |bytes| bytes.truncate(length));
-                let Some(batches) = batches.get(&name) else {
+                let Some(batches) = all.get(&name) else {
                     assert_refused(&disk, &name, 0..=0);
                     continue;
                 };
@@ -185,6 +187,11 @@ async fn a_file_cut_at_any_length_keeps_all_whole_batches_or_is_refused() {
                     assert_holds(&disk, RECORDS).await;
                 } else if name == last && !closed {
                     assert_holds(&disk, RECORDS - (batches.len() - kept)).await;
+                } else if name == last && kept == 0 {
+                    // All that tells is the mark, so it is named where the log now ends.
+                    let (before, batches) = all.range(..name.clone()).next_back().unwrap();
+                    let end = batches.last().unwrap().1;
+                    assert_refused(&disk, before, end..=end);
                 } else {
                     assert_refused(&disk, &name, end..=end);
                 }
@@ -196,7 +203,10 @@ async fn a_file_cut_at_any_length_keeps_all_whole_batches_or_is_refused() {
 #[tokio::test]
 async fn a_missing_file_is_refused() {
     for (whole, closed) in two_logs().await {
+        // Nothing tells of the one that was made ahead last.
+        let (ahead, _) = batches(&whole).pop_last().unwrap();
         let last = last_used(&batches(&whole));
+        assert!(ahead > last);
         for name in whole.contents().into_keys() {
             let disk = whole.after_kill();
             disk.lose(&name);
@@ -210,10 +220,10 @@ async fn a_missing_file_is_refused() {
                         Err(OpenError::NoLog { .. })
                     ));
                 }
-                name if name > last.as_str() => assert_holds(&disk, RECORDS).await,
+                name if name == ahead => assert_holds(&disk, RECORDS).await,
                 name => {
                     assert_refused(&disk, name, 0..=0);
-                    if closed {
+                    if closed && name <= last.as_str() {
                         // Even with all later ones gone, the mark tells.
                         disk.list().unwrap().iter().for_each(|other| {
                             if format::segment_number(other).is_some() && other.as_str() > name {
@@ -280,6 +290,30 @@ async fn an_earlier_state_of_a_segment_is_refused() {
     disk.change(&format::segment_name(1), |bytes| *bytes = earlier);
     let end = batches(&disk)[&format::segment_name(1)][0].1;
     assert_refused(&disk, &format::segment_name(1), end..=end);
+}
+
+#[tokio::test]
+async fn a_segment_of_a_copy_that_went_its_own_way_is_refused() {
+    let start = Disk::default();
+    drop(open(&start).unwrap());
+    let [one, other] = [false, true].map(|other| (start.after_kill(), other));
+    for (disk, other) in [&one, &other] {
+        let log = open(disk).unwrap();
+        for n in 0..RECORDS {
+            let mut record = super::record(n);
+            if *other {
+                // As long as the other, so that only the chain of checksums tells them apart.
+                record.key = record.key.to_ascii_uppercase().into();
+            }
+            let (topic, partition) = super::target(n);
+            log.append(topic, partition, vec![record]).await.unwrap();
+        }
+        log.close().unwrap();
+    }
+    let name = format::segment_name(2);
+    let stranger = other.0.contents()[&name].clone();
+    one.0.change(&name, |bytes| *bytes = stranger);
+    assert_refused(&one.0, &name, FIRST as usize..=FIRST as usize);
 }
 
 #[tokio::test]

@@ -44,11 +44,9 @@ async fn run(log: EmbeddedLog) -> Acknowledged {
         // Whoever asks after the answers of a failed group finds the log stopped.
         failed = failed || acknowledged.len() < (round + 1) * AT_ONCE;
     }
-    assert_eq!(
-        log.close().is_err(),
-        failed || log.writing.is_none(),
-        "closing tells of it"
-    );
+    // Closing may fail on its own, at the mark; after a failure it must tell of that one.
+    let closed = log.close();
+    assert!(!failed || closed.is_err(), "closing tells of the failure");
     acknowledged
 }
 

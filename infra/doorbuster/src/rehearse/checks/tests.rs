@@ -2,7 +2,7 @@ use schemas::decision::{Stock, Tally};
 use schemas::ids::{AttemptId, Offset, Partition, Position};
 
 use super::*;
-use crate::rehearse::client::{Answer, Receipt, Sale};
+use crate::rehearse::said::{Answer, Receipt, Sale};
 
 fn at(offset: i64) -> Position {
     Position {

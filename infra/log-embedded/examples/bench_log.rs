@@ -1,4 +1,0 @@
-//! x
-#[path = "../../../tests/bench/log.rs"]
-mod log;
-fn main() { log::run() }

@@ -1,0 +1,155 @@
+//! One partition's decisions to rows, batch by batch.
+
+use std::collections::{HashMap, HashSet};
+
+use domain::fence::{Fence, Verdict};
+use ports::read_store::{Progress, Row, SaleRow};
+use ports::{LogRecord, ReadError, ReadStore, StoreError};
+use runtime::metrics::DECISIONS_DROPPED;
+use schemas::codec::{Codec, DecodeError};
+use schemas::decision::DecisionRecord;
+use schemas::ids::{Offset, Partition, ProductId};
+
+use crate::views;
+
+/// What is known of a partition while it is projected. After a failure it is of no use: begin
+/// again from the store's progress.
+pub struct Projection {
+    partition: Partition,
+    /// The next offset of log 2.
+    next: Offset,
+    fence: Fence,
+    /// The sales as last written, to fold the next decisions into.
+    sales: HashMap<ProductId, SaleRow>,
+}
+
+/// Why a partition's projection stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The log failed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A record of log 2 is none that is known here.
+    #[error("record {offset} of stock-decisions, partition {partition}: {error}")]
+    Decode {
+        /// Its partition.
+        partition: Partition,
+        /// Its offset.
+        offset: Offset,
+        /// What is wrong with it.
+        error: DecodeError,
+    },
+    /// Decisions of a product are missing.
+    #[error(
+        "{product} goes from version {have} to {found} at {partition}:{offset} of stock-decisions: decisions are missing"
+    )]
+    VersionGap {
+        /// The product.
+        product: ProductId,
+        /// The version its sale has.
+        have: u64,
+        /// The version of the decision found.
+        found: u64,
+        /// The decision's partition.
+        partition: Partition,
+        /// The decision's offset in log 2.
+        offset: Offset,
+    },
+}
+
+impl Projection {
+    /// Goes on from what a store has; from the beginning when it has nothing.
+    pub fn new(partition: Partition, progress: Option<Progress>) -> Self {
+        let (next, fence) = match progress {
+            Some(Progress {
+                next,
+                claim,
+                answered,
+            }) => (next, Fence { claim, answered }),
+            None => (Offset(0), Fence::default()),
+        };
+        Self {
+            partition,
+            next,
+            fence,
+            sales: HashMap::new(),
+        }
+    }
+
+    /// How far the store is once the rows so far are written.
+    pub fn progress(&self) -> Progress {
+        let Fence { claim, answered } = self.fence;
+        Progress {
+            next: self.next,
+            claim,
+            answered,
+        }
+    }
+
+    /// The rows that the next records of log 2 make: of each sale only its last. `store` is
+    /// where they go, and is asked for the sales that are in it already.
+    pub async fn rows(
+        &mut self,
+        codec: &Codec,
+        store: &dyn ReadStore,
+        batch: &[LogRecord],
+    ) -> Result<Vec<Row>, ProjectError> {
+        let partition = self.partition;
+        let mut rows = Vec::with_capacity(batch.len() * 2);
+        let mut touched = HashSet::new();
+        for record in batch {
+            let offset = record.offset;
+            let decoded = codec.decode_decision(&record.value);
+            let decoded = decoded.map_err(|error| ProjectError::Decode {
+                partition,
+                offset,
+                error,
+            })?;
+            let verdict = self.fence.pass(offset, &decoded);
+            self.next = offset.next();
+            let DecisionRecord::Decision(decision) = decoded else {
+                continue;
+            };
+            if verdict == Verdict::Dropped {
+                let labels = [
+                    ("reader", "projector".into()),
+                    ("partition", partition.to_string()),
+                ];
+                metrics::counter!(DECISIONS_DROPPED, &labels).increment(1);
+                continue;
+            }
+            rows.extend(views::attempt_rows(partition, &decision));
+            let product = &decision.product_id;
+            if !self.sales.contains_key(product)
+                && let Some(sale) = store.sale(product).await?
+            {
+                self.sales.insert(product.clone(), sale);
+            }
+            let previous = self.sales.get(product);
+            if let Some(have) = previous.map(|sale| sale.version)
+                && have + 1 < decision.version
+            {
+                let (product, found) = (product.clone(), decision.version);
+                return Err(ProjectError::VersionGap {
+                    product,
+                    have,
+                    found,
+                    partition,
+                    offset,
+                });
+            }
+            if let Some(sale) = views::next_sale(previous, &decision) {
+                self.sales.insert(product.clone(), sale);
+                touched.insert(product.clone());
+            }
+        }
+        let sales = touched
+            .iter()
+            .filter_map(|product| self.sales.get(product).cloned());
+        rows.extend(sales.map(Row::Sale));
+        Ok(rows)
+    }
+}

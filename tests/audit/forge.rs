@@ -1,0 +1,239 @@
+//! A small history by the real core, in pieces that a test can tamper with before they become
+//! logs and read models.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use bytes::Bytes;
+use domain::product::Product;
+use domain::{Turn, answer};
+use doorbuster::audit::report::Report;
+use doorbuster::audit::{Scope, audit};
+use indicatif::ProgressBar;
+use kit::{MemoryLog, MemoryStore};
+use ports::read_store::{Progress, Row};
+use ports::{Clock, EventLog, NewRecord, ReadStore};
+use projector::Projection;
+use schemas::codec::Codec;
+use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms};
+use schemas::decision::{Claim, Decision, DecisionRecord};
+use schemas::ids::{AttemptId, ChainHash, Money, Offset, Partition, ProductId, TimestampMs};
+use schemas::topics::Topic;
+
+pub const PARTITION: Partition = Partition(0);
+
+/// Both logs of one partition, decoded.
+pub struct History {
+    pub asked: Vec<(TimestampMs, Command)>,
+    pub decided: Vec<DecisionRecord>,
+}
+
+/// Shows the time it was set to.
+#[derive(Default)]
+struct SetClock(AtomicI64);
+
+impl Clock for SetClock {
+    fn now_ms(&self) -> TimestampMs {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+pub fn id(number: u8) -> AttemptId {
+    AttemptId::from_bytes([number; 16])
+}
+
+fn command(product: &str, body: CommandBody) -> Command {
+    Command {
+        product_id: product.parse().unwrap(),
+        body,
+    }
+}
+
+fn put(product: &str, stock: u32, hold_ms: Option<i64>, opens_at_ms: i64) -> Command {
+    let terms = SaleTerms {
+        name: product.into(),
+        price: Money {
+            minor: 1999,
+            currency: "GBP".into(),
+        },
+        stock,
+        limit_per_buyer: Some(2),
+        hold_ms,
+        opens_at_ms,
+        closes_at_ms: None,
+    };
+    command(product, CommandBody::PutSale(terms))
+}
+
+fn attempt(product: &str, number: u8, buyer: &str, quantity: u32) -> Command {
+    let buyer_id = buyer.parse().unwrap();
+    let place = PlaceAttempt {
+        attempt_id: id(number),
+        buyer_id,
+        quantity,
+    };
+    command(product, CommandBody::PlaceAttempt(place))
+}
+
+fn cancel(product: &str, number: u8, buyer: &str) -> Command {
+    let cancel = CancelOrder {
+        attempt_id: id(number),
+        buyer_id: buyer.parse().unwrap(),
+    };
+    command(product, CommandBody::CancelOrder(cancel))
+}
+
+/// Thirteen records by two deciders. Up to record 7, record n has its decision at n + 1, then
+/// at n + 2, since a second claim stands at 9.
+pub fn history() -> History {
+    let asked = vec![
+        (0, put("cap", 3, None, 1_000)),
+        (0, put("shoe", 1, Some(500), 0)),
+        (1_000, attempt("cap", 2, "ann", 2)),  // opens, accepted
+        (1_000, attempt("cap", 3, "bob", 1)),  // accepted
+        (1_000, attempt("cap", 4, "cy", 1)),   // sold out
+        (1_100, attempt("shoe", 5, "ann", 1)), // held
+        (1_100, attempt("shoe", 6, "bob", 1)), // sold out
+        (1_200, cancel("cap", 3, "bob")),      // given back
+        (1_300, attempt("cap", 8, "cy", 1)),   // accepted
+        (1_300, attempt("cap", 3, "bob", 1)),  // repeated
+        (1_600, command("shoe", CommandBody::TimeAdvanced)), // the hold runs out
+        (1_700, attempt("shoe", 11, "eve", 1)), // held
+        (1_800, attempt("cap", 12, "dan", 1)), // sold out
+    ];
+    let claim = || {
+        DecisionRecord::Claim(Claim {
+            decider: "forge".into(),
+        })
+    };
+    let (mut decided, mut claimed) = (vec![claim()], 0);
+    let mut products = HashMap::<ProductId, Product>::new();
+    for (offset, (at, command)) in asked.iter().enumerate() {
+        if offset == 8 {
+            claimed = decided.len() as i64;
+            decided.push(claim());
+        }
+        let offset = offset as i64;
+        let turn = Turn {
+            claim: Offset(claimed),
+            offset: Offset(offset),
+            follows: Offset(offset - 1),
+            appended_at_ms: *at,
+        };
+        let product = products.entry(command.product_id.clone()).or_default();
+        let decision = answer(product, command, turn).expect("the invariants hold");
+        decided.push(DecisionRecord::Decision(decision));
+    }
+    let mut history = History { asked, decided };
+    history.seal();
+    history
+}
+
+impl History {
+    /// The decision at a place in log 2.
+    pub fn decision(&mut self, at: usize) -> &mut Decision {
+        match &mut self.decided[at] {
+            DecisionRecord::Decision(decision) => decision,
+            DecisionRecord::Claim(_) => panic!("there is a claim at {at}"),
+        }
+    }
+
+    /// Every decision on a product from a place on.
+    pub fn decisions_from<'a>(
+        &'a mut self,
+        at: usize,
+        product: &'a str,
+    ) -> impl Iterator<Item = &'a mut Decision> {
+        self.decided[at..]
+            .iter_mut()
+            .filter_map(move |record| match record {
+                DecisionRecord::Decision(decision) if decision.product_id.as_str() == product => {
+                    Some(decision)
+                }
+                _ => None,
+            })
+    }
+
+    /// Chains every decision anew to the one before it.
+    pub fn seal(&mut self) {
+        let codec = Codec::embedded();
+        let mut chains = HashMap::<ProductId, ChainHash>::new();
+        for record in &mut self.decided {
+            if let DecisionRecord::Decision(decision) = record {
+                let previous = chains.entry(decision.product_id.clone()).or_default();
+                let (_, chain) = codec.encode_chained(decision.clone(), *previous);
+                decision.chain = chain;
+                *previous = chain;
+            }
+        }
+    }
+
+    /// The logs.
+    pub fn log(&self) -> Arc<MemoryLog> {
+        let codec = Codec::embedded();
+        let clock = Arc::new(SetClock::default());
+        let log = Arc::new(MemoryLog::new(1, clock.clone()));
+        for (at, command) in &self.asked {
+            clock.0.store(*at, Ordering::Relaxed);
+            let key = Bytes::copy_from_slice(command.product_id.as_str().as_bytes());
+            let value = codec.encode_command(command.clone()).into();
+            let record = NewRecord {
+                key,
+                value,
+                headers: vec![],
+            };
+            log.put(Topic::PurchaseAttempts, PARTITION, vec![record]);
+        }
+        for record in &self.decided {
+            let value = codec.encode_decision(record.clone()).into();
+            let record = NewRecord {
+                value,
+                ..NewRecord::default()
+            };
+            log.put(Topic::StockDecisions, PARTITION, vec![record]);
+        }
+        log
+    }
+
+    /// The read models of the first `records` of log 2.
+    pub async fn read_models(&self, records: usize) -> Arc<MemoryStore> {
+        let log = self.log();
+        let store = Arc::new(MemoryStore::default());
+        let mut projection = Projection::new(PARTITION, None);
+        let records = &log.records(Topic::StockDecisions, PARTITION)[..records];
+        let rows = projection
+            .rows(&Codec::embedded(), &*store, records)
+            .await
+            .unwrap();
+        store
+            .apply(PARTITION, rows, projection.progress())
+            .await
+            .unwrap();
+        store
+    }
+}
+
+/// A store with these rows.
+pub async fn store_of(rows: Vec<Row>, progress: Progress) -> Arc<MemoryStore> {
+    let store = Arc::new(MemoryStore::default());
+    store.apply(PARTITION, rows, progress).await.unwrap();
+    store
+}
+
+pub async fn audited(log: Arc<MemoryLog>, store: Option<Arc<MemoryStore>>) -> Report {
+    audited_within(log, store, Scope::default()).await
+}
+
+pub async fn audited_within(
+    log: Arc<MemoryLog>,
+    store: Option<Arc<MemoryStore>>,
+    scope: Scope,
+) -> Report {
+    let store = store.map(|store| store as Arc<dyn ReadStore>);
+    let log: Arc<dyn EventLog> = log;
+    let codec = Arc::new(Codec::embedded());
+    audit(log, store, codec, scope, ProgressBar::hidden())
+        .await
+        .expect("the log can be read")
+}

@@ -1,0 +1,160 @@
+//! Receipts held against the log.
+
+use doorbuster::audit::receipt::{Told, check};
+use doorbuster::audit::{Args, audit_directory};
+use kit::MemoryLog;
+use ports::Clock;
+use ports::clock::SystemClock;
+use runtime::receipt::ReceiptKey;
+use schemas::codec::Codec;
+use schemas::ids::{AttemptId, Offset, Partition, Position};
+use schemas::topics::Topic;
+use tempfile::TempDir;
+
+use crate::directories::{Service, args};
+use crate::forge::{PARTITION, history, id};
+
+fn key() -> ReceiptKey {
+    ReceiptKey::new(&[7; 32])
+}
+
+fn receipt(log: &MemoryLog, attempt: AttemptId, product: &str, offset: i64) -> String {
+    let records = log.records(Topic::PurchaseAttempts, PARTITION);
+    let position = Position {
+        partition: PARTITION,
+        offset: Offset(offset),
+    };
+    let value = &records[offset as usize].value;
+    key().sign(attempt, &product.parse().unwrap(), position, value, 1_000)
+}
+
+async fn told(log: &MemoryLog, receipt: &str) -> Told {
+    check(log, &Codec::embedded(), &key(), receipt)
+        .await
+        .unwrap()
+}
+
+fn events(told: &Told) -> Vec<(i64, i64, i64, &str)> {
+    let events = told.events.iter();
+    events
+        .map(|e| (e.decision.0, e.answers.0, e.at_ms, e.what.as_str()))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_receipt_tells_its_attempt_event_by_event() {
+    let log = history().log();
+    let bob = told(&log, &receipt(&log, id(3), "cap", 3)).await;
+    assert!(bob.holds() && bob.decided);
+    let all = [
+        (4, 3, 1_000, "accepted: 1 sold"),
+        (8, 7, 1_200, "given back: 1"),
+        (11, 9, 1_300, "came again; the first answer stands"),
+    ];
+    assert_eq!(events(&bob), all);
+    let ann = told(&log, &receipt(&log, id(5), "shoe", 5)).await;
+    let all = [
+        (
+            6,
+            5,
+            1_100,
+            "accepted: 1 held until 1970-01-01T00:00:01.600Z",
+        ),
+        (12, 10, 1_600, "hold ran out: 1 went back"),
+    ];
+    assert_eq!(events(&ann), all);
+    let cy = told(&log, &receipt(&log, id(4), "cap", 4)).await;
+    assert_eq!(events(&cy), [(5, 4, 1_000, "refused: sold_out")]);
+}
+
+#[tokio::test]
+async fn an_attempt_without_a_decision_is_still_in_line() {
+    let mut history = history();
+    history.decided.pop();
+    let log = history.log();
+    let dan = told(&log, &receipt(&log, id(12), "cap", 12)).await;
+    assert!(dan.holds() && !dan.decided && dan.events.is_empty());
+    assert!(dan.to_string().contains("still in line"));
+}
+
+#[tokio::test]
+async fn what_the_log_does_not_hold_is_said() {
+    let mut history = history();
+    let good = history.log();
+    let taken = receipt(&good, id(4), "cap", 4);
+    let last = receipt(&good, id(12), "cap", 12);
+
+    let changed = taken.replacen(|c: char| c.is_ascii_lowercase(), "A", 1);
+    let why = told(&good, &changed).await.violation.unwrap();
+    assert!(why.contains("not one that this service signed"), "{why}");
+
+    let other = receipt(&good, id(9), "cap", 4);
+    let why = told(&good, &other).await.violation.unwrap();
+    assert!(why.contains("offset 4, is not attempt 09090909"), "{why}");
+
+    history.asked.swap(4, 5);
+    let why = told(&history.log(), &taken).await.violation.unwrap();
+    assert!(
+        why.contains("partition 0, offset 4, holds another record"),
+        "{why}"
+    );
+
+    history.asked.pop();
+    let why = told(&history.log(), &last).await.violation.unwrap();
+    assert!(why.contains("partition 0, ends at offset 12"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_is_checked_with_the_directorys_key() {
+    let dir = TempDir::new().unwrap();
+    let service = Service::start(dir.path());
+    let mut shoppers = crate::support::Shoppers::new(9);
+    let (command, place) = loop {
+        let command = shoppers.next(SystemClock.now_ms());
+        if let schemas::command::CommandBody::PlaceAttempt(place) = &command.body {
+            break (command.clone(), place.clone());
+        }
+    };
+    let product = command.product_id.clone();
+    let value = Codec::embedded().encode_command(command.clone());
+    let offset = service.put(command).await;
+    service.settled().await;
+    let partition = schemas::placement::Placement::new(2).partition_of(&product);
+    let position = Position {
+        partition: Partition(partition.0),
+        offset,
+    };
+
+    let without = Args {
+        receipt: Some("x".into()),
+        ..args(dir.path())
+    };
+    let error = audit_directory(&without).await.unwrap_err().to_string();
+    assert!(
+        error.contains("receipt.key; name it with --receipt-key KEY"),
+        "{error}"
+    );
+    assert!(
+        !dir.path().join("receipt.key").exists(),
+        "an audit makes no key"
+    );
+
+    let key = ReceiptKey::load_or_create(dir.path()).unwrap();
+    let signed = key.sign(place.attempt_id, &product, position, &value, 1);
+    let good = Args {
+        receipt: Some(signed.clone()),
+        ..args(dir.path())
+    };
+    assert_eq!(audit_directory(&good).await.unwrap(), 0);
+    let forged = Args {
+        receipt: Some(format!("{signed}A")),
+        ..args(dir.path())
+    };
+    assert_eq!(audit_directory(&forged).await.unwrap(), 1);
+    let other_key = Args {
+        receipt_key: Some("ab".repeat(32)),
+        ..good
+    };
+    assert_eq!(audit_directory(&other_key).await.unwrap(), 1);
+    service.stop().await;
+}

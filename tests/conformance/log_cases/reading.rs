@@ -1,0 +1,175 @@
+//! What reading promises.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use ports::Group;
+use schemas::ids::{Offset, Partition};
+use schemas::topics::Topic;
+use tokio::time::timeout;
+
+use super::Queue;
+use super::subject::{PARTITIONS, Subject, read_to_end, record};
+
+const TOPIC: Topic = Topic::PurchaseAttempts;
+
+pub(super) async fn end_is_behind_the_last(s: &mut Subject) {
+    for _ in 0..10 {
+        let last = s.append(1, "x").await;
+        let end = s.log().end(TOPIC, Partition(1)).await.unwrap();
+        assert!(end > last);
+    }
+    let end = s.log().end(TOPIC, Partition(1)).await;
+    assert_eq!(
+        s.log().end(Topic::StockDecisions, Partition(1)).await,
+        Ok(Offset(0))
+    );
+    assert_eq!(s.log().end(TOPIC, Partition(0)).await, Ok(Offset(0)));
+    s.reopen(Queue::Usual);
+    assert_eq!(s.log().end(TOPIC, Partition(1)).await, end);
+    assert!(
+        s.append(1, "x").await >= end.unwrap(),
+        "the next record has it at least"
+    );
+}
+
+pub(super) async fn offsets_by_time(s: &mut Subject) {
+    let empty = s.log().offset_at(TOPIC, Partition(0), 0).await;
+    assert_eq!(empty, Ok(Offset(0)));
+    // Groups of records with one time, and stretches without any.
+    for step_ms in [0, 5, 0, 100, 0, 0, 1, 20, 0] {
+        s.clock.step(step_ms);
+        s.append(0, "x").await;
+        s.append(1, vec![0; 50_000]).await;
+    }
+    for _ in 0..2 {
+        let log = s.log();
+        let records = s.read_all(0).await;
+        let end = log.end(TOPIC, Partition(0)).await.unwrap();
+        for time in 1_000_000 - 3..1_000_000 + 130 {
+            let expected = records.iter().find(|record| record.appended_at_ms >= time);
+            let expected = expected.map_or(end, |record| record.offset);
+            assert_eq!(
+                log.offset_at(TOPIC, Partition(0), time).await,
+                Ok(expected),
+                "{time}"
+            );
+        }
+        assert_eq!(
+            log.offset_at(TOPIC, Partition(0), i64::MIN).await,
+            Ok(Offset(0))
+        );
+        assert_eq!(log.offset_at(TOPIC, Partition(0), i64::MAX).await, Ok(end));
+        drop(log);
+        s.reopen(Queue::Usual);
+    }
+}
+
+pub(super) async fn begins_at_any_offset(s: &mut Subject) {
+    // More than is kept in memory, so that some are read from where they are kept for good.
+    for n in 0..100 {
+        let some = (0..n % 5 + 1)
+            .map(|_| record(vec![n as u8; 1_000]))
+            .collect();
+        s.log().append(TOPIC, Partition(2), some).await.unwrap();
+        s.append(0, vec![0; 500]).await;
+    }
+    for _ in 0..2 {
+        let all = s.read_all(2).await;
+        assert_eq!(all.len(), 300);
+        for (at, first) in all.iter().enumerate() {
+            let read = read_to_end(&*s.log(), TOPIC, Partition(2), first.offset).await;
+            assert_eq!(read, all[at..]);
+        }
+        let before_first = read_to_end(&*s.log(), TOPIC, Partition(2), Offset(-7)).await;
+        assert_eq!(before_first, all);
+        s.reopen(Queue::Usual);
+    }
+}
+
+pub(super) async fn beyond_the_end_waits(s: &mut Subject) {
+    let last = s.append(0, "0").await;
+    let mut reader = s
+        .log()
+        .read(TOPIC, Partition(0), Offset(last.0 + 3))
+        .await
+        .unwrap();
+    for n in 1..=3 {
+        assert!(
+            timeout(Duration::from_millis(20), reader.next())
+                .await
+                .is_err(),
+            "it waits"
+        );
+        s.append(0, n.to_string()).await;
+        // Another partition's records are none of its business.
+        s.append(1, "other").await;
+    }
+    let records = timeout(Duration::from_secs(10), reader.next())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(records[0].value, "3");
+    assert!(
+        timeout(Duration::from_millis(20), reader.next())
+            .await
+            .is_err(),
+        "it waits again"
+    );
+}
+
+pub(super) async fn given_up_loses_nothing(s: &mut Subject) {
+    for n in 0..500 {
+        s.append(0, format!("{n} {}", "x".repeat(400))).await;
+    }
+    // From the segments first, then along with the appender.
+    s.reopen(Queue::Usual);
+    let log = s.log();
+    let appender = tokio::spawn(async move {
+        for n in 500..1_000 {
+            let value = format!("{n} {}", "x".repeat(400));
+            log.append(TOPIC, Partition(0), vec![record(value)])
+                .await
+                .unwrap();
+        }
+    });
+    let mut reader = s.log().read(TOPIC, Partition(0), Offset(0)).await.unwrap();
+    let (mut read, mut given_up) = (Vec::new(), 0);
+    while read.len() < 1_000 {
+        // Polled once and dropped, then left alone for a while.
+        match reader.next().now_or_never() {
+            Some(records) => read.extend(records.unwrap()),
+            None => given_up += 1,
+        }
+        if given_up % 3 == 0 {
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        tokio::task::yield_now().await;
+    }
+    appender.await.unwrap();
+    assert!(given_up > 10, "only {given_up} calls were given up");
+    for (n, record) in read.iter().enumerate() {
+        assert!(
+            record.value.starts_with(format!("{n} ").as_bytes()),
+            "record {n}"
+        );
+    }
+}
+
+pub(super) async fn assignment_has_all_partitions(s: &mut Subject) {
+    let log = s.log();
+    assert_eq!(log.partitions(), PARTITIONS);
+    for group in [Group::Deciders, Group::Projectors] {
+        let mut assigned = log.assignment(group);
+        let all = (0..PARTITIONS).map(Partition).collect();
+        let assigned = timeout(
+            Duration::from_secs(30),
+            assigned.wait_for(|set| *set == all),
+        )
+        .await;
+        assert!(
+            assigned.is_ok_and(|set| set.is_ok()),
+            "one member alone has all"
+        );
+    }
+}
