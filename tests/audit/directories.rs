@@ -38,8 +38,11 @@ pub struct Service {
 impl Service {
     pub fn start(dir: &Path) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        // Small segments, so that there are several.
         let options = Options {
             partitions: PARTITIONS,
+            segment_bytes: 4 << 20,
+            queue_bytes: 1 << 20,
             ..Options::default()
         };
         let log = Arc::new(EmbeddedLog::open(&dir.join("log"), options, clock.clone()).unwrap());

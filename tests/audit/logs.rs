@@ -313,31 +313,32 @@ async fn what_nobody_tampered_with_holds() {
 
 #[tokio::test]
 async fn each_tampering_is_named_with_its_place() {
-    for Tampering {
-        name,
-        forge,
-        topic,
-        offset,
-        product,
-        what,
-    } in TABLE
-    {
+    let mut wrong = Vec::new();
+    for tampering in TABLE {
         let mut history = history();
-        forge(&mut history);
+        (tampering.forge)(&mut history);
         let report = audited(history.log(), None).await;
-        let violation = report
-            .violation
-            .clone()
-            .unwrap_or_else(|| panic!("{name}: unnoticed"));
-        let expected = Place {
-            topic: topic.name(),
-            partition: PARTITION,
-            offset: Offset(*offset),
+        if !tampering.is_named(&report) {
+            wrong.push(format!("{}: {:?}", tampering.name, report.violation));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+impl Tampering {
+    fn is_named(&self, report: &Report) -> bool {
+        let Some(violation) = &report.violation else {
+            return false;
         };
-        assert_eq!(place(&report), Some(expected), "{name}: {violation}");
-        let found = violation.product.as_ref().map(|product| product.as_str());
-        assert_eq!(found, *product, "{name}: {violation}");
-        assert!(violation.what.contains(what), "{name}: {violation}");
+        let place = Place {
+            topic: self.topic.name(),
+            partition: PARTITION,
+            offset: Offset(self.offset),
+        };
+        let product = violation.product.as_ref().map(|product| product.as_str());
+        violation.place == Some(place)
+            && product == self.product
+            && violation.what.contains(self.what)
     }
 }
 

@@ -26,7 +26,7 @@ impl Hasher for FirstBytes {
 
 #[cfg(test)]
 mod tests {
-    use std::hash::{BuildHasher, Hash};
+    use std::hash::BuildHasher;
 
     use schemas::ids::AttemptId;
 
@@ -34,11 +34,7 @@ mod tests {
 
     #[test]
     fn different_ids_have_different_hashes() {
-        let hash = |id: AttemptId| {
-            let mut hasher = IdIsHash::default().build_hasher();
-            id.hash(&mut hasher);
-            hasher.finish()
-        };
+        let hash = |id: AttemptId| IdIsHash::default().hash_one(id);
         let hashes: std::collections::HashSet<u64> =
             (0..1000).map(|_| hash(AttemptId::generate())).collect();
         assert_eq!(hashes.len(), 1000);

@@ -121,7 +121,7 @@ impl Queue {
         group.records += records.len();
         group.bytes += bytes;
         let queued = &mut group.slots[slot];
-        if queued.records == 0 {
+        if queued.waiting.is_empty() {
             group.filled.push(slot);
         }
         queued.bytes.reserve(bytes);

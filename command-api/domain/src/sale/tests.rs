@@ -93,7 +93,8 @@ fn every_term_has_bounds_and_the_bounds_themselves_are_good() {
             .when(0, put(terms.clone()))
             .then([sale_set(terms, 1)]);
     }
-    let bad: [(&str, fn(&mut SaleTerms)); 18] = [
+    type Change = fn(&mut SaleTerms);
+    let bad: [(&str, Change); 18] = [
         ("name", |t| t.name = "".into()),
         ("name", |t| t.name = "x".repeat(MAX_NAME_BYTES + 1).into()),
         ("price.minor", |t| t.price.minor = -1),

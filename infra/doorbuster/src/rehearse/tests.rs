@@ -49,6 +49,13 @@ fn broken(report: &Report) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_crowd_gets_every_unit_and_every_answer() {
+    let plan = Crowd {
+        buyers: 400,
+        products: 1,
+        stock: 10,
+        seed: 1,
+    }
+    .plan();
     for (habit, report) in crowds([Habit::Honest, Habit::Troubled]).await {
         assert!(report.passed, "{habit:?}\n{report}");
         let totals = &report.totals;
@@ -59,6 +66,13 @@ async fn a_crowd_gets_every_unit_and_every_answer() {
         );
         assert_eq!(totals.buyers_answered, 400, "{report}");
         assert_eq!(totals.answered, totals.attempts, "{report}");
+        let more = plan.iter().filter(|v| v.wants_more_after_ms.is_some());
+        let again = totals.refused["not_open_yet"];
+        assert_eq!(
+            totals.attempts,
+            400 + again + more.count() as u64,
+            "{report}"
+        );
         assert!(totals.refused["not_open_yet"] >= 1, "{report}");
         assert!(totals.refused["sold_out"] >= 300, "{report}");
         assert!(totals.repeated >= 20, "{report}");

@@ -138,7 +138,7 @@ async fn what_was_acknowledged_outlasts_a_power_cut_at_any_call() {
         assert_all_there(&disk.after_power_cut(|| true), acknowledged).await;
         for seed in 0..8 {
             let mut number = numbers((call * 8 + seed) as u64);
-            let cut = disk.after_power_cut(|| number() % 2 == 0);
+            let cut = disk.after_power_cut(|| number().is_multiple_of(2));
             assert_all_there(&cut, acknowledged).await;
         }
     })
