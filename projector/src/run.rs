@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ports::read_store::Progress;
 use ports::{EventLog, Group, ReadStore};
 use runtime::health::{Component, Health, REPORT_EVERY};
 use runtime::metrics::{PROJECTOR_LAG, ROWS};
@@ -75,7 +76,10 @@ async fn project(
     let label = [("partition", partition.to_string())];
     loop {
         let Ok(records) = tokio::time::timeout(REPORT_EVERY, reader.next()).await else {
-            component.working(0);
+            // Nothing came. That is well only if there was nothing to come.
+            if lag(projector, partition, projection.progress()).await? == 0 {
+                component.working(0);
+            }
             continue;
         };
         let records = records?;
@@ -86,10 +90,19 @@ async fn project(
             let progress = projection.progress();
             projector.store.apply(partition, rows, progress).await?;
             metrics::counter!(ROWS).increment(count);
-            let end = projector.log.end(Topic::StockDecisions, partition).await?;
-            let lag = (end.0 - progress.next.0).max(0);
+            let lag = lag(projector, partition, progress).await?;
             metrics::gauge!(PROJECTOR_LAG, &label).set(lag as f64);
-            component.working(lag as u64);
+            component.working(lag);
         }
     }
+}
+
+/// How many records of log 2 are still to be projected.
+async fn lag(
+    projector: &Projector,
+    partition: Partition,
+    progress: Progress,
+) -> Result<u64, ProjectError> {
+    let end = projector.log.end(Topic::StockDecisions, partition).await?;
+    Ok((end.0 - progress.next.0).max(0) as u64)
 }

@@ -1,20 +1,20 @@
 //! `doorbuster rehearse`, the real program against itself: the crowd, a shop's recorded demand
 //! against an oracle, and the same through a SIGKILL.
 
+mod instance;
 mod oracle;
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use self::instance::{Ended, free_address, program, root, serve};
 use self::oracle::Expected;
 
-const TOKEN: &str = "rehearsal-token";
 /// Rows of the demand file that are enough to be killed in the middle of.
 const SLICE_ROWS: usize = 40_000;
 
@@ -64,10 +64,7 @@ fn a_kill_in_the_middle_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (json, data) = (dir.path().join("report.json"), dir.path().join("data"));
     let slice = slice(&demand_file(), &dir.path().join("slice.csv"));
-    let address = {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().to_string()
-    };
+    let address = free_address();
     let mut instance = Ended(serve(&address, &data));
     let url = format!("http://{address}");
     let options = ["--target", &url, "--file", slice.to_str().unwrap()];
@@ -204,74 +201,25 @@ fn report(output: &Output, json: &Path) -> Value {
 }
 
 fn rehearse(options: &[&str], json: &Path) -> Command {
-    let mut command = Command::new(doorbuster());
+    let mut command = program();
     command
         .arg("rehearse")
         .args(options)
         .arg("--json")
         .arg(json);
-    command.env("DOORBUSTER_ADMIN_TOKEN", TOKEN);
     command
-}
-
-fn serve(address: &str, data: &Path) -> Child {
-    let mut command = Command::new(doorbuster());
-    command
-        .args(["serve", "--listen", address, "--data-dir"])
-        .arg(data);
-    command.env("DOORBUSTER_ADMIN_TOKEN", TOKEN);
-    command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-/// A child that does not outlive its test.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The program itself, in the release profile; building it is quick when it is built.
-fn doorbuster() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build
-            .args(["build", "--release", "-p", "doorbuster"])
-            .current_dir(root());
-        assert!(
-            build.status().unwrap().success(),
-            "the program does not build"
-        );
-        // This test stands in target/<profile>/deps.
-        let test = std::env::current_exe().unwrap();
-        let program = test.ancestors().nth(3).unwrap().join("release/doorbuster");
-        assert!(program.is_file(), "no program at {}", program.display());
-        program
-    })
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
 /// The recorded order stream.
 fn demand_file() -> PathBuf {
-    let path = match std::env::var_os("DOORBUSTER_DEMAND_FILE") {
+    let path = match std::env::var_os("DEMAND_FILE") {
         Some(path) => PathBuf::from(path),
         None => root().join("../shared/data/online-retail-2010-12-to-2011-08.csv.gz"),
     };
     assert!(
         path.is_file(),
         "{} is missing: it is the order stream of the data set Online Retail (UCI Machine \
-         Learning Repository) up to 2011-08, with its columns as published; DOORBUSTER_DEMAND_FILE \
+         Learning Repository) up to 2011-08, with its columns as published; DEMAND_FILE \
          names another place",
         path.display()
     );

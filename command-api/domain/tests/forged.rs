@@ -82,16 +82,11 @@ fn history() -> History {
 }
 
 /// Seals the history with its chain and lets a ledger take it, `spoil` having the last word
-/// over each record's bytes.
-fn audit(history: History, spoil: impl Fn(usize, &mut Vec<u8>)) -> Result<(), (usize, Violation)> {
-    audit_late(history, spoil, 0)
-}
-
-/// The same with the log's time this far behind the decisions'.
-fn audit_late(
+/// over each record's bytes. The log's time is `behind_ms` behind the decisions'.
+fn audit(
     history: History,
-    spoil: impl Fn(usize, &mut Vec<u8>),
     behind_ms: i64,
+    spoil: impl Fn(usize, &mut Vec<u8>),
 ) -> Result<(), (usize, Violation)> {
     let codec = Codec::embedded();
     let mut ledger = Ledger::default();
@@ -104,7 +99,6 @@ fn audit_late(
             panic!("a decision reads back as one");
         };
         let expected = chain_hash(&bytes, ledger.chain);
-        // The log's time goes along with the forger's, but for the test of just that.
         let appended_at_ms = decision.decided_at_ms - behind_ms;
         ledger
             .take(&decision, &command, appended_at_ms, expected)
@@ -116,7 +110,7 @@ fn audit_late(
 fn forged(forge: impl Fn(&mut History)) -> (usize, Violation) {
     let mut history = history();
     forge(&mut history);
-    audit(history, |_, _| {}).expect_err("the ledger takes no forged history")
+    audit(history, 0, |_, _| {}).expect_err("the ledger takes no forged history")
 }
 
 fn accepted(event: &mut Event) -> &mut OrderAccepted {
@@ -156,7 +150,7 @@ fn refuse_accepted(history: &mut History, place: usize, reason: RefusalReason) {
 
 #[test]
 fn the_history_itself_is_in_order() {
-    assert_eq!(audit(history(), |_, _| {}), Ok(()));
+    assert_eq!(audit(history(), 0, |_, _| {}), Ok(()));
 }
 
 #[test]
@@ -270,7 +264,7 @@ fn refusing_with_idle_stock_or_an_open_sale_is_wrong() {
 fn a_flipped_bit_of_any_chain_hash_breaks_the_chain() {
     for place in 0..history().len() {
         for back in 1..=32 {
-            let spoiled = audit(history(), |at, bytes| {
+            let spoiled = audit(history(), 0, |at, bytes| {
                 if at == place {
                     let byte = bytes.len() - back;
                     bytes[byte] ^= 1;
@@ -285,7 +279,7 @@ fn a_flipped_bit_of_any_chain_hash_breaks_the_chain() {
 
 #[test]
 fn a_flipped_bit_before_the_hash_breaks_the_chain_too() {
-    let (place, violation) = audit(history(), |at, bytes| {
+    let (place, violation) = audit(history(), 0, |at, bytes| {
         if at == 4 {
             // The last byte of the tally, just before the hash.
             let byte = bytes.len() - 33;
@@ -380,7 +374,7 @@ fn holds_run_out_neither_early_nor_late() {
 #[test]
 fn decisions_are_made_at_the_logs_time() {
     // The first decision is as early as can be: at 0 ms.
-    let before = audit_late(history(), |_, _| {}, 1);
+    let before = audit(history(), 1, |_, _| {});
     let (expected, found) = (999, 1_000);
     assert_eq!(
         before,
@@ -401,9 +395,7 @@ fn a_sale_opens_and_closes_by_time_no_sooner_than_it_says() {
         refuse(history, 3, RefusalReason::Closed);
     });
     assert_eq!(closed, (3, Violation::NotDue(1_000)));
-    let with_terms = forged(|history| {
-        history[0].0.events.push(Event::SaleOpened);
-    });
+    let with_terms = forged(|history| history[0].0.events.push(Event::SaleOpened));
     assert_eq!(with_terms, (0, Violation::AnswersSomethingElse));
 }
 

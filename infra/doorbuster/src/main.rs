@@ -8,6 +8,11 @@ use doorbuster::{audit, demo, rehearse, serve};
 use runtime::settings::{Flags, LogFormat, Settings};
 use runtime::telemetry;
 
+/// Small records are allocated and freed by different threads all the time, which is what this
+/// allocator is made for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How many files and connections the process may have open, where its user may set that.
 const OPEN_FILES: u64 = 65_536;
 

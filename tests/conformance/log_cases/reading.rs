@@ -139,10 +139,12 @@ pub(super) async fn given_up_loses_nothing(s: &mut Subject) {
         // Polled once and dropped, then left alone for a while.
         match reader.next().now_or_never() {
             Some(records) => read.extend(records.unwrap()),
-            None => given_up += 1,
-        }
-        if given_up % 3 == 0 {
-            tokio::time::sleep(Duration::from_micros(200)).await;
+            None => {
+                given_up += 1;
+                if given_up % 3 == 0 {
+                    tokio::time::sleep(Duration::from_micros(200)).await;
+                }
+            }
         }
         tokio::task::yield_now().await;
     }

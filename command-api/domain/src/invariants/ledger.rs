@@ -57,11 +57,16 @@ impl Ledger {
             });
         }
         let window = self.window();
-        let time = appended_at_ms.min(MAX_TIME_MS).max(self.figures.decided_at_ms);
+        let time = appended_at_ms
+            .min(MAX_TIME_MS)
+            .max(self.figures.decided_at_ms);
         self.figures = check_decision(self.figures, decision)?;
         if decision.decided_at_ms != time {
             let found = decision.decided_at_ms;
-            return Err(Violation::NotTheLogsTime { expected: time, found });
+            return Err(Violation::NotTheLogsTime {
+                expected: time,
+                found,
+            });
         }
         self.chain = decision.chain;
         for event in &decision.events {

@@ -53,7 +53,12 @@ impl Line {
         match verdict {
             // A later claim began after the last decision that counts, so what was lost before
             // it was decided again, as is right.
-            Verdict::Counts if self.gap.as_ref().is_some_and(|gap| gap.claim < decision.claim) => {
+            Verdict::Counts
+                if self
+                    .gap
+                    .as_ref()
+                    .is_some_and(|gap| gap.claim < decision.claim) =>
+            {
                 self.gap = None;
             }
             Verdict::Dropped
@@ -65,7 +70,11 @@ impl Line {
                     follows: decision.follows,
                     answered: before.answered,
                 };
-                self.gap = Some(Gap { at: offset, claim: before.claim, violation });
+                self.gap = Some(Gap {
+                    at: offset,
+                    claim: before.claim,
+                    violation,
+                });
             }
             _ => {}
         }
@@ -110,7 +119,9 @@ mod tests {
     use super::*;
 
     fn claim() -> DecisionRecord {
-        DecisionRecord::Claim(Claim { decider: "test".into() })
+        DecisionRecord::Claim(Claim {
+            decider: "test".into(),
+        })
     }
 
     fn decided(claim: i64, follows: i64, answers: i64) -> Decision {
@@ -142,7 +153,10 @@ mod tests {
 
     fn missing(at: i64, follows: i64, answered: i64) -> Result<(), (Offset, Violation)> {
         let (follows, answered) = (Offset(follows), Offset(answered));
-        Err((Offset(at), Violation::DecisionsMissing { follows, answered }))
+        Err((
+            Offset(at),
+            Violation::DecisionsMissing { follows, answered },
+        ))
     }
 
     #[test]
@@ -164,22 +178,36 @@ mod tests {
 
     #[test]
     fn decisions_taken_out_are_noticed_at_the_first_sign() {
-        assert_eq!(walk(&[claim(), decision(0, -1, 0), decision(0, 1, 2)]), missing(2, 1, 0));
-        let swapped =
-            [claim(), decision(0, 0, 1), decision(0, -1, 0), decision(0, 1, 2), claim()];
+        assert_eq!(
+            walk(&[claim(), decision(0, -1, 0), decision(0, 1, 2)]),
+            missing(2, 1, 0)
+        );
+        let swapped = [
+            claim(),
+            decision(0, 0, 1),
+            decision(0, -1, 0),
+            decision(0, 1, 2),
+            claim(),
+        ];
         assert_eq!(walk(&swapped), missing(1, 0, -1));
         // Every later claim is one place off, too; what came first is named.
         let shifted = [claim(), decision(0, 0, 1), claim(), decision(3, 1, 2)];
         assert_eq!(walk(&shifted), missing(1, 0, -1));
         let no_claim = [claim(), decision(0, -1, 0), decision(2, 0, 1)];
-        assert_eq!(walk(&no_claim), Err((Offset(2), Violation::NoSuchClaim(Offset(2)))));
+        assert_eq!(
+            walk(&no_claim),
+            Err((Offset(2), Violation::NoSuchClaim(Offset(2))))
+        );
     }
 
     #[test]
     fn everyone_has_a_turn() {
         let decision = decided(0, 3, 5);
         assert_eq!(check_turn(&decision, Some(Offset(5))), Ok(()));
-        assert_eq!(check_turn(&decision, Some(Offset(4))), Err(Violation::Unanswered));
+        assert_eq!(
+            check_turn(&decision, Some(Offset(4))),
+            Err(Violation::Unanswered)
+        );
         let nothing = Err(Violation::AnswersNothing(Offset(5)));
         assert_eq!(check_turn(&decision, Some(Offset(6))), nothing);
         assert_eq!(check_turn(&decision, None), nothing);

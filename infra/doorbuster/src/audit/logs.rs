@@ -150,7 +150,9 @@ impl Walk<'_> {
                 bar.inc(BAR_STEP);
             }
         }
-        let _ = self.line.end();
+        self.line
+            .end()
+            .map_err(|(offset, violation)| self.breach(offset, None, violation))?;
         bar.inc(walked % BAR_STEP);
         while self.attempts.next().await?.is_some() {
             self.figures.records += 1;
@@ -162,9 +164,10 @@ impl Walk<'_> {
     /// Takes the next record of log 2.
     async fn take(&mut self, record: &LogRecord) -> Result<(), Stop> {
         let decoded = self.codec.decode_decision(&record.value);
-        let decoded = match decoded { Ok(d) => d, Err(_) => return Ok(()) };
+        let decoded = decoded.map_err(|error| self.breach(record.offset, None, error))?;
         let verdict = self.line.take(record.offset, &decoded);
-        let verdict = verdict.unwrap_or(Verdict::Dropped);
+        let verdict =
+            verdict.map_err(|(offset, violation)| self.breach(offset, None, violation))?;
         match (verdict, decoded) {
             (Verdict::Counts, DecisionRecord::Decision(decision)) => {
                 self.figures.decisions += 1;
@@ -187,7 +190,7 @@ impl Walk<'_> {
         let product = &decision.product_id;
         let at = record.offset;
         let asked = self.attempts.next().await?;
-        if let (false, Err(violation)) = (true, check_turn(decision, asked.as_ref().map(|asked| asked.offset))) {
+        if let Err(violation) = check_turn(decision, asked.as_ref().map(|asked| asked.offset)) {
             return Err(match asked {
                 Some(passed_over) if passed_over.offset < decision.answers => {
                     self.breach_in_line(&passed_over, violation)
@@ -199,8 +202,9 @@ impl Walk<'_> {
         let Some(asked) = asked else { return Ok(()) };
         self.figures.records += 1;
         let command = self.codec.decode_command(&asked.value);
-        let command = match command { Ok(d) => d, Err(_) => return Ok(()) };
-        let _ = check_product(decision, &command);
+        let command = command.map_err(|error| self.breach_in_line(&asked, error))?;
+        check_product(decision, &command)
+            .map_err(|violation| self.breach(at, Some(product), violation))?;
         if !self.scope.has_product(product) {
             return Ok(());
         }
@@ -211,7 +215,7 @@ impl Walk<'_> {
             let chain = chain_hash(&record.value, ledger.chain);
             ledger.take(decision, &command.body, asked.appended_at_ms, chain)
         });
-        let _ = taken;
+        taken.map_err(|violation| self.breach(at, Some(product), violation))?;
         self.count(decision, &command.body);
         Ok(())
     }

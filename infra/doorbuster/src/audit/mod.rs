@@ -280,7 +280,7 @@ pub async fn audit_directory(args: &Args) -> anyhow::Result<u8> {
     write_json(json, &report)?;
     Ok(match (&report.violation, &report.read_models) {
         (Some(_), _) => VIOLATED,
-        (None, ReadModels::NotCompared { .. }) => 0,
+        (None, ReadModels::NotCompared { .. }) => NOT_COMPARED,
         (None, _) => 0,
     })
 }

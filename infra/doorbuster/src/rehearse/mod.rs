@@ -168,10 +168,11 @@ async fn against(
     let patience = Duration::from_secs(args.patience);
     let client = Client::new(target, token, patience).map_err(anyhow::Error::msg)?;
     let run = Arc::new(Run::new(client, progress_bar()));
-    match survey {
+    let report = match survey {
         Some((path, survey)) => recorded_demand(&run, args, path, survey).await,
         None => made_up_crowd(&run, args).await,
-    }
+    };
+    report.with_context(|| format!("against {target}"))
 }
 
 async fn recorded_demand(

@@ -92,17 +92,19 @@ fn assert_refused(disk: &Disk, name: &str, places: std::ops::RangeInclusive<usiz
     );
 }
 
-/// Asserts that the log opens with just so many of its records, and goes on from there.
+/// Asserts that the log opens with just so many of its records, and goes on from there, over
+/// the end of a segment too.
 async fn assert_holds(disk: &Disk, records: usize) {
-    assert_eq!(
-        contents(&open_read_only(disk).unwrap()).await.unwrap(),
-        contents_of(records)
-    );
+    const MORE: usize = 9;
+    let read_only = open_read_only(disk).unwrap();
+    assert_eq!(contents(&read_only).await.unwrap(), contents_of(records));
     let log = open(disk).unwrap();
     assert_eq!(contents(&log).await.unwrap(), contents_of(records));
-    append(&log, records).await.unwrap();
-    let reopened = open(&disk.after_kill()).unwrap();
-    assert_eq!(contents(&reopened).await.unwrap(), contents_of(records + 1));
+    for n in records..records + MORE {
+        append(&log, n).await.unwrap();
+    }
+    let later = open_read_only(&disk.after_kill()).unwrap();
+    assert_eq!(contents(&later).await.unwrap(), contents_of(records + MORE));
 }
 
 #[tokio::test]
@@ -235,6 +237,23 @@ async fn a_missing_file_is_refused() {
                 }
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn the_segment_in_use_always_has_a_successor() {
+    let disk = Disk::default();
+    let log = open(&disk).unwrap();
+    for n in 0..RECORDS {
+        append(&log, n).await.unwrap();
+        let batches = batches(&disk.after_kill());
+        let used = last_used(&batches);
+        let (last, _) = batches.last_key_value().unwrap();
+        let is_first = format::segment_number(&used) == Some(1);
+        assert!(
+            is_first || *last > used,
+            "record {n} is in {used}, the last segment"
+        );
     }
 }
 

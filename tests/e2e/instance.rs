@@ -1,0 +1,71 @@
+//! The real program, built and started.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+/// The admin token of every instance that a test starts.
+const TOKEN: &str = "rehearsal-token";
+
+/// A child that does not outlive its test.
+pub struct Ended(pub Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An address on loopback that was free a moment ago.
+pub fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// Starts an instance.
+pub fn serve(address: &str, data: &Path) -> Child {
+    let mut command = program();
+    command
+        .args(["serve", "--listen", address, "--data-dir"])
+        .arg(data);
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// The program, with the admin token in its environment.
+pub fn program() -> Command {
+    let mut command = Command::new(doorbuster());
+    command.env("DOORBUSTER_ADMIN_TOKEN", TOKEN);
+    command
+}
+
+/// The program itself, in the release profile; building it is quick when it is built.
+fn doorbuster() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build
+            .args(["build", "--release", "-p", "doorbuster"])
+            .current_dir(root());
+        assert!(
+            build.status().unwrap().success(),
+            "the program does not build"
+        );
+        // This test stands in target/<profile>/deps.
+        let test = std::env::current_exe().unwrap();
+        let program = test.ancestors().nth(3).unwrap().join("release/doorbuster");
+        assert!(program.is_file(), "no program at {}", program.display());
+        program
+    })
+}
+
+/// The project's root.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}

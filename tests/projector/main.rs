@@ -1,0 +1,226 @@
+//! The read models are what the decisions make of them, however often and by how many they
+//! are written.
+
+#[path = "../deciders/support.rs"]
+#[allow(dead_code, reason = "the deciders' tests use the rest of it")]
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kit::MemoryStore;
+use ports::read_store::{AttemptRow, Progress, Row, SaleRow};
+use ports::{ReadStore, StoreError};
+use projector::run::Projector;
+use runtime::health::Health;
+use schemas::ids::{AttemptId, BuyerId, Partition, Position, ProductId};
+use schemas::topics::Topic;
+use store_embedded::EmbeddedStore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use support::{BEGIN_MS, Bench, PARTITION, Shoppers};
+
+/// A history of random commands, decided.
+async fn history(seed: u64, commands: usize) -> Bench {
+    let bench = Bench::new();
+    let mut shoppers = Shoppers::new(seed);
+    for _ in 0..commands {
+        bench.put(shoppers.next(BEGIN_MS));
+    }
+    let decider = bench.start("one", bench.log.clone(), 1_000_000);
+    bench.all_answered().await;
+    decider.stop().await;
+    bench
+}
+
+struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    health: Health,
+}
+
+impl Running {
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+fn project(bench: &Bench, store: Arc<dyn ReadStore>) -> Running {
+    let health = Health::default();
+    let projector = Projector {
+        log: bench.log.clone(),
+        store,
+        codec: bench.codec.clone(),
+        health: health.clone(),
+    };
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(projector::run(projector, stop.clone()));
+    Running { stop, task, health }
+}
+
+/// Waits until everything in log 2 is projected.
+async fn caught_up(bench: &Bench, store: &dyn ReadStore) {
+    let end = bench.log.records(Topic::StockDecisions, PARTITION).len() as i64;
+    for _ in 0..2_000 {
+        let progress = store.progress().await.unwrap();
+        if progress
+            .get(&PARTITION)
+            .is_some_and(|progress| progress.next.0 == end)
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the projector does not catch up");
+}
+
+/// Every row, in an order of its own.
+async fn rows(store: &dyn ReadStore) -> BTreeSet<String> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let visit = move |row: Row| sender.send(format!("{row:?}")).is_ok();
+    store.visit(Box::new(visit)).await.unwrap();
+    receiver.into_iter().collect()
+}
+
+/// A store whose progress was lost, so that everything is projected once more.
+struct Forgetful(Arc<dyn ReadStore>);
+
+#[async_trait]
+impl ReadStore for Forgetful {
+    async fn apply(&self, p: Partition, rows: Vec<Row>, at: Progress) -> Result<(), StoreError> {
+        self.0.apply(p, rows, at).await
+    }
+    async fn progress(&self) -> Result<BTreeMap<Partition, Progress>, StoreError> {
+        Ok(BTreeMap::new())
+    }
+    async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
+        self.0.attempt(id).await
+    }
+    async fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {
+        self.0.sale(product).await
+    }
+    async fn sales(&self, a: Option<&ProductId>, n: usize) -> Result<Vec<SaleRow>, StoreError> {
+        self.0.sales(a, n).await
+    }
+    async fn orders(
+        &self,
+        buyer: &BuyerId,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<AttemptRow>, StoreError> {
+        self.0.orders(buyer, after, limit).await
+    }
+    async fn intents(
+        &self,
+        product: &ProductId,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<AttemptRow>, StoreError> {
+        self.0.intents(product, after, limit).await
+    }
+    async fn visit(&self, visit: Box<dyn FnMut(Row) -> bool + Send>) -> Result<(), StoreError> {
+        self.0.visit(visit).await
+    }
+}
+
+#[tokio::test]
+async fn replaying_everything_over_a_live_store_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let embedded = EmbeddedStore::open(&dir.path().join("read-models.redb")).unwrap();
+    let stores: [Arc<dyn ReadStore>; 2] = [Arc::new(embedded), Arc::new(MemoryStore::default())];
+    let bench = history(1, 2_000).await;
+    let mut by_store = Vec::new();
+    for store in stores {
+        let first = project(&bench, store.clone());
+        caught_up(&bench, &*store).await;
+        let before = rows(&*store).await;
+        assert!(before.len() > 1_000, "{} rows", before.len());
+
+        // Again from the beginning, while the first still runs: two that overlap.
+        let again = project(&bench, Arc::new(Forgetful(store.clone())));
+        for _ in 0..200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert_eq!(rows(&*store).await, before, "in the middle of the replay");
+            if again.health.is_ready() && !again.health.report().is_empty() {
+                break;
+            }
+        }
+        caught_up(&bench, &*store).await;
+        assert!(again.health.is_ready(), "{:?}", again.health.report());
+        assert_eq!(rows(&*store).await, before);
+        first.stop().await;
+        again.stop().await;
+        by_store.push(before);
+    }
+    assert_eq!(by_store[0], by_store[1], "both stores hold the same");
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_caught_up_with_when_it_is_back() {
+    let bench = history(2, 500).await;
+    let whole = Arc::new(MemoryStore::default());
+    let undisturbed = project(&bench, whole.clone());
+    caught_up(&bench, &*whole).await;
+    undisturbed.stop().await;
+
+    let store = Arc::new(MemoryStore::default());
+    store.fail(true);
+    let projector = project(&bench, store.clone());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let report = projector.health.report();
+    assert!(!projector.health.is_ready(), "{report:?}");
+    assert!(
+        report[0].detail.contains("the test made it fail"),
+        "{report:?}"
+    );
+    store.fail(false);
+    caught_up(&bench, &*store).await;
+    assert!(projector.health.is_ready());
+    projector.stop().await;
+    assert_eq!(rows(&*store).await, rows(&*whole).await);
+}
+
+#[tokio::test]
+async fn a_missing_decision_is_noticed() {
+    let bench = history(3, 300).await;
+    let store = Arc::new(MemoryStore::default());
+    // A store that is said to be further than it is: what lies between was never written.
+    let progress = Progress {
+        next: schemas::ids::Offset(200),
+        claim: schemas::ids::Offset(0),
+        answered: bench.counting()[198].answers,
+    };
+    let projector = project(&bench, store.clone());
+    caught_up(&bench, &*store).await;
+    projector.stop().await;
+    let first: Vec<SaleRow> = store.sales(None, 10).await.unwrap();
+    assert!(!first.is_empty());
+
+    let behind = Arc::new(MemoryStore::default());
+    let early: Vec<Row> = {
+        let decision = &bench.counting()[..40];
+        let mut sales = BTreeMap::new();
+        for decision in decision {
+            let product = decision.product_id.clone();
+            if let Some(sale) = projector::views::next_sale(sales.get(&product), decision) {
+                sales.insert(product, sale);
+            }
+        }
+        sales.into_values().map(Row::Sale).collect()
+    };
+    assert!(!early.is_empty(), "some sale was there early");
+    behind.apply(PARTITION, early, progress).await.unwrap();
+    let projector = project(&bench, behind);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let report = projector.health.report();
+    assert!(!projector.health.is_ready(), "{report:?}");
+    assert!(
+        report[0].detail.contains("decisions are missing"),
+        "{report:?}"
+    );
+    projector.stop().await;
+}
