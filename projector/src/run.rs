@@ -12,7 +12,7 @@ use schemas::codec::Codec;
 use schemas::ids::Partition;
 use schemas::topics::Topic;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{debug, error};
 
 use crate::projection::{ProjectError, Projection};
 
@@ -68,7 +68,7 @@ async fn project(
     let progress = projector.store.progress().await?.get(&partition).copied();
     let mut projection = Projection::new(partition, progress);
     let next = projection.progress().next;
-    info!(%partition, from = %next, "projecting");
+    debug!(%partition, from = %next, "projecting");
     let mut reader = projector
         .log
         .read(Topic::StockDecisions, partition, next)

@@ -71,11 +71,12 @@ async fn the_page_shows_the_stock_going_down() {
     page.close().await.unwrap();
 }
 
-/// The units left as the meter has them, once the sale is shown.
+/// The units left as the meter has them, once the page shows the sale that is rehearsed.
 async fn units_left(page: &Client) -> Option<u64> {
     let script = "const meter = document.querySelector('.card .bar');
-        return meter ? meter.getAttribute('aria-valuenow') : null";
-    let shown = page.execute(script, vec![]).await.ok()?;
+        return meter?.getAttribute('aria-valuemax') == arguments[0]
+            ? meter.getAttribute('aria-valuenow') : null";
+    let shown = page.execute(script, vec![STOCK.into()]).await.ok()?;
     shown.as_str()?.parse().ok()
 }
 

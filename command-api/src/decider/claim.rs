@@ -10,7 +10,7 @@ use runtime::metrics::{CLAIMS, DECISIONS_DROPPED, RECOVERY_SECONDS};
 use schemas::decision::{Claim, DecisionRecord};
 use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::checkpoint::{self, Checkpoint};
 use super::products::Products;
@@ -55,10 +55,13 @@ pub(crate) async fn take(
     let label = [("partition", partition.to_string())];
     metrics::counter!(CLAIMS, &label).increment(1);
     metrics::histogram!(RECOVERY_SECONDS, &label).record(began.elapsed().as_secs_f64());
-    info!(
-        %partition, %claim, answered = %held.fence.answered, folded = held.since_checkpoint,
-        took_ms = began.elapsed().as_millis() as u64, "took the partition"
-    );
+    let took_ms = began.elapsed().as_millis() as u64;
+    let (answered, folded) = (held.fence.answered, held.since_checkpoint);
+    if answered.0 < 0 {
+        debug!(%partition, %claim, took_ms, "took a new partition");
+    } else {
+        info!(%partition, %claim, %answered, folded, took_ms, "took the partition");
+    }
     Ok(held)
 }
 
