@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use log_embedded::EmbeddedLog;
+use log_embedded::{EmbeddedLog, OpenError};
 use ports::{EventLog, ReadError, ReadStore};
 use runtime::receipt::{KEY_FILE, ReceiptKey};
 use schemas::codec::Codec;
@@ -288,7 +288,14 @@ pub async fn audit_directory(args: &Args) -> anyhow::Result<u8> {
 async fn open_log(dir: &Path) -> anyhow::Result<EmbeddedLog> {
     let dir = dir.join(LOG_DIR);
     let open = move || EmbeddedLog::open_read_only(&dir);
-    Ok(tokio::task::spawn_blocking(open).await??)
+    tokio::task::spawn_blocking(open).await?.map_err(|error| match error {
+        // A plain copy may hold an older state of one place than of a later one.
+        OpenError::Damaged { .. } => anyhow!(
+            "{error}; if this is a copy made while the service ran, copy it again, or audit the \
+             service's own directory, which may go on meanwhile"
+        ),
+        error => error.into(),
+    })
 }
 
 /// The key that receipts are checked with; unlike the service, an audit makes none.
