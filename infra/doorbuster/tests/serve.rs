@@ -326,9 +326,11 @@ async fn one_signal_drains_and_a_second_ends_at_once() {
 
     let (mut process, at) = Process::start(dir.path());
     until_ready(at).await;
-    let polling = "GET /api/flash-sales?at_least=0:1000000 HTTP/1.1\r\nhost: x\r\n\r\n";
+    // A request whose body is still to come: the drain waits for it.
+    let unfinished = "POST /api/flash-sales/demo-sneaker/order HTTP/1.1\r\nhost: x\r\n\
+        x-buyer-id: me\r\ncontent-type: application/json\r\ncontent-length: 14\r\n\r\n{";
     let mut stream = TcpStream::connect(at).await.unwrap();
-    stream.write_all(polling.as_bytes()).await.unwrap();
+    stream.write_all(unfinished.as_bytes()).await.unwrap();
     sleep(Duration::from_millis(200)).await;
     process.signal();
     sleep(Duration::from_millis(200)).await;

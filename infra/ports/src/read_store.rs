@@ -119,8 +119,8 @@ pub struct StoreError(pub String);
 pub trait ReadStore: Send + Sync {
     /// Writes the rows, then the partition's progress. Ok promises that later reads see both.
     /// After a failure or a crash some rows may be there without the progress, never the
-    /// progress without the rows; writing again is harmless. A crash may take back the last
-    /// second of writes, rows and progress together.
+    /// progress without the rows; writing again is harmless. A crash may take back the
+    /// last few seconds of writes, rows and progress together.
     async fn apply(
         &self,
         partition: Partition,
