@@ -12,12 +12,13 @@ use axum::body::Body;
 use axum::http::Request;
 use axum::routing::post;
 use command_api::http::{Door, KnownProducts, router};
+use kit::MemoryLog;
 use ports::clock::SystemClock;
 use runtime::receipt::ReceiptKey;
 use schemas::codec::Codec;
 use schemas::placement::Placement;
 use serde::Deserialize;
-use support::{MemoryLog, MemoryStore, PARTITIONS};
+use support::{PARTITIONS, store};
 use tower::ServiceExt;
 
 #[derive(Deserialize)]
@@ -48,15 +49,14 @@ async fn measure(name: &str, router: Router) {
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn cost_of_an_order() {
-    let store = Arc::new(MemoryStore::default());
-    store.products.lock().insert("sneaker".into());
+    let clock = Arc::new(SystemClock);
     let door = Door {
-        log: Arc::new(MemoryLog::default()),
-        store,
+        log: Arc::new(MemoryLog::new(PARTITIONS, clock.clone())),
+        store: store(),
         codec: Arc::new(Codec::embedded()),
         placement: Placement::new(PARTITIONS),
         receipts: ReceiptKey::new(&[7; 32]),
-        clock: Arc::new(SystemClock),
+        clock,
         known: KnownProducts::default(),
     };
     let _ = runtime::telemetry::metrics();

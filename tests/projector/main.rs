@@ -202,7 +202,7 @@ async fn a_missing_decision_is_noticed() {
 
     let behind = Arc::new(MemoryStore::default());
     let early: Vec<Row> = {
-        let decision = &bench.counting()[..40];
+        let decision = &bench.counting()[..150];
         let mut sales = BTreeMap::new();
         for decision in decision {
             let product = decision.product_id.clone();

@@ -1,161 +1,179 @@
-//! A log and a store in memory that fail on demand.
+//! A door over a log and a store in memory, and requests to it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use async_trait::async_trait;
-use parking_lot::Mutex;
-use ports::clock::Clock;
-use ports::event_log::{AppendError, EventLog, Group, LogReader, NewRecord, ReadError};
-use ports::read_store::{AttemptRow, Progress, ReadStore, Row, SalePhase, SaleRow, StoreError};
-use schemas::command::SaleTerms;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request};
+use command_api::http::{Door, KnownProducts, router};
+use http_body_util::BodyExt;
+use kit::{ManualClock, MemoryLog, MemoryStore};
+use ports::LogRecord;
+use ports::read_store::{Row, SalePhase, SaleRow};
+use runtime::auth::AdminToken;
+use runtime::receipt::ReceiptKey;
+use schemas::codec::Codec;
+use schemas::command::{Command, SaleTerms};
 use schemas::decision::{Stock, Tally};
-use schemas::ids::{
-    AttemptId, BuyerId, Money, Offset, Partition, Position, ProductId, TimestampMs,
-};
+use schemas::ids::{Money, Partition};
+use schemas::placement::Placement;
 use schemas::topics::Topic;
-use tokio::sync::watch;
+use serde_json::Value;
+use tower::ServiceExt;
 
 pub const PARTITIONS: u32 = 8;
+pub const NOW: i64 = 1_795_248_000_007;
+pub const ORDER: &str = "/api/flash-sales/sneaker/order";
+pub const SALE: &str = "/api/admin/flash-sales/sneaker";
+pub const CANCEL: &str =
+    "/api/flash-sales/sneaker/order/0188bb5c-0000-4000-8000-000000000001/cancel";
 
-/// What the log does with the next records.
-#[derive(Clone)]
-pub enum Mood {
-    Takes,
-    Fails(AppendError),
-    Hangs,
+/// A door over a log and a store in memory.
+pub struct World {
+    pub log: Arc<MemoryLog>,
+    pub store: Arc<MemoryStore>,
+    router: Router,
 }
 
-pub struct MemoryLog {
-    pub mood: Mutex<Mood>,
-    pub appended: Mutex<Vec<(Partition, NewRecord)>>,
-    ends: Mutex<BTreeMap<Partition, i64>>,
+/// An answer over HTTP.
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Value,
 }
 
-impl Default for MemoryLog {
-    fn default() -> Self {
-        Self {
-            mood: Mutex::new(Mood::Takes),
-            appended: Mutex::default(),
-            ends: Mutex::default(),
+/// A door that knows one product, the sneaker.
+pub fn world(admin: Option<&str>) -> World {
+    let clock = Arc::new(ManualClock::still_at(NOW));
+    let log = Arc::new(MemoryLog::new(PARTITIONS, clock.clone()));
+    let store = store();
+    let door = Door {
+        log: log.clone(),
+        store: store.clone(),
+        codec: Arc::new(Codec::embedded()),
+        placement: Placement::new(PARTITIONS),
+        receipts: ReceiptKey::new(&[7; 32]),
+        clock,
+        known: KnownProducts::default(),
+    };
+    let admin = admin.map(|token| AdminToken::new(token).unwrap());
+    let router = router(Arc::new(door), admin, Duration::from_millis(200)).into();
+    World { log, store, router }
+}
+
+impl World {
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        Answer {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body,
+        }
+    }
+
+    pub async fn order(&self, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        self.call("POST", ORDER, headers, body).await
+    }
+
+    pub async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/json");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(body.into()).unwrap()).await
+    }
+
+    /// What was appended, by partition, and there in the order it came.
+    pub fn appended(&self) -> Vec<(Partition, LogRecord)> {
+        let records = |p| self.log.records(Topic::PurchaseAttempts, p);
+        let partitions = (0..PARTITIONS).map(Partition);
+        partitions
+            .flat_map(|p| records(p).into_iter().map(move |record| (p, record)))
+            .collect()
+    }
+
+    /// The commands in the log, in the same order.
+    pub fn commands(&self) -> Vec<Command> {
+        let codec = Codec::embedded();
+        let appended = self.appended().into_iter();
+        appended
+            .map(|(_, record)| codec.decode_command(&record.value).unwrap())
+            .collect()
+    }
+
+    /// How often the store was asked for a sale.
+    pub fn asked(&self) -> usize {
+        self.store.calls().get("sale").copied().unwrap_or(0)
+    }
+}
+
+/// Whatever a test did, the door appends to log 1 alone, reads no log, and asks the store for
+/// sales alone.
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let log = self.log.calls();
+        assert!(log.keys().all(|call| *call == "append"), "{log:?}");
+        let store = self.store.calls();
+        assert!(store.keys().all(|call| *call == "sale"), "{store:?}");
+        for topic in Topic::ALL {
+            let silent = (0..PARTITIONS).all(|p| self.log.records(topic, Partition(p)).is_empty());
+            assert!(silent || topic == Topic::PurchaseAttempts, "{topic:?}");
         }
     }
 }
 
-#[async_trait]
-impl EventLog for MemoryLog {
-    fn partitions(&self) -> u32 {
-        PARTITIONS
+impl Answer {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 
-    async fn append(
-        &self,
-        topic: Topic,
-        partition: Partition,
-        records: Vec<NewRecord>,
-    ) -> Result<Offset, AppendError> {
+    /// Status and code of a problem, after checking that it is one in full.
+    pub fn problem(&self) -> (u16, &str) {
         assert_eq!(
-            topic,
-            Topic::PurchaseAttempts,
-            "the door writes nothing else"
+            self.header("content-type"),
+            "application/problem+json",
+            "{}",
+            self.body
         );
-        let mood = self.mood.lock().clone();
-        match mood {
-            Mood::Takes => {}
-            Mood::Fails(error) => return Err(error),
-            Mood::Hangs => std::future::pending().await,
-        }
-        let mut ends = self.ends.lock();
-        let end = ends.entry(partition).or_insert(0);
-        *end += records.len() as i64;
-        let records = records.into_iter().map(|record| (partition, record));
-        self.appended.lock().extend(records);
-        Ok(Offset(*end - 1))
-    }
-
-    async fn read(
-        &self,
-        _: Topic,
-        _: Partition,
-        _: Offset,
-    ) -> Result<Box<dyn LogReader>, ReadError> {
-        panic!("the door reads no log");
-    }
-
-    async fn end(&self, _: Topic, _: Partition) -> Result<Offset, ReadError> {
-        panic!("the door reads no log");
-    }
-
-    async fn offset_at(&self, _: Topic, _: Partition, _: TimestampMs) -> Result<Offset, ReadError> {
-        panic!("the door reads no log");
-    }
-
-    fn assignment(&self, _: Group) -> watch::Receiver<BTreeSet<Partition>> {
-        panic!("the door belongs to no group");
+        assert_eq!(self.body["status"], self.status);
+        let code = self.body["code"].as_str().unwrap();
+        assert_eq!(self.body["type"], format!("/problems/{code}"));
+        assert!(!self.body["detail"].as_str().unwrap().is_empty());
+        (self.status, code)
     }
 }
 
-/// Knows whether products exist, and how often it was asked.
-#[derive(Default)]
-pub struct MemoryStore {
-    pub products: Mutex<HashSet<String>>,
-    pub fails: Mutex<bool>,
-    pub asked: Mutex<usize>,
+pub const BUYER: (&str, &str) = ("x-buyer-id", "b-1");
+pub const ADMIN: (&str, &str) = ("authorization", "Bearer let-me-in");
+
+/// A store that knows one product, the sneaker.
+pub fn store() -> Arc<MemoryStore> {
+    let store = MemoryStore::default();
+    store.put(Row::Sale(sale("sneaker")));
+    Arc::new(store)
 }
 
-#[async_trait]
-impl ReadStore for MemoryStore {
-    async fn apply(&self, _: Partition, _: Vec<Row>, _: Progress) -> Result<(), StoreError> {
-        panic!("the door writes no rows");
-    }
-
-    async fn progress(&self) -> Result<BTreeMap<Partition, Progress>, StoreError> {
-        panic!("the door asks for sales alone");
-    }
-
-    async fn attempt(&self, _: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
-        panic!("the door asks for sales alone");
-    }
-
-    async fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {
-        *self.asked.lock() += 1;
-        if *self.fails.lock() {
-            return Err(StoreError("on demand".into()));
-        }
-        let known = self.products.lock().contains(product.as_str());
-        Ok(known.then(|| sale(product)))
-    }
-
-    async fn sales(&self, _: Option<&ProductId>, _: usize) -> Result<Vec<SaleRow>, StoreError> {
-        panic!("the door asks for sales alone");
-    }
-
-    async fn orders(
-        &self,
-        _: &BuyerId,
-        _: Option<Position>,
-        _: usize,
-    ) -> Result<Vec<AttemptRow>, StoreError> {
-        panic!("the door asks for sales alone");
-    }
-
-    async fn intents(
-        &self,
-        _: &ProductId,
-        _: Option<Position>,
-        _: usize,
-    ) -> Result<Vec<AttemptRow>, StoreError> {
-        panic!("the door asks for sales alone");
-    }
-
-    async fn visit(&self, _: Box<dyn FnMut(Row) -> bool + Send>) -> Result<(), StoreError> {
-        panic!("the door asks for sales alone");
-    }
-}
-
-fn sale(product: &ProductId) -> SaleRow {
+fn sale(product: &str) -> SaleRow {
     SaleRow {
-        product_id: product.clone(),
+        product_id: product.parse().unwrap(),
         version: 1,
         round: 1,
         terms: SaleTerms {
@@ -179,14 +197,5 @@ fn sale(product: &ProductId) -> SaleRow {
         },
         tally: Tally::default(),
         decided_at_ms: 0,
-    }
-}
-
-/// A clock that stands still.
-pub struct At(pub TimestampMs);
-
-impl Clock for At {
-    fn now_ms(&self) -> TimestampMs {
-        self.0
     }
 }

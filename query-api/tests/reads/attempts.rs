@@ -107,12 +107,12 @@ async fn unknown_is_said_only_when_everything_before_has_been_read() {
     shop.settle().await;
     assert_eq!(shop.status(id(1)).await, "unknown_attempt");
 
-    shop.log.stop(Topic::PurchaseAttempts);
+    shop.log.hold_back(Topic::PurchaseAttempts);
     shop.ask(1, "p", id(1));
     assert_eq!(shop.status(id(1)).await, "not_caught_up");
     let going_on = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        shop.log.go_on();
+        shop.log.release();
     };
     let (status, ()) = tokio::join!(shop.status(id(1)), going_on);
     assert_eq!(status, "queued");
@@ -123,7 +123,7 @@ async fn unknown_is_said_only_when_everything_before_has_been_read() {
 async fn a_partition_that_stands_still_keeps_no_other_from_answering() {
     let shop = Shop::open();
     shop.settle().await;
-    shop.log.put_unreadable(0);
+    shop.put_unreadable(0);
     let began = Instant::now();
     shop.ask(1, "p", id(1));
     assert_eq!(shop.status(id(1)).await, "queued");

@@ -1,9 +1,6 @@
 //! A read side over a log and a store in memory, small enough to be seen through, with faults
 //! to switch on. The test plays the door, the deciders and the projector.
 
-mod log;
-mod store;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,9 +9,10 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use domain::fence::{Fence, Verdict};
 use http_body_util::BodyExt;
+use kit::{ManualClock, MemoryLog, MemoryStore};
 use parking_lot::Mutex;
 use ports::read_store::{Progress, Row, SaleRow};
-use ports::{Clock, ReadStore};
+use ports::{NewRecord, ReadStore};
 use query_api::http::{QueryApi, router};
 use query_api::live::{self, Live, LiveSettings};
 use runtime::auth::AdminToken;
@@ -31,26 +29,16 @@ use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
-use self::log::MemoryLog;
-use self::store::MemoryStore;
-
 pub const PARTITIONS: u32 = 2;
 pub const NOW: TimestampMs = 1_795_248_000_000;
 pub const TOKEN: &str = "a-good-token";
 
-struct FixedClock;
-
-impl Clock for FixedClock {
-    fn now_ms(&self) -> TimestampMs {
-        NOW
-    }
-}
-
 /// A read side over a log and a store that the test plays the other services on.
 pub struct Shop {
-    pub log: MemoryLog,
+    pub log: Arc<MemoryLog>,
     pub store: Arc<MemoryStore>,
     pub health: Health,
+    clock: Arc<ManualClock>,
     codec: Arc<Codec>,
     decider: Mutex<BTreeMap<u32, Decider>>,
     router: Option<Router>,
@@ -86,10 +74,12 @@ impl Shop {
     /// A log and a store with nothing in them; the read side has not been started.
     pub fn closed() -> Self {
         let cancel = CancellationToken::new();
+        let clock = Arc::new(ManualClock::still_at(NOW));
         Self {
-            log: MemoryLog::default(),
+            log: Arc::new(MemoryLog::new(PARTITIONS, clock.clone())),
             store: Arc::default(),
             health: Health::default(),
+            clock,
             codec: Arc::new(Codec::embedded()),
             decider: Mutex::default(),
             router: None,
@@ -136,10 +126,10 @@ impl Shop {
     }
 
     fn api(&self, settings: LiveSettings) -> QueryApi {
-        let log = Arc::new(self.log.clone());
+        let (log, store) = (self.log.clone(), self.store.clone());
         QueryApi {
-            live: Live::new(log, self.store.clone(), self.codec.clone(), settings),
-            clock: Arc::new(FixedClock),
+            live: Live::new(log, store, self.codec.clone(), settings),
+            clock: self.clock.clone(),
         }
     }
 
@@ -148,13 +138,29 @@ impl Shop {
         self.cancel.cancel();
     }
 
+    /// Appends bytes to a partition.
+    fn put(&self, topic: Topic, partition: u32, value: Vec<u8>) -> Offset {
+        let record = NewRecord {
+            value: value.into(),
+            ..NewRecord::default()
+        };
+        self.log.put(topic, Partition(partition), vec![record])
+    }
+
+    /// Appends to both topics of a partition what is no record.
+    pub fn put_unreadable(&self, partition: u32) {
+        for topic in [Topic::PurchaseAttempts, Topic::StockDecisions] {
+            self.put(topic, partition, vec![0, 0, 0, 0, 99]);
+        }
+    }
+
     /// A decider takes the partition.
     pub fn claim(&self, partition: u32) {
         let claim = DecisionRecord::Claim(Claim {
             decider: "test".into(),
         });
         let bytes = self.codec.encode_decision(claim);
-        let offset = self.log.put(Topic::StockDecisions, partition, bytes);
+        let offset = self.put(Topic::StockDecisions, partition, bytes);
         self.decider.lock().entry(partition).or_default().claim = Some(offset);
     }
 
@@ -169,7 +175,7 @@ impl Shop {
             }),
         };
         let bytes = self.codec.encode_command(command);
-        self.log.put(Topic::PurchaseAttempts, partition, bytes)
+        self.put(Topic::PurchaseAttempts, partition, bytes)
     }
 
     /// Appends something to log 1 that is no attempt.
@@ -179,7 +185,7 @@ impl Shop {
             body: CommandBody::TimeAdvanced,
         };
         let bytes = self.codec.encode_command(command);
-        self.log.put(Topic::PurchaseAttempts, partition, bytes)
+        self.put(Topic::PurchaseAttempts, partition, bytes)
     }
 
     /// The current decider answers an offset of log 1.
@@ -244,7 +250,7 @@ impl Shop {
             chain: ChainHash::default(),
         });
         let bytes = self.codec.encode_decision(decision);
-        self.log.put(Topic::StockDecisions, partition, bytes);
+        self.put(Topic::StockDecisions, partition, bytes);
     }
 
     /// Puts a product on sale and opens it, in one command.
@@ -260,7 +266,7 @@ impl Shop {
     /// Projects everything in log 2 up to here, as the projector does, fence and all.
     pub async fn project(&self, partition: u32) {
         let partition = Partition(partition);
-        let records = self.log.records_of(Topic::StockDecisions, partition);
+        let records = self.log.records(Topic::StockDecisions, partition);
         let mut fence = Fence::default();
         let mut sales: BTreeMap<ProductId, SaleRow> = BTreeMap::new();
         let mut rows = vec![];
@@ -323,6 +329,26 @@ impl Shop {
             tokio::task::yield_now().await;
         }
         tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+    }
+}
+
+/// Whatever a test did, the read side never writes to the log, asks it for no times, and
+/// belongs to no group; and it loads sales once, and then folds them.
+impl Drop for Shop {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let log = self.log.calls();
+        let of_log = ["read", "end"];
+        assert!(log.keys().all(|call| of_log.contains(call)), "{log:?}");
+        let store = self.store.calls();
+        // The test itself applies rows, as the projector.
+        let of_store = ["apply", "progress", "attempt", "sales", "orders", "intents"];
+        assert!(
+            store.keys().all(|call| of_store.contains(call)),
+            "{store:?}"
+        );
     }
 }
 

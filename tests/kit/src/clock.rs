@@ -3,11 +3,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use ports::Clock;
 use schemas::ids::TimestampMs;
 
-/// A clock that a test sets; it also goes with tokio's time, so that paused time drives it.
+/// A clock that a test sets. It stands still, or goes with tokio's time, so that paused time
+/// drives it.
 #[derive(Debug)]
 pub struct ManualClock {
     origin_ms: AtomicI64,
-    began: tokio::time::Instant,
+    /// When it began to go; none when it stands still.
+    began: Option<tokio::time::Instant>,
 }
 
 impl ManualClock {
@@ -15,7 +17,15 @@ impl ManualClock {
     pub fn at(now_ms: TimestampMs) -> Self {
         Self {
             origin_ms: AtomicI64::new(now_ms),
-            began: tokio::time::Instant::now(),
+            began: Some(tokio::time::Instant::now()),
+        }
+    }
+
+    /// A clock that shows this time until it is stepped.
+    pub fn still_at(now_ms: TimestampMs) -> Self {
+        Self {
+            origin_ms: AtomicI64::new(now_ms),
+            began: None,
         }
     }
 
@@ -27,6 +37,7 @@ impl ManualClock {
 
 impl Clock for ManualClock {
     fn now_ms(&self) -> TimestampMs {
-        self.origin_ms.load(Ordering::Relaxed) + self.began.elapsed().as_millis() as i64
+        let gone = self.began.map_or(0, |began| began.elapsed().as_millis());
+        self.origin_ms.load(Ordering::Relaxed) + gone as i64
     }
 }

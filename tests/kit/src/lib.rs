@@ -1,6 +1,7 @@
 //! Doubles of the ports, for tests: they keep the ports' contracts, in memory, and fail where
 //! a test tells them to.
 
+mod calls;
 mod clock;
 mod faulty_log;
 mod memory_log;
@@ -8,5 +9,5 @@ mod memory_store;
 
 pub use clock::ManualClock;
 pub use faulty_log::{Faults, FaultyLog};
-pub use memory_log::MemoryLog;
+pub use memory_log::{MemoryLog, OnAppend};
 pub use memory_store::MemoryStore;

@@ -1,7 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use ports::event_log::{MAX_HEADER_BYTES, MAX_HEADERS, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use ports::{AppendError, Clock, EventLog, Group, LogReader, LogRecord, NewRecord, ReadError};
@@ -9,8 +11,22 @@ use schemas::ids::{Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 use tokio::sync::watch;
 
+use crate::calls::Calls;
+
 /// The most records one read returns, so that tests meet batches.
 const READ_AT_ONCE: usize = 100;
+
+/// What a log does with what is to be appended.
+#[derive(Debug, Clone, Default)]
+pub enum OnAppend {
+    /// It appends.
+    #[default]
+    Take,
+    /// It appends nothing and fails in this way.
+    Fail(AppendError),
+    /// It appends nothing and never answers.
+    Hang,
+}
 
 /// An event log in memory.
 pub struct MemoryLog {
@@ -18,11 +34,22 @@ pub struct MemoryLog {
     clock: Arc<dyn Clock>,
     kept: BTreeMap<(Topic, Partition), Arc<Kept>>,
     assignment: watch::Sender<BTreeSet<Partition>>,
+    on_append: Mutex<OnAppend>,
+    reading: Arc<Reading>,
+    calls: Calls,
 }
 
 struct Kept {
     records: Mutex<Vec<LogRecord>>,
-    end: watch::Sender<i64>,
+    /// Whether readers may find something new.
+    changed: watch::Sender<()>,
+}
+
+/// What the test has done to the readers.
+#[derive(Default)]
+struct Reading {
+    fails: AtomicBool,
+    held_back: Mutex<BTreeSet<Topic>>,
 }
 
 impl MemoryLog {
@@ -37,7 +64,7 @@ impl MemoryLog {
                 place,
                 Arc::new(Kept {
                     records: Mutex::default(),
-                    end: watch::Sender::new(0),
+                    changed: watch::Sender::new(()),
                 }),
             )
         });
@@ -46,7 +73,40 @@ impl MemoryLog {
             clock,
             kept: kept.collect(),
             assignment: watch::Sender::new(all),
+            on_append: Mutex::default(),
+            reading: Arc::default(),
+            calls: Calls::default(),
         }
+    }
+
+    /// From now on appends are dealt with in this way.
+    pub fn on_append(&self, what: OnAppend) {
+        *self.on_append.lock() = what;
+    }
+
+    /// From now on every read fails, or none does. A reader that waits already learns of it
+    /// with the next record.
+    pub fn fail_reads(&self, failing: bool) {
+        self.reading.fails.store(failing, Ordering::Relaxed);
+    }
+
+    /// From now on the topic's readers see nothing new, though the topic's end moves on.
+    pub fn hold_back(&self, topic: Topic) {
+        self.reading.held_back.lock().insert(topic);
+    }
+
+    /// Readers of all topics see what there is.
+    pub fn release(&self) {
+        self.reading.held_back.lock().clear();
+        for kept in self.kept.values() {
+            kept.changed.send_replace(());
+        }
+    }
+
+    /// How often each method of the port was called that can fail or joins a group, by its
+    /// name.
+    pub fn calls(&self) -> BTreeMap<&'static str, usize> {
+        self.calls.all()
     }
 
     /// Sets which partitions this process is a member for, in every group.
@@ -83,8 +143,20 @@ impl MemoryLog {
                 headers,
             });
         }
-        kept.end.send_replace(all.len() as i64);
+        kept.changed.send_replace(());
         Offset(all.len() as i64 - 1)
+    }
+
+    /// Damages or mends a record: replaces its value, and returns the one it had.
+    pub fn overwrite(
+        &self,
+        topic: Topic,
+        partition: Partition,
+        offset: Offset,
+        value: Bytes,
+    ) -> Bytes {
+        let mut records = self.kept[&(topic, partition)].records.lock();
+        std::mem::replace(&mut records[offset.0 as usize].value, value)
     }
 }
 
@@ -100,6 +172,13 @@ impl EventLog for MemoryLog {
         partition: Partition,
         records: Vec<NewRecord>,
     ) -> Result<Offset, AppendError> {
+        self.calls.count("append");
+        let on_append = self.on_append.lock().clone();
+        match on_append {
+            OnAppend::Take => {}
+            OnAppend::Fail(error) => return Err(error),
+            OnAppend::Hang => std::future::pending().await,
+        }
         for record in &records {
             let headers = record.headers.iter();
             let longest = headers
@@ -125,16 +204,22 @@ impl EventLog for MemoryLog {
         partition: Partition,
         from: Offset,
     ) -> Result<Box<dyn LogReader>, ReadError> {
+        self.calls.count("read");
+        self.reading.check()?;
         let kept = self.kept[&(topic, partition)].clone();
-        let end = kept.end.subscribe();
+        let changed = kept.changed.subscribe();
         Ok(Box::new(Reader {
+            topic,
             kept,
-            end,
+            changed,
+            reading: self.reading.clone(),
             next: from.0.max(0),
         }))
     }
 
     async fn end(&self, topic: Topic, partition: Partition) -> Result<Offset, ReadError> {
+        self.calls.count("end");
+        self.reading.check()?;
         Ok(Offset(
             self.kept[&(topic, partition)].records.lock().len() as i64
         ))
@@ -146,6 +231,8 @@ impl EventLog for MemoryLog {
         partition: Partition,
         time: TimestampMs,
     ) -> Result<Offset, ReadError> {
+        self.calls.count("offset_at");
+        self.reading.check()?;
         let records = self.kept[&(topic, partition)].records.lock();
         Ok(Offset(
             records.partition_point(|record| record.appended_at_ms < time) as i64,
@@ -153,29 +240,54 @@ impl EventLog for MemoryLog {
     }
 
     fn assignment(&self, _group: Group) -> watch::Receiver<BTreeSet<Partition>> {
+        self.calls.count("assignment");
         self.assignment.subscribe()
     }
 }
 
+impl Reading {
+    fn check(&self) -> Result<(), ReadError> {
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(ReadError::Unavailable("the test made it fail".into()));
+        }
+        Ok(())
+    }
+}
+
 struct Reader {
+    topic: Topic,
     kept: Arc<Kept>,
-    end: watch::Receiver<i64>,
+    changed: watch::Receiver<()>,
+    reading: Arc<Reading>,
     next: i64,
 }
 
 #[async_trait]
 impl LogReader for Reader {
     async fn next(&mut self) -> Result<Vec<LogRecord>, ReadError> {
-        let next = self.next;
-        let _ = self
-            .end
-            .wait_for(|end| *end > next)
-            .await
-            .map_err(|_| ReadError::Closed)?;
+        loop {
+            // Seen before looking, so that what comes while looking is not slept through.
+            self.changed.borrow_and_update();
+            self.reading.check()?;
+            let some = self.some();
+            if !some.is_empty() {
+                self.next += some.len() as i64;
+                return Ok(some);
+            }
+            let changed = self.changed.changed().await;
+            changed.map_err(|_| ReadError::Closed)?;
+        }
+    }
+}
+
+impl Reader {
+    /// The next records, none when there are none yet or the topic is held back.
+    fn some(&self) -> Vec<LogRecord> {
+        if self.reading.held_back.lock().contains(&self.topic) {
+            return vec![];
+        }
         let records = self.kept.records.lock();
-        let some = records[next as usize..].iter().take(READ_AT_ONCE).cloned();
-        let some: Vec<LogRecord> = some.collect();
-        self.next += some.len() as i64;
-        Ok(some)
+        let new = records.iter().skip(self.next as usize);
+        new.take(READ_AT_ONCE).cloned().collect()
     }
 }

@@ -7,11 +7,14 @@ use ports::read_store::{AttemptRow, MAX_PAGE, Progress, Row, SaleRow};
 use ports::{ReadStore, StoreError};
 use schemas::ids::{AttemptId, BuyerId, Partition, Position, ProductId};
 
+use crate::calls::Calls;
+
 /// A read store in memory.
 #[derive(Default)]
 pub struct MemoryStore {
     kept: Mutex<Kept>,
     failing: AtomicBool,
+    calls: Calls,
 }
 
 #[derive(Default)]
@@ -29,11 +32,53 @@ impl MemoryStore {
         self.failing.store(failing, Ordering::Relaxed);
     }
 
-    fn kept(&self) -> Result<parking_lot::MutexGuard<'_, Kept>, StoreError> {
+    /// How often each method of the port was called, by its name.
+    pub fn calls(&self) -> BTreeMap<&'static str, usize> {
+        self.calls.all()
+    }
+
+    /// Writes a row at once, unless a later version is there.
+    pub fn put(&self, row: Row) {
+        self.kept.lock().put(row);
+    }
+
+    /// What is kept, for a call of this method, unless calls fail.
+    fn call(&self, method: &'static str) -> Result<parking_lot::MutexGuard<'_, Kept>, StoreError> {
+        self.calls.count(method);
         if self.failing.load(Ordering::Relaxed) {
             return Err(StoreError("the test made it fail".into()));
         }
         Ok(self.kept.lock())
+    }
+}
+
+impl Kept {
+    fn put(&mut self, row: Row) {
+        let version = |row: &AttemptRow| row.version;
+        match row {
+            Row::Sale(row) => {
+                put(&mut self.sales, row.product_id.clone(), row, |row| {
+                    row.version
+                });
+            }
+            Row::Attempt(row) => put(&mut self.attempts, row.attempt_id, row, version),
+            Row::Order(row) => {
+                put(
+                    &mut self.orders,
+                    (row.buyer_id.clone(), row.position),
+                    row,
+                    version,
+                );
+            }
+            Row::Intent(row) => {
+                put(
+                    &mut self.intents,
+                    (row.product_id.clone(), row.position),
+                    row,
+                    version,
+                );
+            }
+        }
     }
 }
 
@@ -64,48 +109,22 @@ impl ReadStore for MemoryStore {
         rows: Vec<Row>,
         progress: Progress,
     ) -> Result<(), StoreError> {
-        let mut kept = self.kept()?;
-        let version = |row: &AttemptRow| row.version;
-        for row in rows {
-            match row {
-                Row::Sale(row) => {
-                    put(&mut kept.sales, row.product_id.clone(), row, |row| {
-                        row.version
-                    });
-                }
-                Row::Attempt(row) => put(&mut kept.attempts, row.attempt_id, row, version),
-                Row::Order(row) => {
-                    put(
-                        &mut kept.orders,
-                        (row.buyer_id.clone(), row.position),
-                        row,
-                        version,
-                    );
-                }
-                Row::Intent(row) => {
-                    put(
-                        &mut kept.intents,
-                        (row.product_id.clone(), row.position),
-                        row,
-                        version,
-                    );
-                }
-            }
-        }
+        let mut kept = self.call("apply")?;
+        rows.into_iter().for_each(|row| kept.put(row));
         kept.progress.insert(partition, progress);
         Ok(())
     }
 
     async fn progress(&self) -> Result<BTreeMap<Partition, Progress>, StoreError> {
-        Ok(self.kept()?.progress.clone())
+        Ok(self.call("progress")?.progress.clone())
     }
 
     async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
-        Ok(self.kept()?.attempts.get(&id).cloned())
+        Ok(self.call("attempt")?.attempts.get(&id).cloned())
     }
 
     async fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {
-        Ok(self.kept()?.sales.get(product).cloned())
+        Ok(self.call("sale")?.sales.get(product).cloned())
     }
 
     async fn sales(
@@ -113,7 +132,7 @@ impl ReadStore for MemoryStore {
         after: Option<&ProductId>,
         limit: usize,
     ) -> Result<Vec<SaleRow>, StoreError> {
-        let kept = self.kept()?;
+        let kept = self.call("sales")?;
         Ok(page(
             kept.sales
                 .iter()
@@ -128,7 +147,7 @@ impl ReadStore for MemoryStore {
         after: Option<Position>,
         limit: usize,
     ) -> Result<Vec<AttemptRow>, StoreError> {
-        let kept = self.kept()?;
+        let kept = self.call("orders")?;
         let theirs = kept
             .orders
             .iter()
@@ -142,7 +161,7 @@ impl ReadStore for MemoryStore {
         after: Option<Position>,
         limit: usize,
     ) -> Result<Vec<AttemptRow>, StoreError> {
-        let kept = self.kept()?;
+        let kept = self.call("intents")?;
         let its = kept
             .intents
             .iter()
@@ -151,7 +170,7 @@ impl ReadStore for MemoryStore {
     }
 
     async fn visit(&self, mut visit: Box<dyn FnMut(Row) -> bool + Send>) -> Result<(), StoreError> {
-        let kept = self.kept()?;
+        let kept = self.call("visit")?;
         let sales = kept.sales.values().cloned().map(Row::Sale);
         let attempts = kept.attempts.values().cloned().map(Row::Attempt);
         let orders = kept.orders.values().cloned().map(Row::Order);

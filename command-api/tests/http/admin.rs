@@ -1,0 +1,199 @@
+//! The administration: sales put, steered and restocked, by whoever has the token.
+
+use schemas::command::CommandBody;
+use serde_json::{Value, json};
+
+use crate::support::{ADMIN, BUYER, NOW, SALE, world};
+
+fn sale() -> Value {
+    json!({
+        "name": "Sneaker", "price": {"minor": 1999, "currency": "EUR"}, "stock": 10,
+        "limit_per_buyer": 2, "hold_ms": 60000,
+        "opens_at": "2026-11-21T08:00:00.000Z", "closes_at": "2026-11-21T09:00:00+00:00",
+    })
+}
+
+#[tokio::test]
+async fn a_sale_is_put_and_can_be_ordered_from_at_once() {
+    let world = world(Some("let-me-in"));
+    let path = "/api/admin/flash-sales/BANK%20CHARGES";
+    let mut open_now = sale();
+    open_now.as_object_mut().unwrap().remove("opens_at");
+    for body in [sale(), open_now] {
+        let answer = world.call("PUT", path, &[ADMIN], body.to_string()).await;
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        let position = &answer.body["position"];
+        let at = format!("{}:{}", position["partition"], position["offset"]);
+        let location = format!("/api/flash-sales/BANK%20CHARGES?at_least={at}");
+        assert_eq!(answer.header("location"), location);
+        assert_eq!(answer.body["product_id"], "BANK CHARGES");
+    }
+    let opens = world
+        .commands()
+        .into_iter()
+        .map(|command| match command.body {
+            CommandBody::PutSale(terms) => {
+                assert_eq!(terms.closes_at_ms, Some(1_795_251_600_000));
+                assert_eq!(
+                    (&*terms.name, terms.stock, terms.hold_ms),
+                    ("Sneaker", 10, Some(60_000))
+                );
+                assert_eq!((terms.price.minor, &*terms.price.currency), (1999, "EUR"));
+                terms.opens_at_ms
+            }
+            other => panic!("{other:?}"),
+        });
+    let opens = opens.collect::<Vec<_>>();
+    assert_eq!(opens, [1_795_248_000_000, NOW]);
+    let order = "/api/flash-sales/BANK%20CHARGES/order";
+    assert_eq!(
+        world
+            .call("POST", order, &[BUYER], r#"{"quantity":1}"#)
+            .await
+            .status,
+        202
+    );
+    assert_eq!(world.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_sale_is_opened_paused_closed_and_restocked() {
+    let world = world(Some("let-me-in"));
+    for (action, body) in [
+        ("open", ""),
+        ("pause", "{}"),
+        ("close", ""),
+        ("stock", r#"{"stock":0}"#),
+    ] {
+        let path = format!("{SALE}/{action}");
+        let answer = world.call("POST", &path, &[ADMIN], body).await;
+        assert_eq!(answer.status, 202, "{action}: {}", answer.body);
+        assert!(
+            answer
+                .header("location")
+                .starts_with("/api/flash-sales/sneaker?at_least=")
+        );
+        let unknown = format!("/api/admin/flash-sales/boot/{action}");
+        let answer = world.call("POST", &unknown, &[ADMIN], body).await;
+        assert_eq!(answer.problem(), (404, "unknown_product"), "{action}");
+    }
+    let bodies: Vec<_> = world
+        .commands()
+        .into_iter()
+        .map(|command| command.body)
+        .collect();
+    assert!(matches!(
+        bodies[..],
+        [
+            CommandBody::OpenSale,
+            CommandBody::PauseSale,
+            CommandBody::CloseSale,
+            CommandBody::SetStock(_)
+        ]
+    ));
+}
+
+#[tokio::test]
+async fn terms_out_of_bounds_are_named() {
+    let world = world(Some("let-me-in"));
+    let cases = [
+        ("/name", json!(""), 422, "name"),
+        ("/name", json!("x".repeat(201)), 422, "name"),
+        ("/name", json!(7), 400, "name"),
+        ("/price/minor", json!(-1), 422, "price.minor"),
+        ("/price/minor", json!(0.5), 400, "price.minor"),
+        ("/price/currency", json!("eur"), 422, "price.currency"),
+        ("/stock", json!(1_000_000_001), 422, "stock"),
+        ("/stock", json!(-1), 400, "stock"),
+        ("/limit_per_buyer", json!(0), 422, "limit_per_buyer"),
+        ("/hold_ms", json!(0), 422, "hold_ms"),
+        ("/hold_ms", json!(604_800_001), 422, "hold_ms"),
+        ("/opens_at", json!("tomorrow"), 400, "opens_at"),
+        ("/opens_at", json!("2026-11-21T09:00:00Z"), 422, "closes_at"),
+        ("/opens_at", json!("1969-12-31T23:59:59Z"), 422, "opens_at"),
+        (
+            "/closes_at",
+            json!("2026-11-21T08:00:00.007Z"),
+            422,
+            "closes_at",
+        ),
+    ];
+    for (place, value, status, field) in cases {
+        let mut body = sale();
+        *body.pointer_mut(place).unwrap() = value.clone();
+        let answer = world.call("PUT", SALE, &[ADMIN], body.to_string()).await;
+        let code = if status == 422 {
+            "invalid_terms"
+        } else {
+            "invalid_request"
+        };
+        assert_eq!(
+            answer.problem(),
+            (status, code),
+            "{place} {value}: {}",
+            answer.body
+        );
+        assert_eq!(answer.body["field"], field, "{place} {value}");
+        assert!(
+            !answer.body["expected"].as_str().unwrap().is_empty(),
+            "{place} {value}"
+        );
+    }
+    let stock = format!("{SALE}/stock");
+    let answer = world
+        .call("POST", &stock, &[ADMIN], r#"{"stock":1000000001}"#)
+        .await;
+    assert_eq!(answer.problem(), (422, "invalid_terms"));
+    let large = format!("{{\"name\":\"{}\"", "x".repeat(70_000));
+    let answer = world.call("PUT", SALE, &[ADMIN], large).await;
+    assert_eq!(answer.problem(), (413, "body_too_large"));
+    assert!(world.appended().is_empty());
+}
+
+#[tokio::test]
+async fn only_the_admin_token_opens_the_administration() {
+    let world = world(Some("let-me-in"));
+    let routes = [
+        ("PUT", ""),
+        ("POST", "/open"),
+        ("POST", "/pause"),
+        ("POST", "/close"),
+        ("POST", "/stock"),
+    ];
+    let wrong = [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer let-me-i",
+        "Bearer let-me-in ",
+        "Bearer let-me-inn",
+        "Basic let-me-in",
+        "let-me-in",
+        "Bearer LET-ME-IN",
+    ];
+    for (method, action) in routes {
+        let path = format!("{SALE}{action}");
+        for token in wrong {
+            let answer = world
+                .call(method, &path, &[("authorization", token)], "{}")
+                .await;
+            assert_eq!(
+                answer.problem(),
+                (401, "unauthorized"),
+                "{method} {path} {token:?}"
+            );
+            assert_eq!(answer.header("www-authenticate"), "Bearer");
+        }
+        let answer = world.call(method, &path, &[], "{}").await;
+        assert_eq!(answer.problem(), (401, "unauthorized"), "{method} {path}");
+    }
+    assert!(world.appended().is_empty());
+    let lower = [("authorization", "bearer let-me-in")];
+    assert_eq!(
+        world
+            .call("POST", &format!("{SALE}/open"), &lower, "")
+            .await
+            .status,
+        202
+    );
+}

@@ -1,0 +1,11 @@
+//! The door's answers to good, malformed, oversized, hostile and repeated requests, and to a
+//! log that fails in each way it can.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod orders;
+
+mod admin;
+
+mod hostile;

@@ -1,0 +1,200 @@
+//! Orders and cancellations, and what the log and the store do to them.
+
+use axum::body::Body;
+use kit::OnAppend;
+use ports::AppendError;
+use runtime::receipt::ReceiptKey;
+use schemas::command::CommandBody;
+use schemas::ids::AttemptId;
+use schemas::placement::Placement;
+use serde_json::json;
+
+use crate::support::{BUYER, CANCEL, NOW, PARTITIONS, world};
+
+#[tokio::test]
+async fn an_order_is_in_the_log_before_it_is_answered() {
+    let world = world(None);
+    let answer = world
+        .order(&[BUYER, ("idempotency-key", "k")], r#"{"quantity":2}"#)
+        .await;
+    assert_eq!(answer.status, 202);
+
+    let (product, buyer) = ("sneaker".parse().unwrap(), "b-1".parse().unwrap());
+    let id = AttemptId::from_key(&product, &buyer, "k");
+    let partition = Placement::new(PARTITIONS).partition_of(&product);
+    assert_eq!(answer.header("location"), format!("/api/attempts/{id}"));
+    assert_eq!(answer.body["attempt_id"], id.to_string());
+    assert_eq!(answer.body["product_id"], "sneaker");
+    assert_eq!(
+        answer.body["position"],
+        json!({"partition": partition.0, "offset": 0})
+    );
+    let CommandBody::PlaceAttempt(place) = world.commands().remove(0).body else {
+        panic!("an order places an attempt");
+    };
+    assert_eq!(
+        (place.attempt_id, place.buyer_id, place.quantity),
+        (id, buyer, 2)
+    );
+    let (at, record) = world.appended().remove(0);
+    assert_eq!((at, &record.key[..]), (partition, &b"sneaker"[..]));
+
+    // The receipt proves that very record.
+    let key = ReceiptKey::new(&[7; 32]);
+    let claims = key
+        .verify(answer.body["receipt"].as_str().unwrap())
+        .unwrap();
+    let value = sha256(&record.value);
+    assert_eq!(
+        (claims.sub, claims.product),
+        (id.to_string(), "sneaker".into())
+    );
+    assert_eq!((claims.partition, claims.offset), (partition.0, 0));
+    assert_eq!((claims.iat_ms, claims.value_sha256), (NOW, value));
+}
+
+fn sha256(value: &[u8]) -> String {
+    use sha2::Digest;
+    schemas::ids::ChainHash(sha2::Sha256::digest(value).into()).to_string()
+}
+
+#[tokio::test]
+async fn the_same_key_is_the_same_attempt_at_a_new_position() {
+    let world = world(None);
+    let key = ("idempotency-key", "k");
+    let first = world.order(&[BUYER, key], r#"{"quantity":1}"#).await;
+    let quoted = ("idempotency-key", "\"k\"");
+    let again = world.order(&[BUYER, quoted], r#"{"quantity":3}"#).await;
+    assert_eq!(first.body["attempt_id"], again.body["attempt_id"]);
+    assert_eq!(again.body["position"]["offset"], 1);
+
+    let other_buyer = world
+        .order(&[("x-buyer-id", "b-2"), key], r#"{"quantity":1}"#)
+        .await;
+    assert_ne!(first.body["attempt_id"], other_buyer.body["attempt_id"]);
+    let no_key = [
+        world.order(&[BUYER], r#"{"quantity":1}"#).await,
+        world.order(&[BUYER], r#"{"quantity":1}"#).await,
+    ];
+    assert_ne!(no_key[0].body["attempt_id"], no_key[1].body["attempt_id"]);
+}
+
+#[tokio::test]
+async fn a_cancellation_is_taken_with_or_without_an_empty_body() {
+    let world = world(None);
+    for body in ["", "{}"] {
+        let answer = world.call("POST", CANCEL, &[BUYER], body).await;
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        let position = &answer.body["position"];
+        let location = format!(
+            "/api/attempts/0188bb5c-0000-4000-8000-000000000001?at_least={}:{}",
+            position["partition"], position["offset"]
+        );
+        assert_eq!(answer.header("location"), location);
+        assert!(answer.body["receipt"].is_string());
+    }
+    assert!(matches!(
+        world.commands()[1].body,
+        CommandBody::CancelOrder(_)
+    ));
+    let wrong = CANCEL.replace("0188bb5c", "zzz");
+    let answer = world.call("POST", &wrong, &[BUYER], "").await;
+    assert_eq!(
+        (answer.problem(), &answer.body["field"]),
+        ((400, "invalid_request"), &json!("attempt_id"))
+    );
+}
+
+#[tokio::test]
+async fn each_failure_of_the_log_has_its_answer() {
+    let world = world(None);
+    let cases = [
+        (AppendError::Full, 503, "overloaded", "later"),
+        (
+            AppendError::Unknown("x".into()),
+            503,
+            "log_unavailable",
+            "same_request",
+        ),
+        (
+            AppendError::Stopped("x".into()),
+            503,
+            "log_unavailable",
+            "same_request",
+        ),
+        (
+            AppendError::TooLarge {
+                what: "value",
+                bytes: 2,
+                max: 1,
+            },
+            413,
+            "body_too_large",
+            "never",
+        ),
+    ];
+    for (error, status, code, retry) in cases {
+        world.log.on_append(OnAppend::Fail(error.clone()));
+        let answer = world.order(&[BUYER], r#"{"quantity":1}"#).await;
+        assert_eq!(answer.problem(), (status, code), "{error:?}");
+        assert_eq!(answer.body["retry"], retry, "{error:?}");
+        let patience = if status == 503 { "1" } else { "" };
+        assert_eq!(answer.header("retry-after"), patience, "{error:?}");
+        let names_the_key = answer.body["detail"]
+            .as_str()
+            .unwrap()
+            .contains("Idempotency-Key");
+        assert_eq!(names_the_key, code == "log_unavailable", "{error:?}");
+    }
+
+    world.log.on_append(OnAppend::Hang);
+    let answer = world.order(&[BUYER], r#"{"quantity":1}"#).await;
+    assert_eq!(answer.problem(), (408, "request_timeout"));
+    assert_eq!(answer.body["retry"], "same_request");
+
+    world.log.on_append(OnAppend::Take);
+    assert_eq!(world.order(&[BUYER], r#"{"quantity":1}"#).await.status, 202);
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_given_up() {
+    let world = world(None);
+    let endless = futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
+    let answer = world.order(&[BUYER], Body::from_stream(endless)).await;
+    assert_eq!(answer.problem(), (408, "request_timeout"));
+    let broken = futures::stream::iter([Err::<bytes::Bytes, _>(std::io::Error::other("gone"))]);
+    let answer = world.order(&[BUYER], Body::from_stream(broken)).await;
+    assert_eq!(answer.problem(), (400, "invalid_request"));
+}
+
+#[tokio::test]
+async fn a_product_is_looked_up_until_it_is_known() {
+    let world = world(None);
+    for _ in 0..3 {
+        assert_eq!(world.order(&[BUYER], r#"{"quantity":1}"#).await.status, 202);
+    }
+    assert_eq!(world.asked(), 1, "what is known is not asked again");
+    for _ in 0..2 {
+        let boot = "/api/flash-sales/boot/order";
+        let answer = world
+            .call("POST", boot, &[BUYER], r#"{"quantity":1}"#)
+            .await;
+        assert_eq!(answer.problem(), (404, "unknown_product"));
+    }
+    assert_eq!(
+        world.asked(),
+        3,
+        "what is unknown may be known the next time"
+    );
+
+    // When the store cannot tell, the core has to.
+    world.store.fail(true);
+    let cap = "/api/flash-sales/cap/order";
+    assert_eq!(
+        world
+            .call("POST", cap, &[BUYER], r#"{"quantity":1}"#)
+            .await
+            .status,
+        202
+    );
+}
