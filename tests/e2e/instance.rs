@@ -51,7 +51,7 @@ fn doorbuster() -> &'static Path {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
         build
-            .args(["build", "--release", "-p", "doorbuster"])
+            .args(["build", "--release", "--workspace", "--bin", "doorbuster"])
             .current_dir(root());
         assert!(
             build.status().unwrap().success(),
