@@ -23,8 +23,12 @@ fn a_crowd_of_ten_thousand_gets_ten_of_ten() {
     let _turn = one_at_a_time();
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("report.json");
-    let output = rehearse(&[], &json).output().unwrap();
+    let kept = dir.path().join("kept");
+    let output = rehearse(&["--keep", kept.to_str().unwrap()], &json)
+        .output()
+        .unwrap();
     let report = report(&output, &json);
+    audit_agrees(&kept.join("data"), &report);
     let totals = &report["totals"];
     assert_eq!(totals["accepted"], 10, "{totals}");
     assert_eq!(totals["buyers_served"], 10, "{totals}");
@@ -50,10 +54,16 @@ fn recorded_demand_comes_out_as_the_oracle_says() {
     let json = dir.path().join("report.json");
     let demand = demand_file();
     let begun = Instant::now();
-    let output = rehearse(&["--file", demand.to_str().unwrap()], &json)
-        .output()
-        .unwrap();
+    let kept = dir.path().join("kept");
+    let options = [
+        "--file",
+        demand.to_str().unwrap(),
+        "--keep",
+        kept.to_str().unwrap(),
+    ];
+    let output = rehearse(&options, &json).output().unwrap();
     let report = report(&output, &json);
+    audit_agrees(&kept.join("data"), &report);
     println!("{} rows in {:?}", report["totals"]["rows"], begun.elapsed());
     assert_eq!(as_expected(&report), oracle::expect(&demand, 8));
 }
@@ -95,6 +105,35 @@ fn a_kill_in_the_middle_loses_nothing() {
         "{totals}"
     );
     assert_eq!(as_expected(&report), oracle::expect(&slice, 8));
+    // The service that was started again still runs on it.
+    audit_agrees(&data, &report);
+}
+
+/// The audit of an instance's data finds that everything holds, and counts the same.
+fn audit_agrees(data: &Path, report: &Value) {
+    let json = data.with_extension("audit.json");
+    let mut audit = program();
+    audit
+        .arg("audit")
+        .arg("--data-dir")
+        .arg(data)
+        .arg("--json")
+        .arg(&json);
+    let output = audit.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    println!("{said}");
+    let audited: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    let (totals, audited) = (&report["totals"], &audited["totals"]);
+    let count = |of: &Value, what: &str| of[what].as_u64().unwrap();
+    // The log has every sending of an attempt, the report each attempt once.
+    let attempts = count(audited, "attempts") - count(audited, "repeated");
+    assert_eq!(attempts, count(totals, "attempts"), "{audited}");
+    assert_eq!(audited["accepted"], totals["accepted"], "{audited}");
 }
 
 /// Waits until some thousand attempts are in the instance's books.
