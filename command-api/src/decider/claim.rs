@@ -94,14 +94,7 @@ async fn recover(
     while held.fence.claim < claim {
         for record in held.decisions.next().await? {
             let offset = record.offset;
-            let decoded = decider
-                .codec
-                .decode_decision(&record.value)
-                .map_err(|error| DeciderError::Decode {
-                    topic: Topic::StockDecisions,
-                    offset,
-                    error,
-                })?;
+            let decoded = decider.decision(&record)?;
             match (held.fence.pass(offset, &decoded), decoded) {
                 (Verdict::Counts, DecisionRecord::Decision(decision)) => {
                     held.products.absorb(&decision).map_err(|violation| {

@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::invariants::Violation;
-use ports::{AppendError, Clock, EventLog, Group, ReadError};
+use ports::{AppendError, Clock, EventLog, Group, LogRecord, ReadError};
 use runtime::health::Health;
 use runtime::partitions;
 use schemas::codec::{Codec, DecodeError};
+use schemas::decision::DecisionRecord;
 use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,19 @@ pub struct Decider {
     pub name: Arc<str>,
     /// How much is decided between two checkpoints of a partition.
     pub checkpoints: CheckpointPolicy,
+}
+
+impl Decider {
+    /// The claim or decision that a record of log 2 is.
+    fn decision(&self, record: &LogRecord) -> Result<DecisionRecord, DeciderError> {
+        let (topic, offset) = (Topic::StockDecisions, record.offset);
+        let decoded = self.codec.decode_decision(&record.value);
+        decoded.map_err(|error| DeciderError::Decode {
+            topic,
+            offset,
+            error,
+        })
+    }
 }
 
 /// When a checkpoint is due: after this many decisions, and no sooner than a quarter of what

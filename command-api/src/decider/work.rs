@@ -198,15 +198,7 @@ impl<'a> Work<'a> {
     fn read_back(&mut self, records: &[LogRecord]) -> Result<(), DeciderError> {
         for record in records {
             let offset = record.offset;
-            let decoded = self
-                .decider
-                .codec
-                .decode_decision(&record.value)
-                .map_err(|error| DeciderError::Decode {
-                    topic: Topic::StockDecisions,
-                    offset,
-                    error,
-                })?;
+            let decoded = self.decider.decision(record)?;
             match (self.held.fence.pass(offset, &decoded), decoded) {
                 (Verdict::Claimed, _) => return Err(DeciderError::Superseded(offset)),
                 (Verdict::Dropped, DecisionRecord::Decision(decision))

@@ -8,3 +8,8 @@ pub mod routes;
 pub mod rehearse;
 
 pub mod audit;
+
+/// The folder of the log in a data directory.
+pub(crate) const LOG_DIR: &str = "log";
+/// The file of the read models in a data directory.
+pub(crate) const READ_MODELS: &str = "read-models.redb";

@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::{demo, routes};
+use crate::{LOG_DIR, READ_MODELS, demo, routes};
 
 /// The longest start of a component that has nothing to recover; then `/readyz` speaks for it.
 const REPORT_IN: Duration = Duration::from_secs(5);
@@ -220,8 +220,8 @@ impl Engines {
         let open = move || {
             std::fs::create_dir_all(&data_dir)
                 .with_context(|| format!("cannot make the directory {}", data_dir.display()))?;
-            let log = EmbeddedLog::open(&data_dir.join("log"), options, clock)?;
-            let store = EmbeddedStore::open(&data_dir.join("read-models.redb"))?;
+            let log = EmbeddedLog::open(&data_dir.join(LOG_DIR), options, clock)?;
+            let store = EmbeddedStore::open(&data_dir.join(READ_MODELS))?;
             anyhow::Ok(Self {
                 log: Arc::new(log),
                 store: Arc::new(store),

@@ -30,6 +30,8 @@ use schemas::ids::{Partition, ProductId};
 use schemas::placement::Placement;
 use store_embedded::EmbeddedStore;
 
+use crate::{LOG_DIR, READ_MODELS};
+
 use self::logs::Ends;
 use self::report::{ReadModels, Report};
 
@@ -39,10 +41,6 @@ const VIOLATED: u8 = 1;
 const UNUSABLE: u8 = 2;
 /// Exit status when the logs hold, but the read models could not be compared with them.
 const NOT_COMPARED: u8 = 3;
-
-/// The log and the read models in a data directory.
-const LOG_DIR: &str = "log";
-const READ_MODELS: &str = "read-models.redb";
 
 const NOTES: &str = "\
 Exit status:
