@@ -1,5 +1,6 @@
 //! Doorbuster sells scarce things fast and fairly.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -84,10 +85,9 @@ async fn run_service(flags: &Flags) -> anyhow::Result<ExitCode> {
         .on_signals()
         .context("cannot listen for signals")?;
     if settings.telemetry.format == LogFormat::Pretty {
-        println!(
-            "{}",
-            welcome(&format!("http://{}", running.address()), &settings)
-        );
+        let welcome = welcome(&format!("http://{}", running.address()), &settings);
+        // That nobody reads it, or no longer does, is no reason to end.
+        let _ = writeln!(std::io::stdout(), "{welcome}");
     }
     tracing::info!(address = %running.address(), "open");
     running.ended().await?;
