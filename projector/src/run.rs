@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ports::read_store::Progress;
-use ports::{EventLog, Group, ReadStore};
+use ports::{EventLog, Group, ReadError, ReadStore};
 use runtime::health::{Component, Health, REPORT_EVERY};
 use runtime::metrics::{PROJECTOR_LAG, ROWS};
 use runtime::partitions;
 use schemas::codec::Codec;
-use schemas::ids::Partition;
+use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
@@ -73,36 +73,50 @@ async fn project(
         .log
         .read(Topic::StockDecisions, partition, next)
         .await?;
-    let label = [("partition", partition.to_string())];
+    report(projector, partition, next, component).await?;
+    let mut reported = Instant::now();
     loop {
-        let Ok(records) = tokio::time::timeout(REPORT_EVERY, reader.next()).await else {
+        let Ok(records) = timeout(REPORT_EVERY, reader.next()).await else {
             // Nothing came. That is well only if there was nothing to come.
-            if lag(projector, partition, projection.progress()).await? == 0 {
-                component.working(0);
+            let next = projection.progress().next;
+            if lag(projector, partition, next).await? == 0 {
+                report(projector, partition, next, component).await?;
             }
             continue;
         };
-        let records = records?;
-        for batch in records.chunks(MAX_BATCH) {
+        for batch in records?.chunks(MAX_BATCH) {
             let (codec, store) = (&projector.codec, &*projector.store);
             let rows = projection.rows(codec, store, batch).await?;
             let count = rows.len() as u64;
             let progress = projection.progress();
             projector.store.apply(partition, rows, progress).await?;
             metrics::counter!(ROWS).increment(count);
-            let lag = lag(projector, partition, progress).await?;
-            metrics::gauge!(PROJECTOR_LAG, &label).set(lag as f64);
-            component.working(lag);
+            if reported.elapsed() >= REPORT_EVERY / 4 {
+                report(projector, partition, progress.next, component).await?;
+                reported = Instant::now();
+            }
         }
     }
 }
 
-/// How many records of log 2 are still to be projected.
-async fn lag(
+/// Tells health, metrics and those who watch the log how far the partition is.
+async fn report(
     projector: &Projector,
     partition: Partition,
-    progress: Progress,
-) -> Result<u64, ProjectError> {
+    next: Offset,
+    component: &Component,
+) -> Result<(), ReadError> {
+    let lag = lag(projector, partition, next).await?;
+    metrics::gauge!(PROJECTOR_LAG, "partition" => partition.to_string()).set(lag as f64);
+    component.working(lag);
+    projector
+        .log
+        .note_progress(Group::Projectors, partition, next);
+    Ok(())
+}
+
+/// How many records of log 2 are still to be projected.
+async fn lag(projector: &Projector, partition: Partition, next: Offset) -> Result<u64, ReadError> {
     let end = projector.log.end(Topic::StockDecisions, partition).await?;
-    Ok((end.0 - progress.next.0).max(0) as u64)
+    Ok((end.0 - next.0).max(0) as u64)
 }

@@ -126,6 +126,29 @@ text_id! {
     BuyerId
 }
 
+/// A trace of W3C Trace Context: 16 bytes, not all zero, shown as 32 lower-case hexadecimal
+/// digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceId([u8; 16]);
+
+impl TraceId {
+    /// The trace of these bytes; none when all are zero.
+    pub fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
+        (bytes != [0; 16]).then_some(Self(bytes))
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
 /// One buyer's asking for one product, named so that a retry is known as a retry.
 ///
 /// 128 bits, shown as a UUID. Every bit but the version and variant is evenly spread, so a

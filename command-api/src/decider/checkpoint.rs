@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use domain::fence::Fence;
 use domain::snapshot;
-use ports::{AppendError, EventLog, LogReader, LogRecord, NewRecord};
+use ports::{AppendError, EventLog, LogReader, LogRecord, NewRecord, ReadError};
 use runtime::metrics::CHECKPOINTS;
 use schemas::codec::Codec;
 use schemas::ids::{Offset, Partition};
@@ -65,18 +65,9 @@ async fn read_last(
     decider: &Decider,
     partition: Partition,
 ) -> Result<Option<Checkpoint>, DeciderError> {
-    let end = decider.log.end(Topic::ProductSnapshots, partition).await?;
-    if end.0 == 0 {
+    let Some((offset, last)) = find_last(decider, partition).await? else {
         return Ok(None);
-    }
-    let (mut offset, mut last) = read_from(decider, partition, Offset(end.0 - 1)).await?.0;
-    if last.part.is_some() {
-        // The last checkpoint was cut off; the one before it is complete.
-        if last.previous == NONE {
-            return Ok(None);
-        }
-        (offset, last) = read_from(decider, partition, last.previous).await?.0;
-    }
+    };
     let first = if last.first == NONE {
         offset
     } else {
@@ -84,6 +75,11 @@ async fn read_last(
     };
     let mut products = Products::default();
     let ((mut at, mut record), mut rest) = read_from(decider, partition, first).await?;
+    if at != first {
+        // Another decider has completed a newer one just now, and this one was forgotten.
+        let why = format!("the checkpoint at {first} of product-snapshots is gone");
+        return Err(ReadError::Unavailable(why).into());
+    }
     while at < offset {
         // A decider that was superseded may have been writing one of its own in between.
         let of_this = record.covers == last.covers && record.claim == last.claim;
@@ -104,6 +100,47 @@ async fn read_last(
         products,
         completed_at: offset,
     }))
+}
+
+/// The record that completes the last complete checkpoint, and its offset.
+async fn find_last(
+    decider: &Decider,
+    partition: Partition,
+) -> Result<Option<(Offset, SnapshotRecord)>, DeciderError> {
+    let end = decider.log.end(Topic::ProductSnapshots, partition).await?;
+    let mut candidate = Offset(end.0 - 1);
+    while candidate.0 >= 0 {
+        let ((at, record), _) = read_from(decider, partition, candidate).await?;
+        if at != candidate {
+            return scan_for_last(decider, partition, end).await;
+        }
+        if record.part.is_none() {
+            return Ok(Some((at, record)));
+        }
+        // This one was cut off, or is still being written; the one before it is complete.
+        candidate = record.previous;
+    }
+    Ok(None)
+}
+
+/// The same by looking at everything that has not been forgotten. A decider that is being
+/// superseded may leave records that name a checkpoint forgotten since.
+async fn scan_for_last(
+    decider: &Decider,
+    partition: Partition,
+    end: Offset,
+) -> Result<Option<(Offset, SnapshotRecord)>, DeciderError> {
+    let mut last = None;
+    let ((mut at, mut record), mut rest) = read_from(decider, partition, Offset(0)).await?;
+    loop {
+        if record.part.is_none() {
+            last = Some((at, record));
+        }
+        if at.next() >= end {
+            return Ok(last);
+        }
+        (at, record) = rest.next(decider).await?;
+    }
 }
 
 /// Reads the records of a checkpoint one by one.
@@ -208,6 +245,16 @@ impl Writing {
                 ..NewRecord::default()
             }])
             .await?;
+        let first = if self.stamp.first == NONE {
+            completed
+        } else {
+            self.stamp.first
+        };
+        // What is before it serves nobody any more. It takes up room if it stays, no more.
+        let (topic, partition) = (Topic::ProductSnapshots, self.partition);
+        if let Err(error) = self.log.forget(topic, partition, first).await {
+            warn!(%partition, %error, "older checkpoints were not forgotten");
+        }
         metrics::counter!(CHECKPOINTS, &[("partition", self.partition.to_string())]).increment(1);
         info!(partition = %self.partition, covers = %self.stamp.covers, records = count + 1, "wrote a checkpoint");
         Ok(completed)

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use domain::Turn;
 use domain::fence::Verdict;
 use futures::future::{BoxFuture, OptionFuture};
-use ports::{AppendError, LogRecord, NewRecord};
+use ports::{AppendError, Group, LogRecord, NewRecord};
 use runtime::health::{Component, REPORT_EVERY};
 use runtime::metrics::{DECIDER_LAG, DECISION_SECONDS, DECISIONS};
 use schemas::command::{Command, CommandBody};
@@ -290,10 +290,19 @@ impl<'a> Work<'a> {
             .log
             .end(Topic::PurchaseAttempts, self.held.partition)
             .await?;
-        let lag = (end.0 - self.held.fence.answered.next().0).max(0) as u64;
+        let next = self.held.fence.answered.next();
+        let lag = (end.0 - next.0).max(0) as u64;
         metrics::gauge!(DECIDER_LAG, &self.label).set(lag as f64);
         component.working(lag);
+        self.note_progress();
         Ok(())
+    }
+
+    fn note_progress(&self) {
+        let next = self.held.fence.answered.next();
+        self.decider
+            .log
+            .note_progress(Group::Deciders, self.held.partition, next);
     }
 
     /// Appends what was decided, so that the next decider need not decide it again.
@@ -304,6 +313,7 @@ impl<'a> Work<'a> {
                 appending.await?;
             }
         }
+        self.note_progress();
         Ok(())
     }
 }

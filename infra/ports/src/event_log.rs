@@ -33,7 +33,8 @@ pub struct NewRecord {
 pub struct LogRecord {
     /// Its place in the partition. Within a partition offsets rise; they need not be gapless.
     pub offset: Offset,
-    /// When the log took it. Within a partition it never falls.
+    /// When the log took it. Within a partition it does not fall, unless the log moved to a
+    /// machine whose clock is behind; the core lets no product's time fall.
     pub appended_at_ms: TimestampMs,
     /// What the record is about.
     pub key: Bytes,
@@ -133,7 +134,21 @@ pub trait EventLog: Send + Sync {
     ) -> Result<Offset, ReadError>;
 
     /// The partitions of which this process is the group's member, now and as that changes.
+    /// The process joins the group with the first call, and leaves it when the log is closed.
     fn assignment(&self, group: Group) -> watch::Receiver<BTreeSet<Partition>>;
+
+    /// Tells those who watch the log from outside that the group's work on a partition has come
+    /// to `next`: of [`Topic::PurchaseAttempts`] for deciders, [`Topic::StockDecisions`] for
+    /// projectors. Returns at once; nothing depends on it, and it may be lost.
+    fn note_progress(&self, group: Group, partition: Partition, next: Offset);
+
+    /// Lets the log drop a partition's records before an offset, if it can and likes.
+    async fn forget(
+        &self,
+        topic: Topic,
+        partition: Partition,
+        before: Offset,
+    ) -> Result<(), ReadError>;
 }
 
 /// A place in a partition that moves on as it is read.

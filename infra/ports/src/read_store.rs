@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use schemas::command::SaleTerms;
 use schemas::decision::{RefusalReason, ReleaseCause, Stock, Tally};
-use schemas::ids::{AttemptId, BuyerId, Offset, Partition, Position, ProductId, TimestampMs};
+use schemas::ids::{
+    AttemptId, BuyerId, Offset, Partition, Position, ProductId, TimestampMs, TraceId,
+};
 use serde::{Deserialize, Serialize};
 
 /// The most rows one page of a list has.
@@ -80,6 +82,8 @@ pub struct AttemptRow {
     pub hold_until_ms: Option<TimestampMs>,
     /// The product's version that decided it; the row's version.
     pub version: u64,
+    /// The trace of the request that brought it to where it stands, if that request had one.
+    pub trace_id: Option<TraceId>,
 }
 
 /// A row of a read model.

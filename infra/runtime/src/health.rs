@@ -65,7 +65,10 @@ impl Health {
             lag: 0,
         };
         let state = Arc::new(Mutex::new(state));
-        self.components.lock().push((name.into(), state.clone()));
+        let mut components = self.components.lock();
+        // Partitions come and go for as long as the process lives.
+        components.retain(|(_, state)| !matches!(state.lock().phase, Phase::Stopped));
+        components.push((name.into(), state.clone()));
         Component { state }
     }
 

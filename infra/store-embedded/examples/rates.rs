@@ -172,6 +172,7 @@ fn rows(partition: u32, first: u32, count: u32) -> Vec<Row> {
             decided_at_ms: 1_790_000_000_000,
             hold_until_ms: None,
             version: u64::from(n) + 1,
+            trace_id: None,
         };
         rows.push(Row::Order(attempt.clone()));
         rows.push(Row::Attempt(attempt));

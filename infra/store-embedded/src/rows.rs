@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The version of everything in this file. Raise it with every change of the bytes.
-pub(crate) const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 2;
 
 /// The tables, one a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +177,7 @@ pub(crate) mod tests {
             decided_at_ms: 1_790_000_000_000,
             hold_until_ms: Some(1_790_000_600_000),
             version,
+            trace_id: None,
         }
     }
 
@@ -239,7 +240,7 @@ pub(crate) mod tests {
         let intent = encode(&Row::Intent(attempt(0xab, 9))).unwrap();
         let attempt = encode(&Row::Attempt(attempt(0xab, 9))).unwrap();
         let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        assert_eq!(FORMAT, 1);
+        assert_eq!(FORMAT, 2);
         assert_eq!(
             hex(&statuses),
             "00010200020102020203020402050206020703000301"
@@ -253,7 +254,7 @@ pub(crate) mod tests {
         assert_eq!(hex(&attempt.key), "ab".repeat(16));
         assert_eq!(
             hex(&attempt.value),
-            "000000000000000910abababababababababababababababab046c616d7003616e6eac0203e41c0180b083c598680180cfccc5986809"
+            "000000000000000910abababababababababababababababab046c616d7003616e6eac0203e41c0180b083c598680180cfccc598680900"
         );
         assert_eq!(
             hex(&order.key),

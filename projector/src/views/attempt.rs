@@ -41,6 +41,7 @@ pub fn attempt_rows(partition: Partition, decision: &Decision) -> Vec<Row> {
                     decided_at_ms: decision.decided_at_ms,
                     hold_until_ms: None,
                     version: decision.version,
+                    trace_id: None,
                 };
                 rows.push(Row::Intent(row.clone()));
                 rows.push(Row::Attempt(row));
@@ -80,5 +81,6 @@ fn of_order(
             _ => None,
         },
         version: decision.version,
+        trace_id: None,
     }
 }

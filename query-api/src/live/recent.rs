@@ -94,6 +94,7 @@ mod tests {
             decided_at_ms: 0,
             hold_until_ms: None,
             version: 1,
+            trace_id: None,
         }
     }
 

@@ -109,6 +109,7 @@ pub(super) fn attempt(product: &str, buyer: &str, number: i64, version: u64) -> 
         decided_at_ms: 1_790_000_000_000 + number % 1000,
         hold_until_ms: None,
         version,
+        trace_id: None,
     }
 }
 

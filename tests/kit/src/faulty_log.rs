@@ -122,6 +122,19 @@ impl EventLog for FaultyLog {
     fn assignment(&self, group: Group) -> watch::Receiver<BTreeSet<Partition>> {
         self.log.assignment(group)
     }
+
+    fn note_progress(&self, group: Group, partition: Partition, next: Offset) {
+        self.log.note_progress(group, partition, next);
+    }
+
+    async fn forget(
+        &self,
+        topic: Topic,
+        partition: Partition,
+        before: Offset,
+    ) -> Result<(), ReadError> {
+        self.log.forget(topic, partition, before).await
+    }
 }
 
 struct FaultyReader {

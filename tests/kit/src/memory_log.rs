@@ -1,6 +1,6 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -36,11 +36,14 @@ pub struct MemoryLog {
     assignment: watch::Sender<BTreeSet<Partition>>,
     on_append: Mutex<OnAppend>,
     reading: Arc<Reading>,
+    noted: Mutex<HashMap<(Group, Partition), Offset>>,
     calls: Calls,
 }
 
 struct Kept {
     records: Mutex<Vec<LogRecord>>,
+    /// Records before this offset are forgotten: no reader sees them.
+    forgotten: AtomicI64,
     /// Whether readers may find something new.
     changed: watch::Sender<()>,
 }
@@ -64,6 +67,7 @@ impl MemoryLog {
                 place,
                 Arc::new(Kept {
                     records: Mutex::default(),
+                    forgotten: AtomicI64::new(0),
                     changed: watch::Sender::new(()),
                 }),
             )
@@ -75,6 +79,7 @@ impl MemoryLog {
             assignment: watch::Sender::new(all),
             on_append: Mutex::default(),
             reading: Arc::default(),
+            noted: Mutex::default(),
             calls: Calls::default(),
         }
     }
@@ -115,7 +120,12 @@ impl MemoryLog {
             .send_replace(partitions.into_iter().collect());
     }
 
-    /// Every record of a partition.
+    /// How far a group was last said to be with a partition.
+    pub fn noted(&self, group: Group, partition: Partition) -> Option<Offset> {
+        self.noted.lock().get(&(group, partition)).copied()
+    }
+
+    /// Every record of a partition, also those that were forgotten.
     pub fn records(&self, topic: Topic, partition: Partition) -> Vec<LogRecord> {
         self.kept[&(topic, partition)].records.lock().clone()
     }
@@ -243,6 +253,21 @@ impl EventLog for MemoryLog {
         self.calls.count("assignment");
         self.assignment.subscribe()
     }
+
+    fn note_progress(&self, group: Group, partition: Partition, next: Offset) {
+        self.noted.lock().insert((group, partition), next);
+    }
+
+    async fn forget(
+        &self,
+        topic: Topic,
+        partition: Partition,
+        before: Offset,
+    ) -> Result<(), ReadError> {
+        let kept = &self.kept[&(topic, partition)];
+        kept.forgotten.fetch_max(before.0, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 impl Reading {
@@ -270,8 +295,8 @@ impl LogReader for Reader {
             self.changed.borrow_and_update();
             self.reading.check()?;
             let some = self.some();
-            if !some.is_empty() {
-                self.next += some.len() as i64;
+            if let Some(last) = some.last() {
+                self.next = last.offset.next().0;
                 return Ok(some);
             }
             let changed = self.changed.changed().await;
@@ -287,7 +312,8 @@ impl Reader {
             return vec![];
         }
         let records = self.kept.records.lock();
-        let new = records.iter().skip(self.next as usize);
+        let from = self.next.max(self.kept.forgotten.load(Ordering::Relaxed));
+        let new = records.iter().skip(from as usize);
         new.take(READ_AT_ONCE).cloned().collect()
     }
 }

@@ -28,6 +28,7 @@ pub fn attempt(partition: u32, number: i64) -> AttemptRow {
         decided_at_ms: number,
         hold_until_ms: None,
         version: number as u64 + 1,
+        trace_id: None,
     }
 }
 

@@ -1,0 +1,1 @@
+//! Starts real Kafka, Cassandra and a schema registry on loopback, for tests and local work.

@@ -1,0 +1,1 @@
+//! The read store on ScyllaDB or Apache Cassandra.
