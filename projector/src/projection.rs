@@ -9,6 +9,7 @@ use runtime::metrics::DECISIONS_DROPPED;
 use schemas::codec::{Codec, DecodeError};
 use schemas::decision::DecisionRecord;
 use schemas::ids::{Offset, Partition, ProductId};
+use schemas::trace::trace_of;
 
 use crate::views;
 
@@ -121,7 +122,8 @@ impl Projection {
                 metrics::counter!(DECISIONS_DROPPED, &labels).increment(1);
                 continue;
             }
-            rows.extend(views::attempt_rows(partition, &decision));
+            let trace = trace_of(&record.headers);
+            rows.extend(views::attempt_rows(partition, &decision, trace));
             let product = &decision.product_id;
             if !self.sales.contains_key(product)
                 && let Some(sale) = store.sale(product).await?

@@ -1,12 +1,15 @@
 //! Records to bytes and back, in the Confluent wire format: a zero byte, the schema's id in
 //! four bytes big-endian, then the Avro value.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::BufRead;
+use std::sync::Arc;
 
+use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_avro_fast::Schema;
+use serde_avro_fast::schema::SchemaError;
 use serde_avro_fast::ser::SerializerConfig;
 use sha2::{Digest, Sha256};
 
@@ -21,6 +24,10 @@ use crate::wire::{CommandWire, DecisionRecordWire};
 const HEADER_BYTES: usize = 5;
 /// The bytes of the chain hash, a decision's last field.
 const CHAIN_BYTES: usize = 32;
+/// The most schemas that a codec learns.
+const MAX_LEARNED: usize = 1_000;
+/// The most unknown ids that a codec remembers; more are met again when their records are.
+const MAX_UNKNOWN: usize = 16;
 
 /// Why bytes are not a record. Always a fault of the writer or the medium, never of a buyer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,12 +51,28 @@ pub enum DecodeError {
     UnknownCase,
 }
 
+/// Why a schema was not learned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LearnError {
+    /// The text is not an Avro schema.
+    #[error("it is not an Avro schema that can be read: {0}")]
+    NotASchema(String),
+    /// The codec knows as many schemas as it takes.
+    #[error("{MAX_LEARNED} other schemas are known already, and no more are taken")]
+    TooMany,
+}
+
 /// Reads and writes the records of all topics.
+///
+/// It writes today's schemas alone, and reads today's and all that it has learned. A reader
+/// finds its fields by the writer's schema; those the writer did not have are null.
 pub struct Codec {
     /// The id and schema that each topic is written with, in the order of [`Topic::ALL`].
-    write: [(u32, Schema); Topic::ALL.len()],
-    /// Every schema that can be read, by id.
-    read: HashMap<u32, (Topic, Schema)>,
+    today: [(u32, Schema); Topic::ALL.len()],
+    /// The schemas of other versions. No lock is taken for a record of today's.
+    learned: RwLock<HashMap<(Topic, u32), Arc<Schema>>>,
+    /// The ids that records had and that were not known.
+    unknown: Mutex<BTreeSet<(Topic, u32)>>,
 }
 
 impl Codec {
@@ -60,20 +83,36 @@ impl Codec {
 
     /// The codec with these ids for the topics' schemas, in the order of [`Topic::ALL`].
     pub fn with_ids(ids: [u32; Topic::ALL.len()]) -> Self {
-        let mut next = 0;
-        let write = Topic::ALL.map(|topic| {
-            let id = ids[next];
-            next += 1;
-            (id, parse(topic))
-        });
-        let read = Topic::ALL
-            .into_iter()
-            .zip(ids)
-            .map(|(topic, id)| (id, (topic, parse(topic))));
         Self {
-            write,
-            read: read.collect(),
+            today: Topic::ALL.map(|topic| (ids[topic as usize], parse(topic))),
+            learned: RwLock::default(),
+            unknown: Mutex::default(),
         }
+    }
+
+    /// Reads the topic's records of this schema id from now on. An id that is known already
+    /// stays what it is.
+    pub fn learn(&self, topic: Topic, id: u32, schema_json: &str) -> Result<(), LearnError> {
+        if id == self.today[topic as usize].0 {
+            return Ok(());
+        }
+        let schema: Schema = schema_json
+            .parse()
+            .map_err(|error: SchemaError| LearnError::NotASchema(error.to_string()))?;
+        let mut learned = self.learned.write();
+        if learned.len() >= MAX_LEARNED && !learned.contains_key(&(topic, id)) {
+            return Err(LearnError::TooMany);
+        }
+        learned
+            .entry((topic, id))
+            .or_insert_with(|| Arc::new(schema));
+        Ok(())
+    }
+
+    /// The schema ids that records had and that were not known, since this was last asked; at
+    /// most 16 of them. One that is still unknown when its record is read again comes again.
+    pub fn take_unknown(&self) -> BTreeSet<(Topic, u32)> {
+        std::mem::take(&mut *self.unknown.lock())
     }
 
     /// The bytes of a command.
@@ -124,7 +163,7 @@ impl Codec {
     }
 
     fn encode(&self, topic: Topic, value: &impl Serialize) -> Vec<u8> {
-        let (id, schema) = &self.write[topic as usize];
+        let (id, schema) = &self.today[topic as usize];
         let mut bytes = Vec::with_capacity(192);
         bytes.push(0);
         bytes.extend_from_slice(&id.to_be_bytes());
@@ -140,20 +179,37 @@ impl Codec {
             return Err(DecodeError::NoHeader);
         };
         let id = u32::from_be_bytes(id);
-        match self.read.get(&id) {
-            Some((of, schema)) if *of == topic => {
-                let mut reader = serde_avro_fast::de::DeserializerState::from_slice(value, schema);
-                let value = T::deserialize(reader.deserializer())
-                    .map_err(|error| DecodeError::Malformed(error.to_string()))?;
-                match reader.into_reader().fill_buf() {
-                    Ok([]) => Ok(value),
-                    _ => Err(DecodeError::Malformed(
-                        "there are bytes after the value".into(),
-                    )),
-                }
-            }
-            _ => Err(DecodeError::UnknownSchema { id, topic }),
+        let (today, schema) = &self.today[topic as usize];
+        if id == *today {
+            return read(value, schema);
         }
+        let learned = self.learned.read().get(&(topic, id)).cloned();
+        match learned {
+            Some(schema) => read(value, &schema),
+            None => {
+                self.remember_unknown(topic, id);
+                Err(DecodeError::UnknownSchema { id, topic })
+            }
+        }
+    }
+
+    fn remember_unknown(&self, topic: Topic, id: u32) {
+        let mut unknown = self.unknown.lock();
+        if unknown.len() < MAX_UNKNOWN {
+            unknown.insert((topic, id));
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(value: &[u8], schema: &Schema) -> Result<T, DecodeError> {
+    let mut reader = serde_avro_fast::de::DeserializerState::from_slice(value, schema);
+    let value = T::deserialize(reader.deserializer())
+        .map_err(|error| DecodeError::Malformed(error.to_string()))?;
+    match reader.into_reader().fill_buf() {
+        Ok([]) => Ok(value),
+        _ => Err(DecodeError::Malformed(
+            "there are bytes after the value".into(),
+        )),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The one vocabulary of the product: what is asked ([`command`]), what is answered
 //! ([`decision`]), what a decider remembers ([`snapshot`]), where each record goes
-//! ([`topics`]) and as which bytes ([`codec`]).
+//! ([`topics`]), as which bytes ([`codec`]) and for whose trace ([`trace`]).
 //!
 //! The domain uses these types as they are; the Avro schemas beside them in `avro/` are the
 //! contract with everyone else, and `golden/` keeps the bytes of every released version.
@@ -14,4 +14,5 @@ pub mod snapshot;
 pub mod codec;
 pub mod placement;
 pub mod topics;
+pub mod trace;
 mod wire;

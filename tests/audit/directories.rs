@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use command_api::decider::{self, CheckpointPolicy, Decider};
-use doorbuster::audit::{Args, audit_directory};
+use doorbuster::audit::{Args, carry_out};
 use log_embedded::{EmbeddedLog, Options};
 use ports::clock::SystemClock;
 use ports::{Clock, EventLog, NewRecord, ReadStore};
 use projector::run::Projector;
 use runtime::health::Health;
+use runtime::settings::Flags;
 use schemas::codec::Codec;
 use schemas::command::Command;
 use schemas::ids::{Offset, Partition};
@@ -126,13 +127,13 @@ impl Service {
 
 pub fn args(dir: &Path) -> Args {
     Args {
-        data_dir: dir.to_owned(),
+        flags: Flags::default().with("data_dir", dir.to_str().unwrap()),
+        distributed: false,
         json: None,
         partition: None,
         product: None,
         heads: false,
         receipt: None,
-        receipt_key: None,
     }
 }
 
@@ -145,7 +146,7 @@ async fn audited(dir: &Path) -> (u8, serde_json::Value) {
         heads: true,
         ..args(dir)
     };
-    let status = audit_directory(&args).await.unwrap();
+    let status = carry_out(&args).await.unwrap();
     (
         status,
         serde_json::from_slice(&fs::read(json).unwrap()).unwrap(),
@@ -321,10 +322,7 @@ async fn read_models_that_differ_are_a_violation() {
 async fn what_cannot_be_audited_says_what_to_do() {
     let dir = TempDir::new().unwrap();
     let nowhere = dir.path().join("nowhere");
-    let error = audit_directory(&args(&nowhere))
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = carry_out(&args(&nowhere)).await.unwrap_err().to_string();
     assert!(error.contains("nowhere is no data directory; name the service's with --data-dir"));
 
     let dir = stopped(6, 20).await;
@@ -332,6 +330,6 @@ async fn what_cannot_be_audited_says_what_to_do() {
         partition: Some(2),
         ..args(dir.path())
     };
-    let error = audit_directory(&beyond).await.unwrap_err().to_string();
+    let error = carry_out(&beyond).await.unwrap_err().to_string();
     assert_eq!(error, "there is no partition 2; partitions are 0 to 1");
 }

@@ -20,6 +20,7 @@ use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerm
 use schemas::decision::{Claim, Decision, DecisionRecord};
 use schemas::ids::{AttemptId, ChainHash, Money, Offset, Partition, ProductId, TimestampMs};
 use schemas::topics::Topic;
+use schemas::trace::TRACEPARENT;
 
 pub const PARTITION: Partition = Partition(0);
 
@@ -187,8 +188,13 @@ impl History {
         }
         for record in &self.decided {
             let value = codec.encode_decision(record.clone()).into();
+            let headers = match record {
+                DecisionRecord::Decision(decision) => vec![traceparent(decision.answers)],
+                DecisionRecord::Claim(_) => vec![],
+            };
             let record = NewRecord {
                 value,
+                headers,
                 ..NewRecord::default()
             };
             log.put(Topic::StockDecisions, PARTITION, vec![record]);
@@ -212,6 +218,12 @@ impl History {
             .unwrap();
         store
     }
+}
+
+/// The header of a trace of its own for what was asked at this offset of log 1.
+fn traceparent(asked: Offset) -> (String, Bytes) {
+    let value = format!("00-{:032x}-00f067aa0ba902b7-01", asked.0 + 1);
+    (TRACEPARENT.into(), value.into())
 }
 
 /// A store with these rows.

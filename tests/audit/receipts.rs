@@ -1,7 +1,7 @@
 //! Receipts held against the log.
 
 use doorbuster::audit::receipt::{Told, check};
-use doorbuster::audit::{Args, audit_directory};
+use doorbuster::audit::{Args, carry_out};
 use kit::MemoryLog;
 use ports::Clock;
 use ports::clock::SystemClock;
@@ -129,7 +129,7 @@ async fn a_receipt_is_checked_with_the_directorys_key() {
         receipt: Some("x".into()),
         ..args(dir.path())
     };
-    let error = audit_directory(&without).await.unwrap_err().to_string();
+    let error = carry_out(&without).await.unwrap_err().to_string();
     assert!(
         error.contains("receipt.key; name it with --receipt-key KEY"),
         "{error}"
@@ -145,16 +145,16 @@ async fn a_receipt_is_checked_with_the_directorys_key() {
         receipt: Some(signed.clone()),
         ..args(dir.path())
     };
-    assert_eq!(audit_directory(&good).await.unwrap(), 0);
+    assert_eq!(carry_out(&good).await.unwrap(), 0);
     let forged = Args {
         receipt: Some(format!("{signed}A")),
         ..args(dir.path())
     };
-    assert_eq!(audit_directory(&forged).await.unwrap(), 1);
+    assert_eq!(carry_out(&forged).await.unwrap(), 1);
     let other_key = Args {
-        receipt_key: Some("ab".repeat(32)),
+        flags: good.flags.clone().with("receipt_key", "ab".repeat(32)),
         ..good
     };
-    assert_eq!(audit_directory(&other_key).await.unwrap(), 1);
+    assert_eq!(carry_out(&other_key).await.unwrap(), 1);
     service.stop().await;
 }

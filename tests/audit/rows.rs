@@ -78,6 +78,26 @@ const TABLE: &[Tampering] = &[
         ],
     },
     Tampering {
+        name: "a trace lost",
+        forge: |rows| {
+            for row in rows {
+                if let Row::Order(row) = row
+                    && row.attempt_id == id(3)
+                {
+                    // It was cancelled by the request at offset 7.
+                    assert_eq!(row.trace_id.take().unwrap().as_bytes()[15], 8);
+                }
+            }
+        },
+        offset: Some(3),
+        what: &[
+            "the row of order bob 0:3 should be",
+            "\"trace_id\":[0,",
+            "but is",
+            "\"trace_id\":null",
+        ],
+    },
+    Tampering {
         name: "a version off",
         forge: |rows| {
             for row in rows {

@@ -11,6 +11,7 @@ use domain::sale::check_terms;
 use runtime::extract::{Body, NoBody, Path};
 use runtime::problem::{Code, Problem, describe};
 use runtime::rfc3339::Moment;
+use runtime::trace::Trace;
 use schemas::command::{CommandBody, SaleTerms, SetStock};
 use schemas::ids::{MAX_STOCK, Money, ProductId, TimestampMs};
 use serde::{Deserialize, Serialize};
@@ -102,7 +103,7 @@ impl IntoResponses for ChangeProblems {
     path = "/api/admin/flash-sales/{product_id}",
     tag = "administration",
     security(("admin_token" = [])),
-    params(("product_id" = String, Path, description = "The product.")),
+    params(("product_id" = String, Path, description = "The product."), Trace),
     request_body = SaleRequest,
     responses(
         (status = 202, description = "The wish is in line.", body = ChangeTaken,
@@ -113,6 +114,7 @@ impl IntoResponses for ChangeProblems {
 pub(super) async fn put_sale(
     State(door): State<Arc<Door>>,
     Path(product): Path<ProductId>,
+    trace: Trace,
     Body(sale): Body<SaleRequest>,
 ) -> Result<Response, Problem> {
     let now = door.clock.now_ms();
@@ -121,7 +123,7 @@ pub(super) async fn put_sale(
     if terms.closes_at_ms.is_some_and(|closes| closes <= now) {
         return Err(out_of_bounds("closes_at", "a time to come, or none"));
     }
-    let answer = change(&door, &product, CommandBody::PutSale(terms)).await?;
+    let answer = change(&door, &product, CommandBody::PutSale(terms), trace).await?;
     // Whoever creates a sale may order from it at once, before the read side has heard of it.
     door.known.insert(&product);
     Ok(answer)
@@ -133,7 +135,7 @@ pub(super) async fn put_sale(
     path = "/api/admin/flash-sales/{product_id}/open",
     tag = "administration",
     security(("admin_token" = [])),
-    params(("product_id" = String, Path, description = "The product.")),
+    params(("product_id" = String, Path, description = "The product."), Trace),
     responses(
         (status = 202, description = "The wish is in line.", body = ChangeTaken,
             headers(("Location" = String, description = "The sale after the change."))),
@@ -143,10 +145,11 @@ pub(super) async fn put_sale(
 pub(super) async fn open_sale(
     State(door): State<Arc<Door>>,
     Path(product): Path<ProductId>,
+    trace: Trace,
     _: NoBody,
 ) -> Result<Response, Problem> {
-    door.require_known(&product).await?;
-    change(&door, &product, CommandBody::OpenSale).await
+    door.require_known(&product, &trace).await?;
+    change(&door, &product, CommandBody::OpenSale, trace).await
 }
 
 /// Stops taking attempts for the time being.
@@ -155,7 +158,7 @@ pub(super) async fn open_sale(
     path = "/api/admin/flash-sales/{product_id}/pause",
     tag = "administration",
     security(("admin_token" = [])),
-    params(("product_id" = String, Path, description = "The product.")),
+    params(("product_id" = String, Path, description = "The product."), Trace),
     responses(
         (status = 202, description = "The wish is in line.", body = ChangeTaken,
             headers(("Location" = String, description = "The sale after the change."))),
@@ -165,10 +168,11 @@ pub(super) async fn open_sale(
 pub(super) async fn pause_sale(
     State(door): State<Arc<Door>>,
     Path(product): Path<ProductId>,
+    trace: Trace,
     _: NoBody,
 ) -> Result<Response, Problem> {
-    door.require_known(&product).await?;
-    change(&door, &product, CommandBody::PauseSale).await
+    door.require_known(&product, &trace).await?;
+    change(&door, &product, CommandBody::PauseSale, trace).await
 }
 
 /// Ends the round.
@@ -177,7 +181,7 @@ pub(super) async fn pause_sale(
     path = "/api/admin/flash-sales/{product_id}/close",
     tag = "administration",
     security(("admin_token" = [])),
-    params(("product_id" = String, Path, description = "The product.")),
+    params(("product_id" = String, Path, description = "The product."), Trace),
     responses(
         (status = 202, description = "The wish is in line.", body = ChangeTaken,
             headers(("Location" = String, description = "The sale after the change."))),
@@ -187,10 +191,11 @@ pub(super) async fn pause_sale(
 pub(super) async fn close_sale(
     State(door): State<Arc<Door>>,
     Path(product): Path<ProductId>,
+    trace: Trace,
     _: NoBody,
 ) -> Result<Response, Problem> {
-    door.require_known(&product).await?;
-    change(&door, &product, CommandBody::CloseSale).await
+    door.require_known(&product, &trace).await?;
+    change(&door, &product, CommandBody::CloseSale, trace).await
 }
 
 /// Sets the round's total units.
@@ -199,7 +204,7 @@ pub(super) async fn close_sale(
     path = "/api/admin/flash-sales/{product_id}/stock",
     tag = "administration",
     security(("admin_token" = [])),
-    params(("product_id" = String, Path, description = "The product.")),
+    params(("product_id" = String, Path, description = "The product."), Trace),
     request_body = StockRequest,
     responses(
         (status = 202, description = "The wish is in line.", body = ChangeTaken,
@@ -210,18 +215,24 @@ pub(super) async fn close_sale(
 pub(super) async fn set_stock(
     State(door): State<Arc<Door>>,
     Path(product): Path<ProductId>,
+    trace: Trace,
     Body(set): Body<StockRequest>,
 ) -> Result<Response, Problem> {
     if set.stock > MAX_STOCK {
         return Err(out_of_bounds("stock", "at most 1000000000 units"));
     }
-    door.require_known(&product).await?;
+    door.require_known(&product, &trace).await?;
     let set = SetStock { stock: set.stock };
-    change(&door, &product, CommandBody::SetStock(set)).await
+    change(&door, &product, CommandBody::SetStock(set), trace).await
 }
 
-async fn change(door: &Door, product: &ProductId, body: CommandBody) -> Result<Response, Problem> {
-    let taken = door.append(product, body).await?;
+async fn change(
+    door: &Door,
+    product: &ProductId,
+    body: CommandBody,
+    trace: Trace,
+) -> Result<Response, Problem> {
+    let taken = door.append(product, body, trace).await?;
     let position = taken.position;
     // Of all that an id can hold only the space has no place in a URL's path.
     let segment = product.as_str().replace(' ', "%20");

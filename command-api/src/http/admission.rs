@@ -8,10 +8,12 @@ use parking_lot::RwLock;
 use ports::{AppendError, NewRecord};
 use runtime::metrics::APPENDS_FAILED;
 use runtime::problem::{Code, Problem};
+use runtime::trace::Trace;
 use schemas::command::{Command, CommandBody};
 use schemas::ids::{Position, ProductId};
 use schemas::topics::Topic;
 use serde::Serialize;
+use tracing::field::display;
 use tracing::{debug, error, warn};
 use utoipa::ToSchema;
 
@@ -19,6 +21,9 @@ use super::Door;
 
 /// The most products remembered as known.
 const MAX_KNOWN: usize = 100_000;
+
+// Whatever the door keeps of a request's trace fits into a record.
+const _: () = assert!(schemas::trace::MAX_HEADER_BYTES <= ports::event_log::MAX_HEADER_BYTES);
 
 /// An exact place in line.
 #[derive(Serialize, ToSchema)]
@@ -50,12 +55,15 @@ pub(super) struct Taken {
 }
 
 impl Door {
-    /// Appends a command to log 1 and waits until it is durable.
+    /// Appends a command to log 1, with the trace of the request it came by, and waits until it
+    /// is durable.
     pub(super) async fn append(
         &self,
         product: &ProductId,
         body: CommandBody,
+        trace: Trace,
     ) -> Result<Taken, Problem> {
+        let trace_id = trace.id.map(display);
         let partition = self.placement.partition_of(product);
         let key = Bytes::copy_from_slice(product.as_str().as_bytes());
         let product_id = product.clone();
@@ -63,24 +71,32 @@ impl Door {
         let record = NewRecord {
             key,
             value: value.clone(),
-            headers: Vec::new(),
+            headers: trace.headers,
         };
         let appended = self
             .log
             .append(Topic::PurchaseAttempts, partition, vec![record])
             .await;
         match appended {
-            Ok(offset) => Ok(Taken {
-                position: Position { partition, offset },
-                value,
-            }),
-            Err(error) => Err(refusal(error)),
+            Ok(offset) => {
+                let position = Position { partition, offset };
+                debug!(%product, %position, trace_id, "in line");
+                Ok(Taken { position, value })
+            }
+            Err(error) => {
+                debug!(%product, %partition, trace_id, "not appended");
+                Err(refusal(error))
+            }
         }
     }
 
     /// Refuses a product that is certainly unknown. Whether it is cannot always be told here;
     /// then the command is let through and the core decides.
-    pub(super) async fn require_known(&self, product: &ProductId) -> Result<(), Problem> {
+    pub(super) async fn require_known(
+        &self,
+        product: &ProductId,
+        trace: &Trace,
+    ) -> Result<(), Problem> {
         if self.known.contains(product) {
             return Ok(());
         }
@@ -94,7 +110,8 @@ impl Door {
                 format!("There is no sale of {product}; GET /api/flash-sales lists all sales."),
             )),
             Err(error) => {
-                debug!(%error, "whether a product is known cannot be told");
+                let trace_id = trace.id.map(display);
+                debug!(%error, %product, trace_id, "whether a product is known cannot be told");
                 Ok(())
             }
         }

@@ -10,6 +10,7 @@ use metrics::counter;
 use runtime::extract::{Body, Buyer, IdempotencyKey, NoBody, Path, number};
 use runtime::metrics::ATTEMPTS_ACCEPTED;
 use runtime::problem::{Code, Problem, describe};
+use runtime::trace::Trace;
 use schemas::command::{CancelOrder, CommandBody, PlaceAttempt};
 use schemas::ids::{AttemptId, MAX_QUANTITY, ProductId};
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,7 @@ impl IntoResponses for OrderProblems {
         ("X-Buyer-Id" = String, Header, description = "Who asks, 1 to 64 bytes."),
         ("Idempotency-Key" = Option<String>, Header,
             description = "The client's name for the attempt, 1 to 255 visible ASCII characters."),
+        Trace,
     ),
     request_body = OrderRequest,
     responses(
@@ -89,9 +91,10 @@ pub(super) async fn place_order(
     Path(product): Path<ProductId>,
     Buyer(buyer): Buyer,
     IdempotencyKey(key): IdempotencyKey,
+    trace: Trace,
     Body(order): Body<OrderRequest>,
 ) -> Result<Response, Problem> {
-    door.require_known(&product).await?;
+    door.require_known(&product, &trace).await?;
     let attempt_id = match key {
         Some(key) => AttemptId::from_key(&product, &buyer, &key),
         None => AttemptId::generate(),
@@ -102,7 +105,7 @@ pub(super) async fn place_order(
         quantity: order.quantity,
     };
     let taken = door
-        .append(&product, CommandBody::PlaceAttempt(place))
+        .append(&product, CommandBody::PlaceAttempt(place), trace)
         .await?;
     counter!(ATTEMPTS_ACCEPTED).increment(1);
     let location = format!("/api/attempts/{attempt_id}");
@@ -127,6 +130,7 @@ pub(super) struct OrderPath {
         ("product_id" = String, Path, description = "The product."),
         ("attempt_id" = String, Path, description = "The attempt that became the order, a UUID."),
         ("X-Buyer-Id" = String, Header, description = "Who asks, 1 to 64 bytes."),
+        Trace,
     ),
     responses(
         (status = 202, description = "The wish is in line.", body = Receipt,
@@ -138,6 +142,7 @@ pub(super) async fn cancel_order(
     State(door): State<Arc<Door>>,
     Path(path): Path<OrderPath>,
     Buyer(buyer): Buyer,
+    trace: Trace,
     _: NoBody,
 ) -> Result<Response, Problem> {
     let product = path.product_id;
@@ -145,13 +150,13 @@ pub(super) async fn cancel_order(
         .attempt_id
         .parse()
         .map_err(|_| Problem::invalid("attempt_id", "a UUID"))?;
-    door.require_known(&product).await?;
+    door.require_known(&product, &trace).await?;
     let cancel = CancelOrder {
         attempt_id,
         buyer_id: buyer,
     };
     let taken = door
-        .append(&product, CommandBody::CancelOrder(cancel))
+        .append(&product, CommandBody::CancelOrder(cancel), trace)
         .await?;
     let location = format!("/api/attempts/{attempt_id}?at_least={}", taken.position);
     Ok(answer(&door, attempt_id, &product, taken, location))

@@ -9,3 +9,4 @@ mod orders;
 mod admin;
 
 mod hostile;
+mod trace;

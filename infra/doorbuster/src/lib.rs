@@ -1,9 +1,13 @@
 //! The one binary people start, as a library for the tests.
 
 pub mod serve;
+pub mod services;
 
 pub mod demo;
 pub mod routes;
+pub mod running;
+
+mod engines;
 
 pub mod rehearse;
 

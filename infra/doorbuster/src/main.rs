@@ -4,9 +4,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
-use doorbuster::{audit, demo, rehearse, serve};
-use runtime::settings::{Flags, LogFormat, Settings};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use doorbuster::{audit, demo, rehearse, serve, services};
+use runtime::settings::{self, Flags, LogFormat, Service, Settings};
 use runtime::telemetry;
 
 /// Small records are allocated and freed by different threads all the time, which is what this
@@ -27,6 +27,14 @@ Examples:
   doorbuster rehearse --target http://HOST:PORT     The same against a running instance
   doorbuster audit                                  Prove that nothing was lost or sold twice";
 
+const DISTRIBUTED: &str = "\
+Examples:
+  cargo run --release -p engines -- up      Start Kafka, Cassandra and a registry on this machine
+  doorbuster command-api --kafka-brokers kafka-1:9092,kafka-2:9092 --cql-nodes scylla-1:9042 \
+--registry-url http://registry:8081
+  DOORBUSTER_CONFIG=door.toml doorbuster decider      One file for all services
+  doorbuster audit --distributed            Prove that nothing was lost or sold twice";
+
 /// Sells scarce things fast: thousands of people want ten items in the same second, and every
 /// one of them gets one correct, explainable answer.
 #[derive(Parser)]
@@ -41,22 +49,38 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run all services in one process (the default)
+    /// Run all services in one process, on the embedded engine (the default)
     #[command(after_help = EXAMPLES)]
     Serve(Flags),
+    /// Run the door alone: takes what is asked over HTTP and appends it to Kafka
+    #[command(after_help = DISTRIBUTED)]
+    CommandApi(Flags),
+    /// Run deciders alone: they share the partitions with all other deciders
+    #[command(after_help = DISTRIBUTED)]
+    Decider(Flags),
+    /// Run projectors alone: they share the partitions with all other projectors
+    #[command(after_help = DISTRIBUTED)]
+    Projector(Flags),
+    /// Run the read side alone: answers questions over HTTP, and has the page
+    #[command(after_help = DISTRIBUTED)]
+    QueryApi(Flags),
     /// Rehearse a sale through the HTTP door, and check that every answer holds
     Rehearse(Box<rehearse::Args>),
     /// Prove from the logs that no unit was lost or sold twice, and that everyone had their turn
-    Audit(audit::Args),
+    Audit(Box<audit::Args>),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&commands().get_matches()).unwrap_or_else(|e| e.exit());
     let result = match cli.command.unwrap_or(Command::Serve(cli.flags)) {
-        Command::Serve(flags) => run_service(&flags).await,
+        Command::Serve(flags) => run_service(Service::Serve, &flags).await,
+        Command::CommandApi(flags) => run_service(Service::CommandApi, &flags).await,
+        Command::Decider(flags) => run_service(Service::Decider, &flags).await,
+        Command::Projector(flags) => run_service(Service::Projector, &flags).await,
+        Command::QueryApi(flags) => run_service(Service::QueryApi, &flags).await,
         Command::Rehearse(args) => rehearse::run(*args).await,
-        Command::Audit(args) => audit::run(args).await,
+        Command::Audit(args) => audit::run(*args).await,
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -64,32 +88,42 @@ async fn main() -> ExitCode {
     })
 }
 
-async fn run_service(flags: &Flags) -> anyhow::Result<ExitCode> {
-    let settings = match Settings::load(flags) {
+/// The command line, in which each subcommand shows the settings that it uses.
+fn commands() -> clap::Command {
+    let services = Service::ALONE.into_iter();
+    let shown = services.chain([Service::Serve, Service::Audit]);
+    let cli = settings::help_for(Service::Serve, Cli::command());
+    shown.fold(cli, |cli, service| {
+        cli.mut_subcommand(service.name(), |command| {
+            settings::help_for(service, command)
+        })
+    })
+}
+
+async fn run_service(service: Service, flags: &Flags) -> anyhow::Result<ExitCode> {
+    let settings = match Settings::load(service, flags) {
         Ok(settings) => settings,
         Err(mistakes) => {
-            eprintln!("error: the settings cannot be used as they are");
-            mistakes
-                .0
-                .iter()
-                .for_each(|mistake| eprintln!("  {mistake}"));
-            eprintln!("\nAll settings: doorbuster serve --help");
+            mistakes.tell(service);
             return Ok(ExitCode::from(2));
         }
     };
     telemetry::init_logging(&settings.telemetry);
     allow_open_files();
-    let running = serve::start(settings.clone()).await?;
+    let running = match service {
+        Service::Serve => serve::start(settings.clone()).await?,
+        _ => services::start(service, settings.clone()).await?,
+    };
     running
         .drain()
         .on_signals()
         .context("cannot listen for signals")?;
-    if settings.telemetry.format == LogFormat::Pretty {
+    if service == Service::Serve && settings.telemetry.format == LogFormat::Pretty {
         let welcome = welcome(&format!("http://{}", running.address()), &settings);
         // That nobody reads it, or no longer does, is no reason to end.
         let _ = writeln!(std::io::stdout(), "{welcome}");
     }
-    tracing::info!(address = %running.address(), "open");
+    tracing::info!(service = service.name(), address = %running.address(), "open");
     running.ended().await?;
     Ok(ExitCode::SUCCESS)
 }

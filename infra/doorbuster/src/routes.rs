@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
-use axum::http::{Response, header};
+use axum::http::{HeaderValue, Response, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -18,6 +18,7 @@ use runtime::server::{Guard, guard};
 use runtime::settings::HttpSettings;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
 use tracing::error;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -48,24 +49,29 @@ const LAST_ANSWER: Duration = Duration::from_secs(1);
 )]
 struct Description;
 
-/// All routes, each with its bounds.
-pub fn all(
-    door: Arc<Door>,
+/// The write side's routes, each with its bounds.
+pub fn commands(door: Door, http: &HttpSettings) -> OpenApiRouter {
+    let admin = http.admin_token.clone();
+    command_api::http::router(Arc::new(door), admin, http.request_timeout)
+}
+
+/// The read side's routes, each with its bounds.
+pub fn questions(
     api: QueryApi,
     http: &HttpSettings,
-    operations: OpenApiRouter,
     draining: &CancellationToken,
-) -> Router {
-    let admin = http.admin_token.clone();
-    let commands = command_api::http::router(door, admin.clone(), http.request_timeout);
-    let questions = query_api::http::router(api, admin)
+) -> OpenApiRouter {
+    query_api::http::router(api, http.admin_token.clone())
         .layer(from_fn_with_state(draining.clone(), end_when_draining))
-        .layer(from_fn_with_state(Guard::new(QUESTION_TIMEOUT), guard));
+        .layer(from_fn_with_state(Guard::new(QUESTION_TIMEOUT), guard))
+}
+
+/// All routes of a process.
+pub fn all(parts: Vec<OpenApiRouter>) -> Router {
     let description = OpenApiRouter::with_openapi(Description::openapi());
-    let (routes, mut description) = description
-        .merge(commands)
-        .merge(questions)
-        .merge(operations)
+    let (routes, mut description) = parts
+        .into_iter()
+        .fold(description, OpenApiRouter::merge)
         .split_for_parts();
     let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     description
@@ -81,6 +87,21 @@ pub fn all(
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(CatchPanicLayer::custom(panicked))
+}
+
+/// The routes of a process whose services have not begun. A client is to open another
+/// connection for its next request, since by then they may have.
+pub fn starting(operations: OpenApiRouter) -> Router {
+    let close =
+        SetResponseHeaderLayer::overriding(header::CONNECTION, HeaderValue::from_static("close"));
+    Router::from(operations)
+        .fallback(async || {
+            Problem::new(
+                Code::Starting,
+                "The service is starting; /readyz tells what it waits for.",
+            )
+        })
+        .layer(close)
 }
 
 /// Lets no long poll hold up the end of the process.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use axum::Router;
 use command_api::decider::{self, CheckpointPolicy, Decider};
 use command_api::http::{Door, KnownProducts};
 use log_embedded::{EmbeddedLog, Options};
@@ -20,51 +19,19 @@ use runtime::drain::Drain;
 use runtime::health::Health;
 use runtime::receipt::ReceiptKey;
 use runtime::settings::{HttpSettings, Settings};
-use runtime::{operations, server, telemetry};
+use runtime::{operations, telemetry};
 use schemas::codec::Codec;
 use schemas::placement::Placement;
 use store_embedded::EmbeddedStore;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::warn;
 
+use crate::running::{self, Running};
 use crate::{LOG_DIR, READ_MODELS, demo, routes};
 
 /// The longest start of a component that has nothing to recover; then `/readyz` speaks for it.
 const REPORT_IN: Duration = Duration::from_secs(5);
-/// How long closing log and store may take after the grace period.
-const CLOSE_GRACE: Duration = Duration::from_secs(5);
-
-/// A running instance.
-pub struct Running {
-    address: SocketAddr,
-    drain: Drain,
-    ended: JoinHandle<anyhow::Result<()>>,
-}
-
-impl Running {
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Its ending, to start it or to have signals start it.
-    pub fn drain(&self) -> &Drain {
-        &self.drain
-    }
-
-    /// Waits until the instance has drained and closed its log and store.
-    pub async fn ended(self) -> anyhow::Result<()> {
-        self.ended.await.context("the instance panicked")?
-    }
-
-    /// Drains the instance: what was acknowledged is on disk and goes on at the next start.
-    pub async fn shutdown(self) -> anyhow::Result<()> {
-        self.drain.start();
-        self.ended().await
-    }
-}
 
 /// The engines of an instance.
 struct Engines {
@@ -75,11 +42,7 @@ struct Engines {
 /// Starts an instance. The port is taken first, then the data directory, then the services
 /// start; requests are answered from then on, as far as the services are ready.
 pub async fn start(settings: Settings) -> anyhow::Result<Running> {
-    let listen = settings.http.listen;
-    let listener = TcpListener::bind(listen).await.with_context(|| {
-        format!("cannot listen on {listen}; choose another address with --listen ADDR:PORT")
-    })?;
-    let address = listener.local_addr()?;
+    let listener = running::bind(&settings.http).await?;
     let metrics = telemetry::metrics();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let engines = Engines::open(&settings, clock.clone()).await?;
@@ -107,13 +70,9 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
         live: live.clone(),
         health: health.clone(),
     };
-    services.spawn(&drain, address);
+    services.spawn(&drain, listener.local_addr()?);
     report_in(&health, log.partitions()).await;
-    let upkeep = metrics.clone();
-    let stop = drain.services().clone();
-    drain.spawn(async move {
-        stop.run_until_cancelled(upkeep.keep_up()).await;
-    });
+    metrics.clone().keep_up(&drain);
 
     let door = Door {
         placement: Placement::new(log.partitions()),
@@ -125,42 +84,13 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
         known: KnownProducts::default(),
     };
     let api = QueryApi { live, clock };
-    let operations = operations::router(health, metrics, drain.started().clone());
-    let router = routes::all(
-        Arc::new(door),
-        api,
-        &settings.http,
-        operations,
-        drain.started(),
-    );
-    let max_connections = settings.http.max_connections;
-    let run = run(listener, router, max_connections, drain.clone(), engines);
-    Ok(Running {
-        address,
-        drain,
-        ended: tokio::spawn(run),
-    })
-}
-
-/// Answers requests until the drain starts, then ends everything in its order.
-async fn run(
-    listener: TcpListener,
-    router: Router,
-    max_connections: usize,
-    drain: Drain,
-    engines: Engines,
-) -> anyhow::Result<()> {
-    let grace = drain.grace();
-    server::serve(listener, router, max_connections, drain.started(), grace).await;
-    // What was taken and is not decided yet waits in the log for the next start.
-    let ended = drain.stop_services(Instant::now() + CLOSE_GRACE).await;
-    engines.close().await?;
-    info!("drained");
-    if ended {
-        Ok(())
-    } else {
-        Err(anyhow!("a service did not stop in time"))
-    }
+    let routes = routes::all(vec![
+        routes::commands(door, &settings.http),
+        routes::questions(api, &settings.http, drain.started()),
+        operations::router(health, metrics, drain.started().clone()),
+    ]);
+    let routes = watch::channel(routes).1;
+    Running::begin(listener, routes, &settings.http, drain, engines.close())
 }
 
 /// What the services work with.

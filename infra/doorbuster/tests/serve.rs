@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use doorbuster::serve::{self, Running};
-use runtime::settings::{Flags, Settings};
+use runtime::settings::{Flags, Service, Settings};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -24,7 +24,7 @@ fn settings(data_dir: &Path) -> Settings {
         .with("data_dir", data_dir.to_str().unwrap())
         .with("admin_token", TOKEN)
         .with("drain_grace_seconds", "5");
-    Settings::from_sources(&flags, []).unwrap()
+    Settings::from_sources(Service::Serve, &flags, []).unwrap()
 }
 
 async fn start(data_dir: &Path) -> Running {
@@ -141,6 +141,58 @@ async fn what_was_taken_is_answered_also_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_trace_goes_from_the_request_to_what_became_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path()).await;
+    let at = running.address();
+    let put = call(at, "PUT", "/api/admin/flash-sales/boot", ADMIN, &sale(1)).await;
+    assert_eq!(put.0, 202, "{}", put.1);
+
+    let ordered_in = "0af7651916cd43dd8448eb211c80319c";
+    let cancelled_in = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let order = "/api/flash-sales/boot/order";
+    let traced = |trace: &str| {
+        format!(
+            "{BUYER}traceparent: 00-{trace}-b9c7c989f97918e1-01\r\ntracestate: congo=t61rcWkgMzE\r\n"
+        )
+    };
+    let one = r#"{"quantity":1}"#;
+    let (_, taken) = call(at, "POST", order, &traced(ordered_in), one).await;
+    let id = taken["attempt_id"].as_str().unwrap().to_owned();
+    let (_, refused) = call(at, "POST", order, BUYER, one).await;
+    let refused = refused["attempt_id"].as_str().unwrap().to_owned();
+    let (_, sold) = call(at, "GET", &format!("/api/attempts/{id}?wait=5"), "", "").await;
+    assert_eq!(
+        (&sold["status"], &sold["trace_id"]),
+        (&json!("sold"), &json!(ordered_in))
+    );
+    let path = format!("/api/attempts/{refused}?wait=5");
+    let (_, other) = call(at, "GET", &path, "", "").await;
+    assert_eq!(other["status"], "refused");
+    assert_eq!(other.get("trace_id"), None, "none is made up");
+
+    let cancel = format!("{order}/{id}/cancel");
+    let (_, taken) = call(at, "POST", &cancel, &traced(cancelled_in), "").await;
+    let position = &taken["position"];
+    let at_least = format!("{}:{}", position["partition"], position["offset"]);
+    let path = format!("/api/attempts/{id}?at_least={at_least}");
+    let (_, cancelled) = call(at, "GET", &path, "", "").await;
+    let expected = (&json!("cancelled"), &json!(cancelled_in));
+    assert_eq!((&cancelled["status"], &cancelled["trace_id"]), expected);
+    let path = format!("/api/buyers/me/orders?at_least={at_least}");
+    let (_, mine) = call(at, "GET", &path, BUYER, "").await;
+    assert_eq!(mine["orders"][0]["trace_id"], cancelled_in, "{mine}");
+
+    // From the store, and from nowhere else.
+    running.shutdown().await.unwrap();
+    let running = start(dir.path()).await;
+    let path = format!("/api/attempts/{id}");
+    let (_, stored) = call(running.address(), "GET", &path, "", "").await;
+    assert_eq!((&stored["status"], &stored["trace_id"]), expected);
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_data_directory_is_one_process_s() {
     let dir = tempfile::tempdir().unwrap();
     let running = start(dir.path()).await;
@@ -213,6 +265,14 @@ async fn every_described_route_exists_and_answers_as_described() {
         assert!(
             description["paths"][path].get(method).is_some(),
             "{method} {path} is not described"
+        );
+    }
+    for (method, path) in &expected[..7] {
+        let parameters = description["paths"][path][method]["parameters"].as_array();
+        let named = |name| parameters.unwrap().iter().any(|it| it["name"] == name);
+        assert!(
+            named("traceparent") && named("tracestate"),
+            "the trace of {method} {path} is not described"
         );
     }
     assert_eq!(

@@ -1,1 +1,316 @@
 //! Starts real Kafka, Cassandra and a schema registry on loopback, for tests and local work.
+//!
+//! [`shared`] is what tests use. A set of engines lives in a directory: settings, data and logs of
+//! every part, and `engines.json`, which tells where each listens. Whoever knows the directory can
+//! use the set and take single parts down and up again, also from another process.
+//!
+//! All calls block; inside an async test, wrap those that wait in `spawn_blocking`. They are not
+//! async because a set outlives the runtime of the one test that happened to start it.
+
+mod error;
+
+mod cassandra;
+mod kafka;
+mod registry;
+
+mod owner;
+mod packages;
+mod ports;
+mod process;
+mod set;
+mod tls;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+pub use crate::cassandra::Cassandra;
+pub use crate::error::Error;
+pub use crate::kafka::Kafka;
+pub use crate::registry::Registry;
+pub use crate::tls::Secure;
+
+use crate::owner::Owner;
+use crate::set::Set;
+
+/// The environment variable that names the directory of a running set.
+pub const DIRECTORY_VARIABLE: &str = "ENGINES_DIR";
+
+/// What a set consists of, and where it lives.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Brokers: 1, or 3 with replication factor 3.
+    pub brokers: u8,
+    /// Whether Cassandra is part of it.
+    pub cassandra: bool,
+    /// Whether the schema registry is part of it.
+    pub registry: bool,
+    /// Kafka also listens with TLS and SASL, Cassandra also takes TLS and wants a password.
+    pub secure: bool,
+    /// Where it lives. A set that has lived there before goes on with its data. `None` is a
+    /// temporary directory, which is removed in the end.
+    pub dir: Option<PathBuf>,
+}
+
+impl Default for Options {
+    /// Three brokers, Cassandra and the registry, in a temporary directory.
+    fn default() -> Self {
+        Self {
+            brokers: 3,
+            cassandra: true,
+            registry: true,
+            secure: false,
+            dir: None,
+        }
+    }
+}
+
+/// A set of engines. They end when the value that started them is dropped, or its process ends,
+/// however it does.
+#[derive(Debug)]
+pub struct Engines {
+    dir: PathBuf,
+    set: Set,
+    /// Who started them; a set that was attached to has its owner elsewhere.
+    owner: Option<Owner>,
+}
+
+/// The set for this process's tests: the one that `ENGINES_DIR` names if that is set (`engines
+/// run` sets it), else one of its own, started at the first call and ended with the process.
+///
+/// # Panics
+/// If the engines cannot be started or reached, with what to do about it.
+pub fn shared() -> &'static Engines {
+    static SHARED: OnceLock<Engines> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        let engines = match std::env::var_os(DIRECTORY_VARIABLE) {
+            Some(dir) if !dir.is_empty() => Engines::attach(Path::new(&dir)),
+            _ => Engines::start(&Options::default()),
+        };
+        engines.unwrap_or_else(|error| panic!("no engines to test against: {error}"))
+    })
+}
+
+impl Engines {
+    /// Starts a set, and returns when every part of it answers. What is missing of the engines
+    /// is fetched first, which takes a minute or so the first time.
+    ///
+    /// # Errors
+    /// Java or Maven is missing, the directory is in use or holds another kind of set, or a part
+    /// does not answer within three minutes.
+    pub fn start(options: &Options) -> Result<Self, Error> {
+        if !matches!(options.brokers, 1 | 3) {
+            return Err(Error::Brokers(options.brokers));
+        }
+        let installed = packages::install(options)?;
+        let dir = directory(options.dir.as_deref())?;
+        let owner = Some(Owner::take(&dir, options.dir.is_none())?);
+        let set = Set::make(&dir, options, installed)?;
+        set.start()?;
+        Ok(Self { dir, set, owner })
+    }
+
+    /// The set that runs in a directory, started by someone else.
+    ///
+    /// # Errors
+    /// No engine runs there.
+    pub fn attach(dir: &Path) -> Result<Self, Error> {
+        let none = || Error::NoSet {
+            dir: dir.to_owned(),
+        };
+        let dir = dir.canonicalize().map_err(|_| none())?;
+        let set = Set::load(&dir)?.ok_or_else(none)?;
+        // A set whose parts are all down at the moment is still one, as long as it has an owner.
+        if process::all(&dir).is_empty() && !owner::is_owned(&dir) {
+            return Err(none());
+        }
+        Ok(Self {
+            dir,
+            set,
+            owner: None,
+        })
+    }
+
+    /// Where the set lives.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The brokers' addresses, comma-separated.
+    pub fn kafka_brokers(&self) -> String {
+        self.set.kafka.addresses()
+    }
+
+    /// The address of the CQL node.
+    ///
+    /// # Panics
+    /// If the set was started without Cassandra.
+    pub fn cql_node(&self) -> String {
+        self.cassandra().address()
+    }
+
+    /// The address of the registry's Confluent-compatible API.
+    ///
+    /// # Panics
+    /// If the set was started without a registry.
+    pub fn registry_url(&self) -> String {
+        self.registry().url()
+    }
+
+    /// How to reach Kafka with TLS and SASL (PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512), in a secure
+    /// set.
+    pub fn kafka_secure(&self) -> Option<Secure> {
+        let kafka = &self.set.kafka;
+        kafka
+            .tls
+            .as_ref()
+            .map(|tls| tls.access(kafka.secure_addresses()))
+    }
+
+    /// How to reach Cassandra with TLS and a password, in a secure set.
+    pub fn cql_secure(&self) -> Option<Secure> {
+        let cassandra = self.set.cassandra.as_ref()?;
+        cassandra
+            .tls
+            .as_ref()
+            .map(|tls| tls.access(cassandra.address()))
+    }
+
+    /// The Kafka cluster, to take brokers down and up again, and to run Kafka's tools.
+    pub fn kafka(&self) -> &Kafka {
+        &self.set.kafka
+    }
+
+    /// The Cassandra node, to take it down and up again.
+    ///
+    /// # Panics
+    /// If the set was started without Cassandra.
+    pub fn cassandra(&self) -> &Cassandra {
+        self.set
+            .cassandra
+            .as_ref()
+            .expect("the set was started with Cassandra")
+    }
+
+    /// The schema registry, to take it down and up again.
+    ///
+    /// # Panics
+    /// If the set was started without a registry.
+    pub fn registry(&self) -> &Registry {
+        self.set
+            .registry
+            .as_ref()
+            .expect("the set was started with a registry")
+    }
+
+    /// The product's settings for this set, as environment variables.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let kafka = &self.set.kafka;
+        let mut settings = vec![
+            ("DOORBUSTER_KAFKA_BROKERS", kafka.addresses()),
+            (
+                "DOORBUSTER_KAFKA_REPLICATION",
+                kafka.brokers.len().to_string(),
+            ),
+            (
+                "DOORBUSTER_KAFKA_MIN_INSYNC",
+                kafka.min_in_sync().to_string(),
+            ),
+        ];
+        if let Some(cassandra) = &self.set.cassandra {
+            settings.push(("DOORBUSTER_CQL_NODES", cassandra.address()));
+        }
+        if let Some(registry) = &self.set.registry {
+            settings.push(("DOORBUSTER_REGISTRY_URL", registry.url()));
+        }
+        settings
+    }
+
+    /// Every part of the set: its name, its process id while it runs, what keeps it from
+    /// answering if anything does, and its log.
+    pub fn status(&self) -> Vec<PartStatus> {
+        let Set {
+            kafka,
+            cassandra,
+            registry,
+            ..
+        } = &self.set;
+        let part = |process: &process::Process, address, answer: std::io::Result<()>| PartStatus {
+            name: process.name.clone(),
+            address,
+            pid: process.pid().map(|pid| pid.as_raw_pid()),
+            problem: answer.err().map(|error| error.to_string()),
+            log: process.log(),
+        };
+        let brokers = kafka.brokers.iter();
+        let mut parts: Vec<_> = brokers
+            .map(|broker| part(&broker.process, broker.address(), kafka.answers(broker)))
+            .collect();
+        parts.extend(
+            cassandra.iter().map(|cassandra| {
+                part(&cassandra.process, cassandra.address(), cassandra.answers())
+            }),
+        );
+        parts.extend(
+            registry
+                .iter()
+                .map(|registry| part(&registry.process, registry.url(), registry.answers())),
+        );
+        parts
+    }
+
+    /// Lets the engines run on when this process ends. [`stop`](Self::stop) them some day.
+    pub fn detach(mut self) {
+        if let Some(owner) = self.owner.take() {
+            owner.detach();
+        }
+    }
+
+    /// Asks all parts to end, and returns when they are gone. Those that take longer than 20 s
+    /// are killed.
+    ///
+    /// # Errors
+    /// A process does not end.
+    pub fn stop(self) -> Result<(), Error> {
+        process::stop_all(&self.dir)
+    }
+
+    /// The process that started the set and lives with it, as long as it does.
+    pub fn owner(&self) -> Option<u32> {
+        owner::is_owned(&self.dir).then_some(self.set.starter)
+    }
+}
+
+/// How one part of a set is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartStatus {
+    /// What it is called: `kafka-1`, `cassandra`, `registry`.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+    /// Its process id while it runs.
+    pub pid: Option<i32>,
+    /// Why it does not answer; `None` if it does.
+    pub problem: Option<String>,
+    /// Where it writes what it does.
+    pub log: PathBuf,
+}
+
+/// The set's directory, which it makes if need be, in full: every part's processes are found by it.
+fn directory(dir: Option<&Path>) -> Result<PathBuf, Error> {
+    let dir = match dir {
+        Some(dir) => {
+            fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+            dir.to_owned()
+        }
+        None => {
+            let place = std::env::temp_dir();
+            let made = tempfile::Builder::new()
+                .prefix("doorbuster-engines-")
+                .tempdir();
+            // From here on its owner removes it, or the owner's guard.
+            made.map_err(Error::io("write to", &place))?.keep()
+        }
+    };
+    dir.canonicalize().map_err(Error::io("find", &dir))
+}

@@ -33,10 +33,7 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use ports::Clock;
-use ports::event_log::{
-    AppendError, EventLog, Group, LogReader, MAX_HEADER_BYTES, MAX_HEADERS, MAX_KEY_BYTES,
-    MAX_VALUE_BYTES, NewRecord, ReadError,
-};
+use ports::event_log::{AppendError, EventLog, Group, LogReader, NewRecord, ReadError};
 use schemas::ids::{Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 use tokio::sync::watch;
@@ -354,7 +351,7 @@ impl EventLog for EmbeddedLog {
         partition: Partition,
         records: Vec<NewRecord>,
     ) -> Result<Offset, AppendError> {
-        records.iter().try_for_each(check_bounds)?;
+        records.iter().try_for_each(NewRecord::check_bounds)?;
         let slot = self.slot(topic, partition).map_err(AppendError::Stopped)?;
         let writing = self.writing.as_ref();
         let writing = writing
@@ -459,31 +456,4 @@ impl Shared {
             }
         }
     }
-}
-
-fn check_bounds(record: &NewRecord) -> Result<(), AppendError> {
-    let check = |what, bytes, max| match bytes > max {
-        true => Err(AppendError::TooLarge { what, bytes, max }),
-        false => Ok(()),
-    };
-    check("the value", record.value.len(), MAX_VALUE_BYTES)?;
-    check("the key", record.key.len(), MAX_KEY_BYTES)?;
-    let all_headers = MAX_HEADERS * MAX_HEADER_BYTES;
-    if record.headers.len() > MAX_HEADERS {
-        let bytes = record
-            .headers
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
-        return Err(AppendError::TooLarge {
-            what: "the list of headers",
-            bytes,
-            max: all_headers,
-        });
-    }
-    for (name, value) in &record.headers {
-        check("a header's name", name.len(), MAX_HEADER_BYTES)?;
-        check("a header's value", value.len(), MAX_HEADER_BYTES)?;
-    }
-    Ok(())
 }

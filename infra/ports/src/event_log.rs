@@ -28,6 +28,40 @@ pub struct NewRecord {
     pub headers: Vec<(String, Bytes)>,
 }
 
+impl NewRecord {
+    /// Bytes of key, value and headers.
+    pub fn bytes(&self) -> usize {
+        self.key.len() + self.value.len() + self.header_bytes()
+    }
+
+    fn header_bytes(&self) -> usize {
+        let bytes = |(name, value): &(String, Bytes)| name.len() + value.len();
+        self.headers.iter().map(bytes).sum()
+    }
+
+    /// Whether a log takes the record: [`AppendError::TooLarge`] if not.
+    pub fn check_bounds(&self) -> Result<(), AppendError> {
+        let check = |what, bytes, max| match bytes > max {
+            true => Err(AppendError::TooLarge { what, bytes, max }),
+            false => Ok(()),
+        };
+        check("the value", self.value.len(), MAX_VALUE_BYTES)?;
+        check("the key", self.key.len(), MAX_KEY_BYTES)?;
+        if self.headers.len() > MAX_HEADERS {
+            return Err(AppendError::TooLarge {
+                what: "the list of headers",
+                bytes: self.header_bytes(),
+                max: MAX_HEADERS * MAX_HEADER_BYTES,
+            });
+        }
+        for (name, value) in &self.headers {
+            check("a header's name", name.len(), MAX_HEADER_BYTES)?;
+            check("a header's value", value.len(), MAX_HEADER_BYTES)?;
+        }
+        Ok(())
+    }
+}
+
 /// A record of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogRecord {

@@ -37,6 +37,7 @@ struct State {
 enum Phase {
     Starting,
     Working,
+    Degraded(String),
     Failing(String),
     Stopped,
 }
@@ -50,6 +51,8 @@ pub struct ComponentReport {
     pub ready: bool,
     /// Whether it can still be expected to.
     pub alive: bool,
+    /// Whether it does its work only in part.
+    pub degraded: bool,
     /// What it is at, or what it fails at.
     pub detail: String,
     /// How many records it is behind.
@@ -100,6 +103,13 @@ impl Component {
         self.set(Phase::Working, lag_records);
     }
 
+    /// Part of the work cannot be done for the time being, and what can be is worth sending
+    /// requests for: it counts as ready.
+    pub fn degraded(&self, why: impl Into<String>) {
+        let lag = self.state.lock().lag;
+        self.set(Phase::Degraded(why.into()), lag);
+    }
+
     /// The work cannot be done for the time being.
     pub fn failing(&self, why: impl Into<String>) {
         let lag = self.state.lock().lag;
@@ -129,10 +139,11 @@ impl State {
         let silent = self.reported.elapsed();
         let (working, detail) = match &self.phase {
             Phase::Starting => (false, "starting".to_owned()),
-            Phase::Working if silent > READY_SILENCE => {
+            Phase::Working | Phase::Degraded(_) if silent > READY_SILENCE => {
                 (false, format!("stands still for {} s", silent.as_secs()))
             }
             Phase::Working => (true, "working".to_owned()),
+            Phase::Degraded(why) => (true, why.clone()),
             Phase::Failing(why) => (false, why.clone()),
             Phase::Stopped => (false, "stopped".to_owned()),
         };
@@ -140,6 +151,7 @@ impl State {
         ComponentReport {
             name,
             ready,
+            degraded: ready && matches!(self.phase, Phase::Degraded(_)),
             alive: silent < ALIVE_SILENCE,
             detail,
             lag_records: self.lag,

@@ -13,6 +13,7 @@ pub mod extract;
 pub mod problem;
 pub mod receipt;
 pub mod rfc3339;
+pub mod trace;
 
 pub mod metrics;
 pub mod partitions;

@@ -28,6 +28,8 @@ struct Operations {
 struct HealthReport {
     /// Whether the answer is yes.
     ok: bool,
+    /// Whether a part of the work cannot be done, though requests are welcome.
+    degraded: bool,
     /// Whether the process is ending.
     draining: bool,
     /// Every part of the process that does work of its own.
@@ -83,10 +85,12 @@ fn answer(ok: bool, operations: &Operations) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
+    let components = operations.health.report();
     let report = HealthReport {
         ok,
+        degraded: components.iter().any(|component| component.degraded),
         draining: operations.draining.is_cancelled(),
-        components: operations.health.report(),
+        components,
     };
     (status, axum::Json(report)).into_response()
 }

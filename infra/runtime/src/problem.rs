@@ -51,6 +51,8 @@ pub enum Code {
     NotCaughtUp,
     /// The request was not finished in time.
     RequestTimeout,
+    /// The service is starting. Nothing was taken.
+    Starting,
     /// A fault of the service.
     Internal,
 }
@@ -69,7 +71,7 @@ pub enum Retry {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 20] = [
+    pub const ALL: [Code; 21] = [
         Code::InvalidRequest,
         Code::UnknownField,
         Code::MissingHeader,
@@ -89,6 +91,7 @@ impl Code {
         Code::TooManyWaiters,
         Code::NotCaughtUp,
         Code::RequestTimeout,
+        Code::Starting,
         Code::Internal,
     ];
 
@@ -125,6 +128,7 @@ impl Code {
                 Never,
                 "admin_disabled",
             ),
+            Code::Starting => (S::SERVICE_UNAVAILABLE, "Starting", Later, "starting"),
             Code::UnknownProduct => (S::NOT_FOUND, "Unknown product", Never, "unknown_product"),
             Code::UnknownAttempt => (S::NOT_FOUND, "Unknown attempt", Never, "unknown_attempt"),
             Code::NotFound => (S::NOT_FOUND, "Not found", Never, "not_found"),

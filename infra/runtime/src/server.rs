@@ -17,7 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use metrics::{Counter, Histogram, counter, histogram};
 use parking_lot::RwLock;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -37,10 +37,11 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until the drain starts; then takes no more connections and finishes the requests it
-/// has within the grace period. Returns whether all of them were finished.
+/// has within the grace period. Returns whether all of them were finished. Each connection has
+/// the routes as they are when it is opened.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    routes: watch::Receiver<Router>,
     max_connections: usize,
     drain: &CancellationToken,
     grace: Duration,
@@ -72,7 +73,7 @@ pub async fn serve(
         };
         // A small answer waits for nothing; that the option cannot be set only costs time.
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
+        let service = TowerToHyperService::new(routes.borrow().clone());
         let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {

@@ -2,8 +2,10 @@
 //! order. One name serves everywhere: `data_dir` in the file is `--data-dir` as a flag and
 //! `DOORBUSTER_DATA_DIR` in the environment. All mistakes are reported at once.
 
+mod engines;
 mod flags;
 mod source;
+mod table;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -13,8 +15,10 @@ use std::time::Duration;
 use crate::auth::AdminToken;
 use crate::receipt::ReceiptKey;
 
-pub use self::flags::Flags;
+pub use self::engines::{CqlSettings, KafkaProtocol, KafkaSettings, RegistrySettings, Secret};
+pub use self::flags::{Flags, help_for};
 use self::source::Source;
+pub use self::table::Service;
 
 /// How the product runs.
 #[derive(Debug, Clone)]
@@ -31,6 +35,12 @@ pub struct Settings {
     pub drain_grace: Duration,
     /// Whether a new data directory gets a sale to try.
     pub demo: bool,
+    /// Where the logs are, for a service that runs alone.
+    pub kafka: KafkaSettings,
+    /// Where the read models are, likewise.
+    pub cql: CqlSettings,
+    /// Where the schemas are, likewise.
+    pub registry: RegistrySettings,
 }
 
 /// The door to the network.
@@ -80,17 +90,19 @@ pub enum LogFormat {
 }
 
 impl Settings {
-    /// The settings from these flags, the process's environment and the file they name.
-    pub fn load(flags: &Flags) -> Result<Self, Mistakes> {
-        Self::from_sources(flags, std::env::vars_os())
+    /// A service's settings from these flags, the process's environment and the file they name.
+    /// What the service does not use has its default.
+    pub fn load(service: Service, flags: &Flags) -> Result<Self, Mistakes> {
+        Self::from_sources(service, flags, std::env::vars_os())
     }
 
-    /// The settings from these flags, these variables and the file they name.
+    /// The same from these flags, these variables and the file they name.
     pub fn from_sources(
+        service: Service,
         flags: &Flags,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, Mistakes> {
-        let mut source = Source::new(flags, environment);
+        let mut source = Source::new(service, flags, environment);
         let ms = |text: &str| whole(text, 1, 3_600_000).map(Duration::from_millis);
         let seconds = |text: &str| whole(text, 0, 3_600).map(Duration::from_secs);
         let settings = Settings {
@@ -153,7 +165,16 @@ impl Settings {
                 seconds,
             ),
             demo: source.read("demo", "true or false", parse),
+            kafka: KafkaSettings::read(&mut source),
+            cql: CqlSettings::read(&mut source),
+            registry: RegistrySettings::read(&mut source),
         };
+        if service == Service::CommandApi && settings.http.receipt_key.is_none() {
+            source.mistake(
+                "receipt_key must be given, the same to every command-api: 64 hexadecimal digits, \
+                 such as openssl rand -hex 32 makes",
+            );
+        }
         source.finish(settings)
     }
 }
@@ -162,6 +183,15 @@ impl Settings {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
 pub struct Mistakes(pub Vec<String>);
+
+impl Mistakes {
+    /// Says them on standard error, and where all settings are listed.
+    pub fn tell(&self, service: Service) {
+        eprintln!("error: the settings cannot be used as they are");
+        self.0.iter().for_each(|mistake| eprintln!("  {mistake}"));
+        eprintln!("\nAll settings: doorbuster {} --help", service.name());
+    }
+}
 
 fn parse<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.parse().ok()

@@ -7,6 +7,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
+use crate::drain::Drain;
 use crate::settings::{LogFormat, TelemetrySettings};
 
 /// Upper bounds of the histograms' buckets, in seconds: from a request that touches only
@@ -28,12 +29,18 @@ impl Metrics {
         self.0.render()
     }
 
-    /// Folds samples into their buckets, for as long as it is polled.
-    pub async fn keep_up(&self) {
-        loop {
-            tokio::time::sleep(UPKEEP).await;
-            self.0.run_upkeep();
-        }
+    /// Folds samples into their buckets until the services are told to stop.
+    pub fn keep_up(self, drain: &Drain) {
+        let stop = drain.services().clone();
+        let fold = async move {
+            loop {
+                tokio::time::sleep(UPKEEP).await;
+                self.0.run_upkeep();
+            }
+        };
+        drain.spawn(async move {
+            stop.run_until_cancelled(fold).await;
+        });
     }
 }
 

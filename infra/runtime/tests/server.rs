@@ -13,6 +13,7 @@ use runtime::{operations, telemetry};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -52,7 +53,7 @@ async fn server(max_connections: usize) -> Server {
     let address = listener.local_addr().unwrap();
     let ended =
         tokio::spawn(
-            async move { serve(listener, router, max_connections, &started, GRACE).await },
+            async move { serve(listener, watch::channel(router).1, max_connections, &started, GRACE).await },
         );
     Server {
         address,

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Command, FromArgMatches};
-use runtime::settings::{Flags, LogFormat, Mistakes, Settings};
+use runtime::settings::{
+    Flags, KafkaProtocol, LogFormat, Mistakes, Secret, Service, Settings, help_for,
+};
 
 fn flags(arguments: &[&str]) -> Flags {
     let command = Flags::augment_args(Command::new("doorbuster").no_binary_name(true));
@@ -15,10 +17,19 @@ fn flags(arguments: &[&str]) -> Flags {
 }
 
 fn load(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Settings, Mistakes> {
+    load_for(Service::Serve, arguments, environment)
+}
+
+fn load_for(
+    service: Service,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> Result<Settings, Mistakes> {
     let environment = environment
         .iter()
         .map(|(name, text)| (name.into(), text.into()));
     Settings::from_sources(
+        service,
         &flags(arguments),
         environment.collect::<Vec<(OsString, OsString)>>(),
     )
@@ -142,6 +153,91 @@ fn secrets_are_never_shown() {
 }
 
 #[test]
+fn each_service_has_its_own_settings_and_defaults() {
+    let key = ("DOORBUSTER_RECEIPT_KEY", &*"ab".repeat(32));
+    let ports = Service::ALONE.map(|service| {
+        let settings = load_for(service, &[], &[key]).unwrap();
+        (service.name(), settings.http.listen.port())
+    });
+    let expected = [
+        ("command-api", 8081),
+        ("decider", 8084),
+        ("projector", 8083),
+        ("query-api", 8082),
+    ];
+    assert_eq!(ports, expected);
+
+    // A flag of another service is a mistake; a variable may be there for all of them.
+    let wrong = load_for(Service::Decider, &["--max-waiters", "5"], &[]).unwrap_err();
+    assert_eq!(
+        wrong.0,
+        ["max_waiters is not a setting of decider (from the flag --max-waiters)"]
+    );
+    let shared = [("DOORBUSTER_MAX_WAITERS", "nonsense")];
+    assert!(load_for(Service::Decider, &[], &shared).is_ok());
+    assert!(load_for(Service::QueryApi, &[], &shared).is_err());
+}
+
+#[test]
+fn settings_that_do_not_go_together_are_mistakes() {
+    let missing_key = load_for(Service::CommandApi, &[], &[]).unwrap_err();
+    assert!(
+        missing_key.0[0].starts_with("receipt_key must be given"),
+        "{missing_key}"
+    );
+    let cases: [(&[&str], &str); 5] = [
+        (
+            &["--kafka-min-insync", "4"],
+            "kafka_min_insync must be no more than kafka_replication",
+        ),
+        (
+            &["--kafka-protocol", "sasl_ssl"],
+            "kafka_sasl_username and kafka_sasl_password",
+        ),
+        (&["--cql-username", "x"], "cql_username and cql_password"),
+        (&["--cql-nodes", "host"], "cql_nodes must be HOST:PORT"),
+        (
+            &["--kafka-ca-file", "/nowhere"],
+            "kafka_ca_file must be a file that can be read",
+        ),
+    ];
+    for (arguments, expected) in cases {
+        let wrong = load_for(Service::Projector, arguments, &[]).unwrap_err();
+        assert!(wrong.0[0].starts_with(expected), "{arguments:?}: {wrong}");
+    }
+}
+
+#[test]
+fn the_engines_settings_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ca.pem");
+    fs::write(&file, "").unwrap();
+    let environment = [
+        ("DOORBUSTER_KAFKA_BROKERS", "a:1, b:2"),
+        ("DOORBUSTER_KAFKA_PROTOCOL", "SASL_SSL"),
+        ("DOORBUSTER_KAFKA_CA_FILE", file.to_str().unwrap()),
+        ("DOORBUSTER_KAFKA_SASL_USERNAME", "ann"),
+        ("DOORBUSTER_KAFKA_SASL_PASSWORD", "open-sesame"),
+        ("DOORBUSTER_CQL_NODES", "c:3"),
+        ("DOORBUSTER_CQL_USERNAME", "ann"),
+        ("DOORBUSTER_CQL_PASSWORD", "open-sesame"),
+        ("DOORBUSTER_REGISTRY_URL", "https://registry/api/"),
+        ("DOORBUSTER_REGISTRY_PASSWORD", "open-sesame"),
+    ];
+    let settings = load_for(Service::Projector, &[], &environment).unwrap();
+    assert_eq!(settings.kafka.brokers, ["a:1", "b:2"]);
+    assert_eq!(settings.kafka.protocol, KafkaProtocol::SaslSsl);
+    assert_eq!(settings.kafka.ca_file.as_deref(), Some(&*file));
+    assert_eq!(
+        settings.kafka.sasl_password,
+        Some(Secret("open-sesame".into()))
+    );
+    assert_eq!(settings.cql.nodes, ["c:3"]);
+    assert_eq!(settings.registry.url, "https://registry/api");
+    assert!(!format!("{settings:?}").contains("sesame"));
+}
+
+#[test]
 fn help_tells_every_setting_with_its_default_and_variable() {
     let help = Flags::augment_args(Command::new("x"))
         .render_help()
@@ -154,5 +250,17 @@ fn help_tells_every_setting_with_its_default_and_variable() {
         "--log-format",
     ] {
         assert!(help.contains(text), "{text} is missing in\n{help}");
+    }
+}
+
+#[test]
+fn a_services_help_tells_only_what_it_uses() {
+    let command = help_for(Service::Decider, Flags::augment_args(Command::new("x")));
+    let help = command.clone().render_help().to_string();
+    for text in ["--kafka-brokers", "127.0.0.1:8084", "--config"] {
+        assert!(help.contains(text), "{text} is missing in\n{help}");
+    }
+    for text in ["--max-waiters", "--cql-nodes", "--data-dir"] {
+        assert!(!help.contains(text), "{text} is in\n{help}");
     }
 }

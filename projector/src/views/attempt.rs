@@ -2,10 +2,13 @@
 
 use ports::read_store::{AttemptRow, AttemptStatus, Row};
 use schemas::decision::{Decision, Event, Order, ReleaseCause};
-use schemas::ids::{Partition, Position};
+use schemas::ids::{Partition, Position, TraceId};
 
 /// The rows that a decision makes of attempts. One decision touches an attempt at most once.
-pub fn attempt_rows(partition: Partition, decision: &Decision) -> Vec<Row> {
+///
+/// `trace` is that of the request which the decision answers. Only the attempt that the request
+/// was about gets it: what ran out along the way was nobody's request.
+pub fn attempt_rows(partition: Partition, decision: &Decision, trace: Option<TraceId>) -> Vec<Row> {
     let mut rows = Vec::with_capacity(2 * decision.events.len());
     for event in &decision.events {
         match event {
@@ -14,13 +17,21 @@ pub fn attempt_rows(partition: Partition, decision: &Decision) -> Vec<Row> {
                     Some(_) => AttemptStatus::Reserved,
                     None => AttemptStatus::Sold,
                 };
-                let row = of_order(partition, decision, &accepted.order, status);
+                let own = true;
+                let row = AttemptRow {
+                    trace_id: trace.filter(|_| own),
+                    ..of_order(partition, decision, &accepted.order, status)
+                };
                 rows.push(Row::Order(row.clone()));
                 rows.push(Row::Attempt(row));
             }
             Event::OrderReleased(released) => {
                 let status = AttemptStatus::Released(released.cause);
-                let row = of_order(partition, decision, &released.order, status);
+                let own = released.cause == ReleaseCause::Cancelled;
+                let row = AttemptRow {
+                    trace_id: trace.filter(|_| own),
+                    ..of_order(partition, decision, &released.order, status)
+                };
                 if released.cause == ReleaseCause::Expired {
                     rows.push(Row::Intent(row.clone()));
                 }
@@ -41,7 +52,7 @@ pub fn attempt_rows(partition: Partition, decision: &Decision) -> Vec<Row> {
                     decided_at_ms: decision.decided_at_ms,
                     hold_until_ms: None,
                     version: decision.version,
-                    trace_id: None,
+                    trace_id: trace,
                 };
                 rows.push(Row::Intent(row.clone()));
                 rows.push(Row::Attempt(row));
@@ -59,6 +70,7 @@ pub fn attempt_rows(partition: Partition, decision: &Decision) -> Vec<Row> {
     rows
 }
 
+/// The row of an order without its trace.
 fn of_order(
     partition: Partition,
     decision: &Decision,
@@ -82,5 +94,90 @@ fn of_order(
         },
         version: decision.version,
         trace_id: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::decision::{
+        AttemptRefused, AttemptRepeated, OrderAccepted, OrderReleased, RefusalReason, Stock, Tally,
+    };
+    use schemas::ids::{AttemptId, ChainHash, Offset};
+
+    use super::*;
+
+    fn id(number: u8) -> AttemptId {
+        AttemptId::from_bytes([number; 16])
+    }
+
+    fn order(number: u8) -> Order {
+        Order {
+            attempt_id: id(number),
+            buyer_id: "b".parse().unwrap(),
+            quantity: 1,
+            attempt_offset: Offset(number.into()),
+            accepted_at_ms: 0,
+            hold_until_ms: None,
+        }
+    }
+
+    /// Each row's attempt and trace, of the decision on the record at offset 9.
+    fn traces(events: Vec<Event>, trace: Option<TraceId>) -> Vec<(AttemptId, Option<TraceId>)> {
+        let decision = Decision {
+            claim: Offset(0),
+            answers: Offset(9),
+            follows: Offset(8),
+            product_id: "p".parse().unwrap(),
+            version: 1,
+            decided_at_ms: 0,
+            events,
+            stock: Stock::default(),
+            tally: Tally::default(),
+            chain: ChainHash::default(),
+        };
+        let rows = attempt_rows(Partition(0), &decision, trace).into_iter();
+        rows.map(|row| match row {
+            Row::Attempt(row) | Row::Order(row) | Row::Intent(row) => {
+                (row.attempt_id, row.trace_id)
+            }
+            Row::Sale(row) => panic!("{row:?} is no row of an attempt"),
+        })
+        .collect()
+    }
+
+    #[test]
+    fn only_the_attempt_that_was_asked_about_has_the_request_s_trace() {
+        let trace = TraceId::from_bytes([7; 16]);
+        let released = |number, cause| {
+            Event::OrderReleased(OrderReleased {
+                order: order(number),
+                cause,
+            })
+        };
+        let accepted = |number| {
+            Event::OrderAccepted(OrderAccepted {
+                order: order(number),
+            })
+        };
+        let refused = Event::AttemptRefused(AttemptRefused {
+            attempt_id: id(9),
+            buyer_id: "b".parse().unwrap(),
+            quantity: 1,
+            reason: RefusalReason::SoldOut,
+        });
+        let expired = || released(3, ReleaseCause::Expired);
+        let own = (id(9), trace);
+        let other = (id(3), None);
+        let rows = traces(vec![expired(), accepted(9)], trace);
+        assert_eq!(rows, [other, other, other, own, own]);
+        let rows = traces(vec![expired(), refused.clone()], trace);
+        assert_eq!(rows, [other, other, other, own, own]);
+        let rows = traces(vec![released(3, ReleaseCause::Cancelled)], trace);
+        assert_eq!(rows, [(id(3), trace); 2]);
+        // Units that came free went to one who asked before.
+        assert_eq!(traces(vec![accepted(4)], trace), [(id(4), None); 2]);
+        let repeated = Event::AttemptRepeated(AttemptRepeated { attempt_id: id(9) });
+        assert_eq!(traces(vec![repeated], trace), []);
+        assert_eq!(traces(vec![refused], None), [(id(9), None); 2]);
     }
 }

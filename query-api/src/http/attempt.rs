@@ -10,13 +10,13 @@ use runtime::extract::{Path, Query, query_number, query_position};
 use runtime::problem::{Code, Problem, ProblemDocument};
 use runtime::rfc3339::Moment;
 use schemas::decision::{RefusalReason, ReleaseCause};
-use schemas::ids::{AttemptId, BuyerId, Position, ProductId, TimestampMs};
+use schemas::ids::{AttemptId, BuyerId, Position, ProductId, TimestampMs, TraceId};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::{ObjectBuilder, Schema};
 use utoipa::{IntoParams, ToSchema};
 
 use super::sales::{SaleState, state};
-use super::{NO_STORE, Place, QueryApi, as_text};
+use super::{NO_STORE, Place, QueryApi, as_text, as_text_or_null};
 use crate::live::{Known, QueuedAttempt};
 
 /// The longest that a request may wait for a decision, in seconds.
@@ -113,6 +113,15 @@ pub(super) struct Attempt {
     /// The order's number, if it got units.
     #[serde(skip_serializing_if = "Option::is_none")]
     order_number: Option<String>,
+    /// The trace of the request that brought it to where it stands, if that had a valid
+    /// `traceparent`: its trace id by W3C Trace Context.
+    #[schema(value_type = Option<String>, pattern = "^[0-9a-f]{32}$",
+        example = "0af7651916cd43dd8448eb211c80319c")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "as_text_or_null"
+    )]
+    trace_id: Option<TraceId>,
 }
 
 /// How an attempt stands.
@@ -157,6 +166,7 @@ impl Attempt {
             decided_at: Some(Moment(row.decided_at_ms)),
             hold_until: row.hold_until_ms.map(Moment),
             order_number: reason.is_none().then(|| format!("{partition}-{offset}")),
+            trace_id: row.trace_id,
         }
     }
 
@@ -183,6 +193,7 @@ impl Attempt {
             decided_at: None,
             hold_until: None,
             order_number: None,
+            trace_id: None,
         }
     }
 }

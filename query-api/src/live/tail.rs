@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use domain::fence::{Fence, Verdict};
 use ports::read_store::{MAX_PAGE, Progress, Row};
-use ports::{ReadError, StoreError};
+use ports::{LogRecord, ReadError, StoreError};
 use projector::views;
 use runtime::health::{Component, Health, REPORT_EVERY};
 use runtime::metrics::{DECISIONS_DROPPED, TAIL_LAG};
 use schemas::codec::DecodeError;
 use schemas::command::{Command, CommandBody};
 use schemas::decision::{Decision, DecisionRecord};
-use schemas::ids::{Offset, Partition};
+use schemas::ids::{Offset, Partition, TraceId};
 use schemas::topics::Topic;
+use schemas::trace::trace_of;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -142,7 +143,8 @@ async fn follow_store(live: &Live, component: &Component) {
                 }
                 component.working(0);
             }
-            Err(error) => component.failing(error.to_string()),
+            // What is older than memory has no answer; everything newer has.
+            Err(error) => component.degraded(error.to_string()),
         }
         sleep(STORE_EVERY).await;
     }
@@ -160,13 +162,16 @@ async fn follow_decisions(tail: Tail, from: Progress) {
         claim: from.claim,
         answered: from.answered,
     };
-    let decode = |bytes: &[u8]| live.codec.decode_decision(bytes);
-    let take = |records: Vec<(Offset, DecisionRecord)>| {
-        let mut counting: Vec<(Offset, Decision)> = Vec::with_capacity(records.len());
-        for (offset, record) in records {
+    let decode = |record: &LogRecord| {
+        let decoded = live.codec.decode_decision(&record.value)?;
+        Ok((decoded, trace_of(&record.headers)))
+    };
+    let take = |records: Vec<(Offset, (DecisionRecord, Option<TraceId>))>| {
+        let mut counting = Vec::with_capacity(records.len());
+        for (offset, (record, trace)) in records {
             match (fence.pass(offset, &record), record) {
                 (Verdict::Counts, DecisionRecord::Decision(decision)) => {
-                    counting.push((offset, decision));
+                    counting.push((offset, decision, trace));
                 }
                 (Verdict::Dropped, _) => dropped.increment(1),
                 _ => {}
@@ -174,7 +179,7 @@ async fn follow_decisions(tail: Tail, from: Progress) {
         }
         at.take_decisions(partition, &counting, fence.answered);
         live.sales
-            .fold(counting.iter().map(|(_, decision)| decision));
+            .fold(counting.iter().map(|(_, decision, _)| decision));
         at.answered.advance(fence.answered);
     };
     tail.follow(decode, || true, take).await;
@@ -185,7 +190,7 @@ async fn follow_attempts(tail: Tail) {
     let live = tail.live.clone();
     let at = &live.partitions[tail.partition.0 as usize];
     let room = (live.settings.max_undecided / live.partitions.len()).max(1);
-    let decode = |bytes: &[u8]| live.codec.decode_command(bytes);
+    let decode = |record: &LogRecord| live.codec.decode_command(&record.value);
     let has_room = || at.state.lock().queue.len() < room;
     let take = |records: Vec<(Offset, Command)>| {
         let Some(next) = records.last().map(|(offset, _)| offset.next()) else {
@@ -206,12 +211,12 @@ impl LivePartition {
     fn take_decisions(
         &self,
         partition: Partition,
-        decisions: &[(Offset, Decision)],
+        decisions: &[(Offset, Decision, Option<TraceId>)],
         answered: Offset,
     ) {
         // The rows are made before the lock is taken, so that readers wait less.
-        let rows = decisions.iter().flat_map(|(offset, decision)| {
-            let rows = views::attempt_rows(partition, decision).into_iter();
+        let rows = decisions.iter().flat_map(|(offset, decision, trace)| {
+            let rows = views::attempt_rows(partition, decision, *trace).into_iter();
             rows.filter_map(|row| match row {
                 Row::Attempt(row) => Some((*offset, row)),
                 _ => None,
@@ -256,7 +261,7 @@ impl Tail {
     /// reported and tried again from the same place.
     async fn follow<R>(
         mut self,
-        decode: impl Fn(&[u8]) -> Result<R, DecodeError>,
+        decode: impl Fn(&LogRecord) -> Result<R, DecodeError>,
         has_room: impl Fn() -> bool,
         mut take: impl FnMut(Vec<(Offset, R)>),
     ) {
@@ -279,7 +284,7 @@ impl Tail {
 
     async fn read_on<R>(
         &mut self,
-        decode: &impl Fn(&[u8]) -> Result<R, DecodeError>,
+        decode: &impl Fn(&LogRecord) -> Result<R, DecodeError>,
         has_room: &impl Fn() -> bool,
         take: &mut impl FnMut(Vec<(Offset, R)>),
     ) -> Result<Infallible, TailError> {
@@ -303,7 +308,7 @@ impl Tail {
                 let mut failed = None;
                 for record in batch {
                     let offset = record.offset;
-                    match decode(&record.value) {
+                    match decode(record) {
                         Ok(record) => decoded.push((offset, record)),
                         Err(error) => {
                             failed = Some(TailError::Decode {

@@ -9,6 +9,7 @@ mod sales;
 
 mod lists;
 mod requests;
+mod trace;
 
 mod faults;
 mod limits;

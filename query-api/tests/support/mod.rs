@@ -25,6 +25,7 @@ use schemas::decision::{
 };
 use schemas::ids::{AttemptId, ChainHash, Money, Offset, Partition, ProductId, TimestampMs};
 use schemas::topics::Topic;
+use schemas::trace::{TRACEPARENT, trace_of};
 use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
@@ -41,6 +42,7 @@ pub struct Shop {
     clock: Arc<ManualClock>,
     codec: Arc<Codec>,
     decider: Mutex<BTreeMap<u32, Decider>>,
+    traceparent: Mutex<Option<String>>,
     router: Option<Router>,
     _stop: DropGuard,
     cancel: CancellationToken,
@@ -82,6 +84,7 @@ impl Shop {
             clock,
             codec: Arc::new(Codec::embedded()),
             decider: Mutex::default(),
+            traceparent: Mutex::default(),
             router: None,
             _stop: cancel.clone().drop_guard(),
             cancel,
@@ -138,10 +141,18 @@ impl Shop {
         self.cancel.cancel();
     }
 
+    /// Whatever is appended from now on belongs to this trace.
+    pub fn in_trace(&self, traceparent: Option<&str>) {
+        *self.traceparent.lock() = traceparent.map(str::to_owned);
+    }
+
     /// Appends bytes to a partition.
     fn put(&self, topic: Topic, partition: u32, value: Vec<u8>) -> Offset {
+        let traceparent = self.traceparent.lock().clone();
+        let headers = traceparent.map(|value| (TRACEPARENT.into(), value.into()));
         let record = NewRecord {
             value: value.into(),
+            headers: headers.into_iter().collect(),
             ..NewRecord::default()
         };
         self.log.put(topic, Partition(partition), vec![record])
@@ -274,7 +285,8 @@ impl Shop {
             let decoded = self.codec.decode_decision(&record.value).unwrap();
             let verdict = fence.pass(record.offset, &decoded);
             if let (Verdict::Counts, DecisionRecord::Decision(decision)) = (verdict, decoded) {
-                rows.extend(projector::views::attempt_rows(partition, &decision));
+                let trace = trace_of(&record.headers);
+                rows.extend(projector::views::attempt_rows(partition, &decision, trace));
                 let previous = sales.get(&decision.product_id);
                 if let Some(sale) = projector::views::next_sale(previous, &decision) {
                     sales.insert(decision.product_id.clone(), sale);

@@ -11,6 +11,8 @@ pub mod read_models;
 pub mod receipt;
 pub mod report;
 
+mod open;
+
 mod cursor;
 mod digest;
 
@@ -20,19 +22,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use log_embedded::{EmbeddedLog, OpenError};
 use ports::{EventLog, ReadError, ReadStore};
-use runtime::receipt::{KEY_FILE, ReceiptKey};
+use runtime::settings::{Flags, Service, Settings};
 use schemas::codec::Codec;
 use schemas::ids::{Partition, ProductId};
 use schemas::placement::Placement;
-use store_embedded::EmbeddedStore;
-
-use crate::{LOG_DIR, READ_MODELS};
 
 use self::logs::Ends;
+use self::open::Opened;
 use self::report::{ReadModels, Report};
 
 /// Exit status when something does not hold.
@@ -49,8 +48,10 @@ Exit status:
   2  the audit could not be carried out
   3  the logs hold, but the read models could not be compared with them
 
-The directory is only read, and the service may go on meanwhile. When auditing a copy, copy
-read-models.redb before the log, so that the log has all that the read models are made from.
+What is audited is only read, and the services may go on meanwhile. When auditing a copy of a
+data directory, copy read-models.redb before the log, so that the log has all that the read
+models are made from. Read models in a CQL store that is being written to are compared only if
+they stand still long enough.
 The read models are made anew in the directory for temporary files (TMPDIR), which takes as
 much room there as two copies of read-models.redb.";
 
@@ -59,14 +60,9 @@ much room there as two copies of read-models.redb.";
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = NOTES)]
 pub struct Args {
-    /// The data directory: of a running service, of a stopped one, or a copy
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "DOORBUSTER_DATA_DIR",
-        default_value = "./.doorbuster"
-    )]
-    pub data_dir: PathBuf,
+    /// Audit what is on Kafka and in the CQL store instead of a data directory
+    #[arg(long)]
+    pub distributed: bool,
 
     /// Where to write the summary as JSON
     #[arg(long, value_name = "FILE")]
@@ -88,15 +84,9 @@ pub struct Args {
     #[arg(long, value_name = "JWT", conflicts_with_all = ["partition", "product", "heads"])]
     pub receipt: Option<String>,
 
-    /// Key that signed the receipt, 64 hexadecimal digits [default: the data directory's]
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "DOORBUSTER_RECEIPT_KEY",
-        hide_env_values = true,
-        requires = "receipt"
-    )]
-    pub receipt_key: Option<String>,
+    /// Where it is, and the key that signed the receipt
+    #[command(flatten)]
+    pub flags: Flags,
 }
 
 /// What is looked at.
@@ -133,7 +123,7 @@ pub enum AuditError {
 /// Carries an audit out and prints its summary.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let status = tokio::select! {
-        status = audit_directory(&args) => status,
+        status = carry_out(&args) => status,
         _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
     };
     Ok(ExitCode::from(status.unwrap_or_else(|error| {
@@ -234,34 +224,34 @@ impl Scope {
     }
 }
 
-/// Audits a data directory, prints the summary and returns the exit status; fails when the audit
-/// cannot be carried out.
-pub async fn audit_directory(args: &Args) -> anyhow::Result<u8> {
-    let dir = &args.data_dir;
-    if !dir.join(LOG_DIR).is_dir() {
-        bail!(
-            "{} is no data directory; name the service's with --data-dir DIR, or start one with \
-             doorbuster serve",
-            dir.display()
-        );
-    }
+/// Audits as the arguments say, prints the summary and returns the exit status; fails when the
+/// audit cannot be carried out.
+pub async fn carry_out(args: &Args) -> anyhow::Result<u8> {
+    let settings = match Settings::load(Service::Audit, &args.flags) {
+        Ok(settings) => settings,
+        Err(mistakes) => {
+            mistakes.tell(Service::Audit);
+            return Ok(UNUSABLE);
+        }
+    };
     let json = args.json.as_deref().map(create).transpose()?;
-    let codec = Arc::new(Codec::embedded());
-    if let Some(receipt) = &args.receipt {
-        let key = receipt_key(args)?;
-        let log = open_log(dir).await?;
-        let told = receipt::check(&log, &codec, &key, receipt).await?;
+    let key = match &args.receipt {
+        Some(_) => Some(open::receipt_key(&settings, args.distributed)?),
+        None => None,
+    };
+    let Opened { log, store, codec } = match args.distributed {
+        true => open::distributed(&settings).await?,
+        false => open::directory(&settings.data_dir).await?,
+    };
+    if let (Some(receipt), Some(key)) = (&args.receipt, key) {
+        let told = receipt::check(&*log, &codec, &key, receipt).await?;
         print!("{told}");
         write_json(json, &told)?;
         return Ok(if told.holds() { 0 } else { VIOLATED });
     }
-    // The read models come first, so that the log has all that they are made from.
-    let path = dir.join(READ_MODELS);
-    let store = tokio::task::spawn_blocking(move || EmbeddedStore::open_copy(&path)).await?;
-    let log = Arc::new(open_log(dir).await?);
     let (store, unreadable) = match store {
-        Ok(store) => (Some(Arc::new(store) as Arc<dyn ReadStore>), None),
-        Err(why) => (None, Some(why.to_string())),
+        Ok(store) => (Some(store), None),
+        Err(why) => (None, Some(why)),
     };
     let scope = Scope {
         partition: args.partition.map(Partition),
@@ -281,36 +271,6 @@ pub async fn audit_directory(args: &Args) -> anyhow::Result<u8> {
         (None, ReadModels::NotCompared { .. }) => NOT_COMPARED,
         (None, _) => 0,
     })
-}
-
-async fn open_log(dir: &Path) -> anyhow::Result<EmbeddedLog> {
-    let dir = dir.join(LOG_DIR);
-    let open = move || EmbeddedLog::open_read_only(&dir);
-    tokio::task::spawn_blocking(open).await?.map_err(|error| match error {
-        // A plain copy may hold an older state of one place than of a later one.
-        OpenError::Damaged { .. } => anyhow!(
-            "{error}; if this is a copy made while the service ran, copy it again, or audit the \
-             service's own directory, which may go on meanwhile"
-        ),
-        error => error.into(),
-    })
-}
-
-/// The key that receipts are checked with; unlike the service, an audit makes none.
-fn receipt_key(args: &Args) -> anyhow::Result<ReceiptKey> {
-    let (text, from) = match &args.receipt_key {
-        Some(text) => (text.clone(), "--receipt-key".to_owned()),
-        None => {
-            let path = args.data_dir.join(KEY_FILE);
-            let text = std::fs::read_to_string(&path).with_context(|| {
-                let path = path.display();
-                format!("cannot read the receipts' key {path}; name it with --receipt-key KEY")
-            })?;
-            (text, path.display().to_string())
-        }
-    };
-    ReceiptKey::from_hex(text.trim_end())
-        .with_context(|| format!("{from} does not hold 64 hexadecimal digits"))
 }
 
 fn create(path: &Path) -> anyhow::Result<std::fs::File> {

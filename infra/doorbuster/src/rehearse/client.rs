@@ -37,11 +37,20 @@ const LAST_PAUSE: Duration = Duration::from_millis(500);
 /// many run at once is the caller's to bound.
 pub struct Client {
     http: legacy::Client<HttpConnector, Full<Bytes>>,
-    base: String,
-    host: HeaderValue,
+    /// Where orders and the administration go.
+    commands: Address,
+    /// Where questions go.
+    questions: Address,
     authorization: Option<HeaderValue>,
     patience: Duration,
     resent: AtomicU64,
+}
+
+/// Where an instance listens.
+#[derive(Clone)]
+struct Address {
+    base: String,
+    host: HeaderValue,
 }
 
 /// A call got no usable answer.
@@ -97,23 +106,7 @@ impl Client {
         admin_token: Option<&str>,
         patience: Duration,
     ) -> Result<Self, String> {
-        let wrong = |why: &str| format!("{target:?} cannot be a target: {why}");
-        let uri: Uri = target
-            .parse()
-            .map_err(|_| wrong("it must be an address such as http://127.0.0.1:8080"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(wrong(
-                    "https is not supported yet; give the instance's own http address",
-                ));
-            }
-            _ => return Err(wrong("it must begin with http://")),
-        }
-        if !uri.path().trim_matches('/').is_empty() || uri.query().is_some() {
-            return Err(wrong("it must end after the port, with no path"));
-        }
-        let authority = uri.authority().ok_or_else(|| wrong("it names no host"))?;
+        let address = Address::parse(target)?;
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(Duration::from_secs(5)));
@@ -123,17 +116,23 @@ impl Client {
             .map_err(|_| "the admin token has characters that no HTTP header can carry")?;
         Ok(Self {
             http: legacy::Client::builder(TokioExecutor::new()).build(connector),
-            base: format!("http://{authority}"),
-            host: HeaderValue::from_str(authority.as_str()).map_err(|e| wrong(&e.to_string()))?,
+            commands: address.clone(),
+            questions: address,
             authorization,
             patience,
             resent: AtomicU64::new(0),
         })
     }
 
+    /// The same client, whose questions go to another process.
+    pub fn asking(mut self, target: &str) -> Result<Self, String> {
+        self.questions = Address::parse(target)?;
+        Ok(self)
+    }
+
     /// The instance's address.
     pub fn target(&self) -> &str {
-        &self.base
+        &self.commands.base
     }
 
     /// How many requests were sent again so far.
@@ -305,10 +304,14 @@ impl Client {
     }
 
     fn request(&self, call: &Call<'_>) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+        let address = match call.method {
+            Method::GET => &self.questions,
+            _ => &self.commands,
+        };
         let mut request = Request::builder()
             .method(call.method.clone())
-            .uri(format!("{}{}", self.base, call.path))
-            .header(HOST, self.host.clone());
+            .uri(format!("{}{}", address.base, call.path))
+            .header(HOST, address.host.clone());
         if let Some(buyer) = call.buyer {
             request = request.header("x-buyer-id", buyer);
         }
@@ -322,6 +325,32 @@ impl Client {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         request.body(Full::new(call.body.clone()))
+    }
+}
+
+impl Address {
+    fn parse(target: &str) -> Result<Self, String> {
+        let wrong = |why: &str| format!("{target:?} cannot be a target: {why}");
+        let uri: Uri = target
+            .parse()
+            .map_err(|_| wrong("it must be an address such as http://127.0.0.1:8080"))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => {
+                return Err(wrong(
+                    "https is not supported yet; give the instance's own http address",
+                ));
+            }
+            _ => return Err(wrong("it must begin with http://")),
+        }
+        if !uri.path().trim_matches('/').is_empty() || uri.query().is_some() {
+            return Err(wrong("it must end after the port, with no path"));
+        }
+        let authority = uri.authority().ok_or_else(|| wrong("it names no host"))?;
+        Ok(Self {
+            base: format!("http://{authority}"),
+            host: HeaderValue::from_str(authority.as_str()).map_err(|e| wrong(&e.to_string()))?,
+        })
     }
 }
 

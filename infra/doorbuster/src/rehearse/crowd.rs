@@ -41,6 +41,8 @@ pub struct Crowd {
     pub stock: u32,
     /// What the plan comes from.
     pub seed: u64,
+    /// Over how long they come evenly; none: in the rush of an opening.
+    pub over: Option<Duration>,
 }
 
 /// One buyer's intentions. Times are milliseconds.
@@ -61,7 +63,7 @@ pub struct Visitor {
 impl Crowd {
     /// The visitors in the order in which they come: one in a hundred too early, the others
     /// with an exponential tail of 0.4 s on average, cut at 3 s, so that nine of ten come in
-    /// the first second. One in ten sends the order twice, one in twenty wants more than the
+    /// the first second, or evenly over the time given. One in ten sends the order twice, one in twenty wants more than the
     /// one unit that the sale allows. The n-th product is wanted 1/n as much as the first.
     pub fn plan(&self) -> Vec<Visitor> {
         let mut rng = StdRng::seed_from_u64(self.seed);
@@ -75,10 +77,14 @@ impl Crowd {
         let mut visitors: Vec<Visitor> = (1..=self.buyers)
             .map(|buyer| {
                 let wanted = rng.random_range(0.0..most);
-                let late = -400.0 * (1.0 - rng.random_range(0.0..1.0_f64)).ln();
+                let share = rng.random_range(0.0..1.0_f64);
+                let late = match self.over {
+                    Some(over) => share * over.as_millis() as f64,
+                    None => (-400.0 * (1.0 - share).ln()).min(3000.0),
+                };
                 let comes_ms = match rng.random_bool(0.01) {
                     true => rng.random_range(-1500..-100),
-                    false => late.min(3000.0) as i64,
+                    false => late as i64,
                 };
                 let repeats = rng.random_bool(0.1).then(|| rng.random_range(0..200));
                 let more = rng.random_bool(0.05).then(|| rng.random_range(0..500));
@@ -283,6 +289,7 @@ mod tests {
             products,
             stock: 10,
             seed,
+            over: None,
         }
     }
 
@@ -305,6 +312,22 @@ mod tests {
         let mut buyers: Vec<_> = plan.iter().map(|v| v.buyer).collect();
         buyers.sort_unstable();
         assert!(buyers.into_iter().eq(1..=10_000));
+    }
+
+    #[test]
+    fn a_crowd_may_come_evenly() {
+        let even = Crowd {
+            over: Some(Duration::from_secs(20)),
+            ..crowd(10_000, 1, 1)
+        };
+        let mut seconds = [0; 20];
+        for visitor in even.plan().iter().filter(|v| v.comes_ms >= 0) {
+            seconds[visitor.comes_ms as usize / 1000] += 1;
+        }
+        assert!(
+            seconds.iter().all(|n| (400..600).contains(n)),
+            "{seconds:?}"
+        );
     }
 
     #[test]

@@ -54,6 +54,11 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     pub target: Option<String>,
 
+    /// Where questions go, when the target answers none: the query-api of services that run
+    /// alone, such as http://127.0.0.1:8082
+    #[arg(long, value_name = "URL", requires = "target")]
+    pub questions: Option<String>,
+
     /// The target's admin token, which creating the sales takes
     #[arg(
         long,
@@ -66,6 +71,10 @@ pub struct Args {
     /// How many buyers come
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub buyers: u32,
+
+    /// Seconds over which they come evenly, instead of in the rush of an opening
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub over: Option<u64>,
 
     /// Units of each product
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
@@ -80,7 +89,7 @@ pub struct Args {
     pub seed: u64,
 
     /// Recorded demand instead of a crowd: a shop's order stream, .csv or .csv.gz
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["buyers", "stock", "products"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["buyers", "over", "stock", "products"])]
     pub file: Option<PathBuf>,
 
     /// Part of the units that a file's buyers want which is put on sale, rounded up
@@ -166,7 +175,10 @@ async fn against(
         ),
     };
     let patience = Duration::from_secs(args.patience);
-    let client = Client::new(target, token, patience).map_err(anyhow::Error::msg)?;
+    let mut client = Client::new(target, token, patience).map_err(anyhow::Error::msg)?;
+    if let Some(questions) = &args.questions {
+        client = client.asking(questions).map_err(anyhow::Error::msg)?;
+    }
     let run = Arc::new(Run::new(client, progress_bar()));
     let report = match survey {
         Some((path, survey)) => recorded_demand(&run, args, path, survey).await,
@@ -207,6 +219,7 @@ async fn made_up_crowd(run: &Arc<Run>, args: &Args) -> anyhow::Result<Report> {
         products: args.products,
         stock: args.stock,
         seed: args.seed,
+        over: args.over.map(Duration::from_secs),
     };
     begin(run, "attempts answered", u64::from(args.buyers));
     let (mut sales, took) = crowd::drive(run, crowd, connections).await?;

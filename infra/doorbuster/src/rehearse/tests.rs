@@ -54,6 +54,7 @@ async fn a_crowd_gets_every_unit_and_every_answer() {
         products: 1,
         stock: 10,
         seed: 1,
+        over: None,
     }
     .plan();
     for (habit, report) in crowds([Habit::Honest, Habit::Troubled]).await {

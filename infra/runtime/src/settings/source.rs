@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::flags::{FILE_VARIABLE, PREFIX, SETTINGS, Setting, variable};
+use super::flags::{FILE_VARIABLE, PREFIX, variable};
+use super::table::{SETTINGS, Service, Setting};
 use super::{Flags, Mistakes};
 
 /// Where a value came from.
@@ -27,21 +28,31 @@ impl fmt::Display for Origin {
 }
 
 /// What was given, the strongest source of each setting last to write, and what was wrong.
-#[derive(Default)]
 pub(super) struct Source {
+    service: Service,
     values: BTreeMap<&'static str, (String, Origin)>,
     mistakes: Vec<String>,
 }
 
 impl Source {
-    /// What these flags, these variables and the file they name say.
+    /// What these flags, these variables and the file they name say to a service. Variables and
+    /// file may be shared by several, so what they say to others is passed over.
     pub(super) fn new(
+        service: Service,
         flags: &Flags,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Self {
-        let mut source = Self::default();
+        let mut source = Self {
+            service,
+            values: BTreeMap::new(),
+            mistakes: Vec::new(),
+        };
         for (name, text) in &flags.given {
             let origin = Origin::Flag(name);
+            if Setting::find(name).is_some_and(|setting| !setting.used_by.contains(&service)) {
+                let mistake = format!("{name} is not a setting of {} ({origin})", service.name());
+                source.mistakes.push(mistake);
+            }
             source.values.insert(name, (text.clone(), origin));
         }
         let file = source.take_environment(environment);
@@ -104,7 +115,7 @@ impl Source {
             let origin = Origin::File(path.clone());
             match value {
                 toml::Value::String(text) => self.take(&name, text, origin),
-                toml::Value::Table(_) | toml::Value::Array(_) if is_setting(&name) => {
+                toml::Value::Table(_) | toml::Value::Array(_) if Setting::find(&name).is_some() => {
                     self.mistakes
                         .push(format!("{name} must be a single value ({origin})"));
                 }
@@ -115,7 +126,7 @@ impl Source {
 
     /// Takes a value, unless a stronger source has given one already.
     fn take(&mut self, name: &str, text: String, origin: Origin) {
-        match SETTINGS.iter().find(|setting| setting.name == name) {
+        match Setting::find(name) {
             Some(setting) => {
                 self.values.entry(setting.name).or_insert((text, origin));
             }
@@ -134,26 +145,29 @@ impl Source {
         expected: &str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> T {
-        if let Some((text, origin)) = self.values.get(name) {
+        let setting = Setting::find(name).expect("every setting that is read is in the table");
+        if let Some((text, origin)) = self.values.get(name)
+            && setting.used_by.contains(&self.service)
+        {
             if let Some(value) = parse(text) {
                 return value;
             }
             // What was meant as a secret is not shown, wrong as it may be.
-            let found = match name {
-                "admin_token" | "receipt_key" => String::new(),
-                _ => format!(", not {text:?}"),
+            let found = match setting.is_secret() {
+                true => String::new(),
+                false => format!(", not {text:?}"),
             };
             self.mistakes
                 .push(format!("{name} must be {expected}{found} ({origin})"));
         }
-        let setting = SETTINGS.iter().find(|setting| setting.name == name);
-        let default = setting.and_then(|setting| parse(setting.default));
-        default.expect("every setting is in the table with a valid default, which a test proves")
+        parse(setting.default(self.service))
+            .expect("every setting in the table has a valid default, which a test proves")
     }
-}
 
-fn is_setting(name: &str) -> bool {
-    SETTINGS.iter().any(|setting| setting.name == name)
+    /// Notes what is wrong with settings that are right each for itself.
+    pub(super) fn mistake(&mut self, mistake: &str) {
+        self.mistakes.push(mistake.to_owned());
+    }
 }
 
 /// The setting that a misspelt name is nearest to, if any is near, as its source spells it.

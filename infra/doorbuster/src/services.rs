@@ -1,0 +1,274 @@
+//! One service a process, any number of each: over Kafka, the CQL store and the registry.
+//!
+//! The port is taken first, and `/readyz` tells from then on what the service waits for. When
+//! the engines are there the service begins.
+
+use std::convert::Infallible;
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use command_api::decider::{self, CheckpointPolicy, Decider};
+use command_api::http::{Door, KnownProducts};
+use log_kafka::{KafkaLog, OpenError};
+use ports::clock::SystemClock;
+use ports::{Clock, EventLog, ReadStore};
+use projector::run::Projector;
+use query_api::http::QueryApi;
+use query_api::live::{self, Live, LiveSettings};
+use registry::RegistryError;
+use runtime::drain::Drain;
+use runtime::health::{Component, Health, REPORT_EVERY};
+use runtime::settings::{Service, Settings};
+use runtime::telemetry::Metrics;
+use runtime::{operations, telemetry};
+use schemas::codec::Codec;
+use schemas::ids::Partition;
+use schemas::placement::Placement;
+use schemas::topics::Topic;
+use tokio::sync::watch;
+use tracing::{info, warn};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::engines;
+use crate::routes;
+use crate::running::{self, Running};
+
+/// How long a service that cannot start yet rests before it tries again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Starts a service that runs alone.
+pub async fn start(service: Service, settings: Settings) -> anyhow::Result<Running> {
+    let listener = running::bind(&settings.http).await?;
+    let address = listener.local_addr()?;
+    let drain = Drain::new(settings.drain_grace);
+    let starting = Starting {
+        service,
+        name: format!(
+            "{} {} {address} process {}",
+            service.name(),
+            rustix::system::uname().nodename().to_string_lossy(),
+            std::process::id()
+        ),
+        settings: settings.clone(),
+        drain: drain.clone(),
+        health: Health::default(),
+        metrics: telemetry::metrics(),
+    };
+    starting.metrics.clone().keep_up(&drain);
+    let (routes, current) = watch::channel(routes::starting(starting.operations()));
+    let http = settings.http;
+    let service = tokio::spawn(starting.begin(routes));
+    let close = async move {
+        match service.await?? {
+            Some(log) => log.close().await,
+            None => {}
+        }
+        Ok(())
+    };
+    Running::begin(listener, current, &http, drain, close)
+}
+
+/// A service on its way up.
+struct Starting {
+    service: Service,
+    name: String,
+    settings: Settings,
+    drain: Drain,
+    health: Health,
+    metrics: Metrics,
+}
+
+impl Starting {
+    fn operations(&self) -> OpenApiRouter {
+        let draining = self.drain.started().clone();
+        operations::router(self.health.clone(), self.metrics.clone(), draining)
+    }
+
+    /// Waits for the engines and begins the service. Returns the log, to be closed at the end;
+    /// none when the process was told to end before. When the service can never start, the
+    /// process ends.
+    async fn begin(self, routes: watch::Sender<Router>) -> anyhow::Result<Option<Arc<KafkaLog>>> {
+        let started = self.drain.started().clone();
+        let connected = started.run_until_cancelled(self.connect()).await;
+        let (codec, log) = match connected {
+            None => return Ok(None),
+            Some(Ok(engines)) => engines,
+            Some(Err(error)) => {
+                self.drain.start();
+                return Err(error);
+            }
+        };
+        match self.spawn(codec, log.clone()) {
+            Ok(api) => {
+                let parts = api.into_iter().chain([self.operations()]);
+                routes.send_modify(|routes| *routes = routes::all(parts.collect()));
+                info!(service = self.service.name(), "started");
+            }
+            Err(error) => {
+                self.drain.start();
+                log.close().await;
+                return Err(error);
+            }
+        }
+        // Those who hold connections keep the sender's last routes.
+        started.cancelled().await;
+        Ok(Some(log))
+    }
+
+    async fn connect(&self) -> anyhow::Result<(Arc<Codec>, Arc<KafkaLog>)> {
+        let options = engines::registry(&self.settings);
+        let codec = self.wait_for("the schema registry", || registry::connect(&options));
+        let codec = codec.await?;
+        let log = self.wait_for("Kafka", || KafkaLog::open(engines::kafka(&self.settings)));
+        Ok((Arc::new(codec), Arc::new(log.await?)))
+    }
+
+    /// Tries until it succeeds or can never succeed, and says meanwhile why it waits.
+    async fn wait_for<T, E: MayPass, F: Future<Output = Result<T, E>>>(
+        &self,
+        what: &str,
+        attempt: impl Fn() -> F,
+    ) -> anyhow::Result<T> {
+        let component = self.health.component(format!("start: {what}"));
+        let mut said = String::new();
+        loop {
+            let error = match attempt().await {
+                Ok(it) => return Ok(it),
+                Err(error) if error.may_pass() => error.to_string(),
+                Err(error) => return Err(error).with_context(|| format!("cannot use {what}")),
+            };
+            component.failing(format!("waiting for {what}: {error}"));
+            if said != error {
+                warn!(%error, "waiting for {what}");
+                said = error;
+            }
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+
+    /// Starts what the service consists of; returns the routes that are its own.
+    fn spawn(
+        &self,
+        codec: Arc<Codec>,
+        log: Arc<KafkaLog>,
+    ) -> anyhow::Result<Option<OpenApiRouter>> {
+        let log: Arc<dyn EventLog> = log;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (drain, health, settings) = (&self.drain, &self.health, &self.settings);
+        let stop = drain.services();
+        let learning = registry::follow(engines::registry(settings), codec.clone(), stop.clone());
+        drain.spawn(learning);
+        self.keep(probe_kafka(log.clone(), health.component("kafka")));
+        match self.service {
+            Service::CommandApi => {
+                let store = self.open_store()?;
+                self.keep(probe_store(store.clone(), health.component("read store")));
+                let receipts = settings.http.receipt_key.clone();
+                let door = Door {
+                    placement: Placement::new(log.partitions()),
+                    log,
+                    store,
+                    codec,
+                    receipts: receipts.context("receipt_key must be given")?,
+                    clock,
+                    known: KnownProducts::default(),
+                };
+                Ok(Some(routes::commands(door, &settings.http)))
+            }
+            Service::Decider => {
+                let decider = Decider {
+                    log,
+                    codec,
+                    clock,
+                    health: health.clone(),
+                    name: self.name.as_str().into(),
+                    checkpoints: CheckpointPolicy::default(),
+                };
+                drain.spawn(decider::run(decider, stop.clone()));
+                Ok(None)
+            }
+            Service::Projector => {
+                let projector = Projector {
+                    log,
+                    store: self.open_store()?,
+                    codec,
+                    health: health.clone(),
+                };
+                drain.spawn(projector::run(projector, stop.clone()));
+                Ok(None)
+            }
+            Service::QueryApi => {
+                let live_settings = LiveSettings {
+                    max_waiters: settings.http.max_waiters,
+                    ..LiveSettings::default()
+                };
+                let live = Live::new(log, self.open_store()?, codec, live_settings);
+                drain.spawn(live::run(live.clone(), health.clone(), stop.clone()));
+                let api = QueryApi { live, clock };
+                Ok(Some(routes::questions(
+                    api,
+                    &settings.http,
+                    drain.started(),
+                )))
+            }
+            Service::Serve | Service::Audit => anyhow::bail!("it does not run alone"),
+        }
+    }
+
+    fn open_store(&self) -> anyhow::Result<Arc<dyn ReadStore>> {
+        let store = store_scylla::ScyllaStore::open(engines::cql(&self.settings))
+            .context("cannot use the read store")?;
+        Ok(Arc::new(store))
+    }
+
+    /// Runs a probe until the services are told to stop.
+    fn keep(&self, probe: impl Future<Output = Infallible> + Send + 'static) {
+        let stop = self.drain.services().clone();
+        self.drain.spawn(async move {
+            stop.run_until_cancelled(probe).await;
+        });
+    }
+}
+
+/// Whether the brokers answer, which no other part of some services shows.
+async fn probe_kafka(log: Arc<dyn EventLog>, component: Component) -> Infallible {
+    loop {
+        match log.end(Topic::PurchaseAttempts, Partition(0)).await {
+            Ok(_) => component.working(0),
+            Err(error) => component.failing(error.to_string()),
+        }
+        tokio::time::sleep(REPORT_EVERY).await;
+    }
+}
+
+/// Whether the store answers. The door asks it whether a product is known, and does without
+/// when it is away.
+async fn probe_store(store: Arc<dyn ReadStore>, component: Component) -> Infallible {
+    loop {
+        match store.progress().await {
+            Ok(_) => component.working(0),
+            Err(error) => component.degraded(error.to_string()),
+        }
+        tokio::time::sleep(REPORT_EVERY).await;
+    }
+}
+
+/// An error that the same call may not meet again.
+trait MayPass: Display + std::error::Error + Send + Sync + 'static {
+    fn may_pass(&self) -> bool;
+}
+
+impl MayPass for RegistryError {
+    fn may_pass(&self) -> bool {
+        matches!(self, RegistryError::Unreachable(_))
+    }
+}
+
+impl MayPass for OpenError {
+    fn may_pass(&self) -> bool {
+        matches!(self, OpenError::Unreachable(_))
+    }
+}

@@ -1,0 +1,254 @@
+//! Starts real Kafka, Cassandra and a schema registry on loopback, for tests and local work.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Parser;
+use engines::{DIRECTORY_VARIABLE, Engines, Error, Options};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
+
+const EXAMPLES: &str = "\
+Examples:
+  engines up                             Start all, print the settings, stop all at Ctrl-C
+  eval \"$(engines up --detach)\"          Start all, and set the settings in this shell
+  engines status                         Say what runs, where, and whether it answers
+  engines down                           Stop what runs
+  engines run -- cargo test -p log-kafka Run the tests against one fresh set of 3 brokers
+  engines run --brokers 1 -- bash        A shell with engines that go when it does
+
+The engines need Java 17 (Debian: apt-get install openjdk-17-jdk-headless) and, the first time,
+Maven (apt-get install maven): Kafka, Cassandra and Apicurio come from Maven Central and are kept
+in ~/.cache/doorbuster/engines, about 260 MB. All listen on 127.0.0.1 only, on ports that were
+free.";
+
+/// Starts real Apache Kafka, Apache Cassandra and a Confluent-compatible schema registry on this
+/// machine, for tests and local work.
+#[derive(Parser)]
+#[command(name = "engines", version, after_help = EXAMPLES)]
+enum Cli {
+    /// Start all, wait until they answer, and print the settings to use with Doorbuster
+    ///
+    /// Runs until Ctrl-C or SIGTERM, and then stops the engines. What was in the directory before
+    /// is still there: to begin anew, stop them and remove it.
+    Up {
+        /// Brokers: 1, or 3 with replication factor 3, of which any one may be lost
+        #[arg(long, value_name = "1|3", default_value_t = 1, value_parser = one_or_three)]
+        brokers: u8,
+        #[command(flatten)]
+        place: Place,
+        /// Return when the engines answer, and leave them running until `engines down`
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Stop the engines; their data stays
+    Down(Place),
+    /// Say what runs, where it listens, and whether it answers
+    ///
+    /// Ends with status 0 if all parts answer, else 1.
+    Status(Place),
+    /// Start a set, run a command with its settings, and stop the set
+    ///
+    /// The command finds the settings in its environment, and the set's directory in ENGINES_DIR,
+    /// by which tests use this set instead of each starting their own. Ends with the command's
+    /// status.
+    Run {
+        /// Brokers: 1, or 3 with replication factor 3, of which any one may be lost
+        #[arg(long, value_name = "1|3", default_value_t = 3, value_parser = one_or_three)]
+        brokers: u8,
+        /// Where settings, data and logs are kept [default: a temporary directory, removed in the
+        /// end]
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// The command and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+}
+
+#[derive(clap::Args)]
+struct Place {
+    /// Where settings, data and logs are kept
+    #[arg(long, default_value = DEFAULT_DIR)]
+    dir: PathBuf,
+}
+
+/// In the workspace's target directory, wherever the program is run from.
+const DEFAULT_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/engines-data");
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let result = match Cli::parse() {
+        Cli::Up {
+            brokers,
+            place,
+            detach,
+        } => up(brokers, place.dir, detach).await,
+        Cli::Down(place) => down(&place.dir),
+        Cli::Status(place) => status(&place.dir),
+        Cli::Run {
+            brokers,
+            dir,
+            command,
+        } => run(brokers, dir, &command).await,
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn up(brokers: u8, dir: PathBuf, detach: bool) -> anyhow::Result<ExitCode> {
+    let engines = start(brokers, Some(dir)).await?;
+    let Some(engines) = engines else {
+        return Ok(ExitCode::FAILURE);
+    };
+    let lines = engines.settings().into_iter();
+    let settings: String = lines
+        .map(|(name, value)| format!("export {name}={value}\n"))
+        .collect();
+    let env = engines.dir().join("env");
+    std::fs::write(&env, &settings).with_context(|| format!("cannot write {}", env.display()))?;
+    print!("{settings}");
+    eprintln!("These settings are also in {}", env.display());
+    if detach {
+        eprintln!(
+            "The engines run until: engines down --dir {}",
+            engines.dir().display()
+        );
+        engines.detach();
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("Ctrl-C stops the engines.");
+    asked_to_end()?.await;
+    eprintln!("Stopping the engines");
+    engines.stop()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn down(dir: &Path) -> anyhow::Result<ExitCode> {
+    let engines = match Engines::attach(dir) {
+        Err(Error::NoSet { dir }) => {
+            eprintln!("No engines run in {}", dir.display());
+            return Ok(ExitCode::SUCCESS);
+        }
+        engines => engines?,
+    };
+    // Whoever runs them in the foreground stops them, and ends.
+    if let Some(owner) = engines
+        .owner()
+        .and_then(|owner| Pid::from_raw(owner as i32))
+    {
+        let _ = kill_process(owner, Signal::TERM);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while engines.owner().is_some() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    engines.stop()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status(dir: &Path) -> anyhow::Result<ExitCode> {
+    let engines = Engines::attach(dir)?;
+    let mut all_answer = true;
+    for part in engines.status() {
+        let state = match (part.pid, part.problem) {
+            (None, _) => "does not run".to_owned(),
+            (Some(pid), None) => format!("answers (process {pid})"),
+            (Some(pid), Some(problem)) => format!("does not answer (process {pid}): {problem}"),
+        };
+        all_answer &= state.starts_with("answers");
+        println!(
+            "{:10} {:50} {state}\n{:10} log: {}",
+            part.name,
+            part.address,
+            "",
+            part.log.display()
+        );
+    }
+    Ok(if all_answer {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(brokers: u8, dir: Option<PathBuf>, command: &[String]) -> anyhow::Result<ExitCode> {
+    let Some(engines) = start(brokers, dir).await? else {
+        return Ok(ExitCode::FAILURE);
+    };
+    // Ctrl-C reaches the command too, which decides what to do with it; a SIGTERM is passed on.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let (program, arguments) = command.split_first().context("there is no command")?;
+    let mut child = tokio::process::Command::new(program)
+        .args(arguments)
+        .envs(engines.settings())
+        .env(DIRECTORY_VARIABLE, engines.dir())
+        .spawn()
+        .with_context(|| format!("cannot run {program}"))?;
+    let pid = child.id().and_then(|pid| Pid::from_raw(pid as i32));
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status?,
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {
+                if let Some(pid) = pid {
+                    let _ = kill_process(pid, Signal::TERM);
+                }
+            }
+        }
+    };
+    // A shell says it the same way when a signal ended its command.
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .unwrap_or(1);
+    Ok(ExitCode::from(code as u8))
+}
+
+/// Starts a set, and says so; `None` if someone asked to end meanwhile.
+async fn start(brokers: u8, dir: Option<PathBuf>) -> anyhow::Result<Option<Engines>> {
+    let options = Options {
+        brokers,
+        dir,
+        ..Options::default()
+    };
+    let asked = asked_to_end()?;
+    let started = Instant::now();
+    eprintln!("Starting Kafka ({brokers} brokers), Cassandra and a schema registry");
+    let start = tokio::task::spawn_blocking(move || Engines::start(&options));
+    tokio::select! {
+        engines = start => {
+            let engines = engines.context("the start was cut off")??;
+            eprintln!("All answer after {:.1} s", started.elapsed().as_secs_f32());
+            Ok(Some(engines))
+        }
+        // What has been started ends with this process.
+        () = asked => std::process::exit(130),
+    }
+}
+
+fn one_or_three(text: &str) -> Result<u8, &'static str> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("a set has 1 or 3 brokers"),
+    }
+}
+
+/// Ends at Ctrl-C or SIGTERM.
+fn asked_to_end() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}

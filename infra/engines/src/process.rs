@@ -1,0 +1,205 @@
+//! One JVM of a set: found by what its command line says, started, waited for, ended.
+//!
+//! Every JVM carries its directory in an argument. So the process table itself says what runs,
+//! to whoever asks, and no file with process ids can be out of date.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::packages::last_lines;
+
+/// The argument that marks a JVM as part of a set; its directory follows.
+pub(crate) const MARK: &str = "-Ddoorbuster.engine=";
+/// What a JVM may take to answer; two busy cores need a tenth of it.
+const START_LIMIT: Duration = Duration::from_secs(180);
+/// What a JVM may take to end when asked to; then it is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// How often is looked whether something has happened.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// One JVM of a set, running or not.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Process {
+    /// What people call it.
+    pub name: String,
+    /// Where its settings, data and log are.
+    pub dir: PathBuf,
+}
+
+impl Process {
+    /// The part `name` of the set in `set`, with its directory.
+    pub fn new(set: &Path, name: impl Into<String>) -> Self {
+        let name = name.into();
+        Self {
+            dir: set.join(&name),
+            name,
+        }
+    }
+
+    /// Its process id while it runs.
+    pub fn pid(&self) -> Option<Pid> {
+        let mark = [MARK.as_bytes(), self.dir.as_os_str().as_bytes()].concat();
+        find(|argument| argument == mark).first().copied()
+    }
+
+    /// Starts it if it does not run; it may not answer yet.
+    pub fn spawn<A: AsRef<OsStr>>(
+        &self,
+        java: &Path,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<(), Error> {
+        if self.pid().is_some() {
+            return Ok(());
+        }
+        let log_path = self.log();
+        let log = File::options().create(true).append(true).open(&log_path);
+        let log = log.map_err(Error::io("write", &log_path))?;
+        let stderr = log.try_clone().map_err(Error::io("write", &log_path))?;
+        let mut mark = std::ffi::OsString::from(MARK);
+        mark.push(&self.dir);
+        let mut child = Command::new(java)
+            .arg(mark)
+            .args(arguments)
+            .current_dir(&self.dir)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(stderr)
+            // Ctrl-C is for who started the set, who then stops the engines in order.
+            .process_group(0)
+            .spawn()
+            .map_err(Error::io("run", java))?;
+        // Someone must take the exit status, or the ended process stays in the table.
+        thread::spawn(move || child.wait());
+        Ok(())
+    }
+
+    /// Waits until `answers` gives Ok, while the process runs.
+    pub fn wait_until(&self, mut answers: impl FnMut() -> io::Result<()>) -> Result<(), Error> {
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            let Err(last) = answers() else {
+                return Ok(());
+            };
+            let (name, log, tail) = (self.name.clone(), self.log(), self.log_tail());
+            if self.pid().is_none() {
+                return Err(Error::Ended { name, log, tail });
+            }
+            if Instant::now() > deadline {
+                let last = last.to_string();
+                return Err(Error::Silent {
+                    name,
+                    limit: START_LIMIT,
+                    last,
+                    log,
+                    tail,
+                });
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Ends it at once, with no chance to tidy up, and returns when it is gone.
+    pub fn kill(&self) -> Result<(), Error> {
+        end(&self.dir, Duration::ZERO, || Vec::from_iter(self.pid()))
+    }
+
+    /// Asks it to end, and returns when it is gone; kills it if it takes too long.
+    pub fn stop(&self) -> Result<(), Error> {
+        end(&self.dir, STOP_LIMIT, || Vec::from_iter(self.pid()))
+    }
+
+    /// Where everything it says goes.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    fn log_tail(&self) -> String {
+        let log = fs::read(self.log()).unwrap_or_default();
+        last_lines(&String::from_utf8_lossy(&log), 25)
+    }
+}
+
+/// Asks all processes of the set in `dir` to end, and kills those that take too long.
+pub(crate) fn stop_all(dir: &Path) -> Result<(), Error> {
+    end(dir, STOP_LIMIT, || all(dir))
+}
+
+/// Kills all processes of the set in `dir`.
+pub(crate) fn kill_all(dir: &Path) -> Result<(), Error> {
+    end(dir, Duration::ZERO, || all(dir))
+}
+
+/// The processes that run for the set in `dir`.
+pub(crate) fn all(dir: &Path) -> Vec<Pid> {
+    let mark = [MARK.as_bytes(), dir.as_os_str().as_bytes(), b"/"].concat();
+    find(|argument| argument.starts_with(&mark))
+}
+
+/// Asks `who` there is to end, kills them when the patience is over, and returns when they are
+/// gone.
+fn end(dir: &Path, patience: Duration, who: impl Fn() -> Vec<Pid>) -> Result<(), Error> {
+    let signal = |signal| {
+        for pid in who() {
+            // It fails only for a process that has ended meanwhile.
+            let _ = kill_process(pid, signal);
+        }
+    };
+    if !patience.is_zero() {
+        signal(Signal::TERM);
+    }
+    let patient_until = Instant::now() + patience;
+    let deadline = patient_until + STOP_LIMIT;
+    loop {
+        let running = who();
+        let now = Instant::now();
+        if running.is_empty() {
+            return Ok(());
+        }
+        if now > deadline {
+            let pids = running.into_iter().map(Pid::as_raw_pid).collect();
+            return Err(Error::Unkillable {
+                dir: dir.to_owned(),
+                pids,
+            });
+        }
+        if now >= patient_until {
+            signal(Signal::KILL);
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// The processes that have an argument such as this. One that has ended but was not waited for
+/// has no arguments any more.
+fn find(mut has: impl FnMut(&[u8]) -> bool) -> Vec<Pid> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let number = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        let Some(pid) = number.and_then(Pid::from_raw) else {
+            continue;
+        };
+        // Processes come and go while the table is read.
+        let command_line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if command_line.split(|byte| *byte == 0).any(&mut has) {
+            found.push(pid);
+        }
+    }
+    found
+}

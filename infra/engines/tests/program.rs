@@ -1,0 +1,213 @@
+//! The program: what it says when something is missing, and that a set never outlives its owner.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// The program with nothing in its environment that could lead it to a Java, a Maven or a cache.
+fn program(path: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_engines"));
+    command
+        .env_remove("JAVA_HOME")
+        .env("PATH", path)
+        .env("XDG_CACHE_HOME", path.join("cache"));
+    command
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Where the shell finds a program.
+fn which(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap();
+    let found = std::env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|at| at.exists());
+    found.unwrap_or_else(|| panic!("no {program} on the PATH"))
+}
+
+#[test]
+fn without_java_it_says_what_to_install() {
+    let empty = tempfile::tempdir().unwrap();
+    let output = program(empty.path())
+        .args(["run", "--", "true"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = said(&output);
+    assert!(
+        said.contains("the engines need Java 17, and there is no `java`"),
+        "{said}"
+    );
+    assert!(
+        said.contains("apt-get install openjdk-17-jdk-headless"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_old_java_is_refused_with_its_version() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let java = dir.path().join("java");
+    fs::write(
+        &java,
+        "#!/bin/sh\necho 'openjdk version \"11.0.28\" 2025-07-15' >&2\n",
+    )
+    .unwrap();
+    fs::set_permissions(&java, fs::Permissions::from_mode(0o755)).unwrap();
+    let output = program(dir.path())
+        .args(["run", "--", "true"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = said(&output);
+    assert!(
+        said.contains("need Java 17") && said.contains("\"11.0.28\""),
+        "{said}"
+    );
+}
+
+#[test]
+fn without_maven_it_says_what_to_install() {
+    let dir = tempfile::tempdir().unwrap();
+    symlink(which("java"), dir.path().join("java")).unwrap();
+    let output = program(dir.path())
+        .args(["run", "--", "true"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = said(&output);
+    assert!(
+        said.contains("fetching Apache Kafka 4.2.1 needs Maven"),
+        "{said}"
+    );
+    assert!(said.contains("apt-get install maven"), "{said}");
+}
+
+#[test]
+fn where_nothing_runs_it_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let ask = |what: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_engines"));
+        command
+            .arg(what)
+            .arg("--dir")
+            .arg(dir.path())
+            .output()
+            .unwrap()
+    };
+    let status = ask("status");
+    assert_eq!(status.status.code(), Some(1));
+    let expected = format!(
+        "start them with `engines up --dir {}`",
+        dir.path().display()
+    );
+    assert!(said(&status).contains(&expected), "{}", said(&status));
+    let down = ask("down");
+    assert_eq!(down.status.code(), Some(0));
+    assert!(said(&down).contains("No engines run in"), "{}", said(&down));
+}
+
+#[test]
+fn two_brokers_are_refused() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_engines"));
+    let output = command.args(["up", "--brokers", "2"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        said(&output).contains("a set has 1 or 3 brokers"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn a_part_that_cannot_start_shows_the_end_of_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("cassandra")).unwrap();
+    fs::write(dir.path().join("cassandra").join("data"), "no directory").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_engines"));
+    let output = command
+        .arg("up")
+        .arg("--dir")
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let log = dir.path().join("cassandra").join("log");
+    let expected = format!(
+        "cassandra ended before it answered; the end of {}:",
+        log.display()
+    );
+    let said = said(&output);
+    let (_, tail) = said
+        .split_once(&expected)
+        .unwrap_or_else(|| panic!("{said}"));
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(tail.contains(text.lines().last().unwrap()), "{tail}");
+    assert_eq!(
+        processes_of(dir.path()),
+        Vec::<PathBuf>::new(),
+        "the other parts have ended"
+    );
+}
+
+#[test]
+fn a_set_does_not_outlive_its_owner() {
+    // The command tells where the set lives, and ends with this test, whose input it reads.
+    let mut owner = Command::new(env!("CARGO_BIN_EXE_engines"))
+        .args([
+            "run",
+            "--brokers",
+            "1",
+            "--",
+            "sh",
+            "-c",
+            "echo $ENGINES_DIR; exec cat",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut dir = String::new();
+    BufReader::new(owner.stdout.take().unwrap())
+        .read_line(&mut dir)
+        .unwrap();
+    let dir = PathBuf::from(dir.trim());
+    assert_eq!(processes_of(&dir).len(), 3);
+    owner.kill().unwrap();
+    // It is over as soon as the kernel has taken the owner away. The wait is for busy machines.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !processes_of(&dir).is_empty() || dir.exists() {
+        assert!(
+            Instant::now() < deadline,
+            "still there: {:?}, {dir:?}",
+            processes_of(&dir)
+        );
+        sleep(Duration::from_millis(100));
+    }
+    owner.wait().unwrap();
+}
+
+/// The Java processes that name the directory in their command line.
+fn processes_of(dir: &Path) -> Vec<PathBuf> {
+    let dir = dir.to_str().unwrap();
+    assert!(!dir.is_empty());
+    let entries = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    entries
+        .filter(|entry| {
+            let command_line = fs::read(entry.join("cmdline")).unwrap_or_default();
+            let command_line = String::from_utf8_lossy(&command_line);
+            let program = command_line.split('\0').next().unwrap_or_default();
+            program.ends_with("java") && command_line.contains(dir)
+        })
+        .collect()
+}

@@ -1,0 +1,342 @@
+//! The topics as the product needs them: created when they are missing, refused when they are
+//! set up otherwise.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
+use schemas::topics::Topic;
+use tracing::info;
+
+use crate::context::Context;
+use crate::names::Names;
+use crate::{OpenError, Options};
+
+/// How long one question to the brokers may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long new topics have to become usable.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Bytes of a batch that every topic takes at least: the largest record, and the largest
+/// batch that the producer makes.
+const MAX_MESSAGE_BYTES: u64 = 1 << 20;
+
+/// A setting of a topic.
+struct Setting {
+    name: &'static str,
+    value: String,
+    /// Whether a larger number will do as well.
+    at_least: bool,
+}
+
+fn settings(options: &Options) -> Vec<Setting> {
+    let exactly = |name, value: &str| Setting {
+        name,
+        value: value.to_owned(),
+        at_least: false,
+    };
+    let at_least = |name, value: u64| Setting {
+        name,
+        value: value.to_string(),
+        at_least: true,
+    };
+    vec![
+        // All time in the product comes from the log.
+        exactly("message.timestamp.type", "LogAppendTime"),
+        // The logs are the truth and stay whole. Old checkpoints are deleted by the record:
+        // compaction could take single records out of one that is still needed.
+        exactly("cleanup.policy", "delete"),
+        exactly("retention.ms", "-1"),
+        exactly("retention.bytes", "-1"),
+        // What was acknowledged outlasts the loss of a broker.
+        at_least("min.insync.replicas", options.min_insync.into()),
+        exactly("unclean.leader.election.enable", "false"),
+        at_least("max.message.bytes", MAX_MESSAGE_BYTES),
+        // The brokers would have to compress again what has been compressed.
+        exactly("compression.type", "producer"),
+    ]
+}
+
+/// Creates what is missing and checks all; blocks until that is done.
+pub(crate) fn ensure(
+    options: &Options,
+    names: &Names,
+    consumer: &BaseConsumer<Context>,
+) -> Result<(), OpenError> {
+    let topics = Topics {
+        options,
+        names,
+        consumer,
+    };
+    let missing = topics.missing()?;
+    let admin = options.client().create::<AdminClient<_>>();
+    let admin = admin.map_err(|error| OpenError::Options(error.to_string()))?;
+    if !missing.is_empty() {
+        topics.create(&admin, &missing)?;
+    }
+    topics.check_shape()?;
+    topics.check_settings(&admin)
+}
+
+struct Topics<'a> {
+    options: &'a Options,
+    names: &'a Names,
+    consumer: &'a BaseConsumer<Context>,
+}
+
+/// A topic as the brokers have it.
+struct Shape {
+    partitions: usize,
+    replicas: usize,
+    /// A partition without a leader.
+    leaderless: Option<i32>,
+}
+
+impl Topics<'_> {
+    fn unreachable(&self, error: &KafkaError) -> OpenError {
+        // What it has to say of its own accord comes with its events.
+        while self.consumer.poll(Duration::ZERO).is_some() {}
+        let why = self.consumer.context().explain(error);
+        let brokers = &self.options.brokers;
+        OpenError::Unreachable(format!("the brokers at {brokers} do not answer: {why}"))
+    }
+
+    /// Our topics that are there, by name.
+    fn shapes(&self) -> Result<BTreeMap<String, Shape>, OpenError> {
+        let metadata = self.consumer.fetch_metadata(None, TIMEOUT);
+        let metadata = metadata.map_err(|error| self.unreachable(&error))?;
+        let ours = Topic::ALL.map(|topic| self.names.topic(topic));
+        let there = metadata
+            .topics()
+            .iter()
+            .filter(|topic| ours.contains(&topic.name()) && topic.error().is_none());
+        Ok(there
+            .map(|topic| (topic.name().to_owned(), shape(topic)))
+            .collect())
+    }
+
+    fn missing(&self) -> Result<Vec<Topic>, OpenError> {
+        let there = self.shapes()?;
+        let missing = |topic: &Topic| !there.contains_key(self.names.topic(*topic));
+        Ok(Topic::ALL.into_iter().filter(missing).collect())
+    }
+
+    fn create(
+        &self,
+        admin: &AdminClient<impl rdkafka::ClientContext>,
+        missing: &[Topic],
+    ) -> Result<(), OpenError> {
+        let settings = settings(self.options);
+        let replication = self.options.replication as i32;
+        let new = missing.iter().map(|topic| {
+            let name = self.names.topic(*topic);
+            let replication = TopicReplication::Fixed(replication);
+            let new = NewTopic::new(name, self.options.partitions as i32, replication);
+            settings
+                .iter()
+                .fold(new, |new, s| new.set(s.name, &s.value))
+        });
+        let new: Vec<NewTopic<'_>> = new.collect();
+        let created = wait(admin.create_topics(&new, &admin_options()));
+        for created in created.map_err(|error| self.unreachable(&error))? {
+            match created {
+                Ok(topic) => info!(topic, "created the topic"),
+                // Another process was faster.
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, RDKafkaErrorCode::InvalidReplicationFactor)) => {
+                    return Err(OpenError::Unreachable(format!(
+                        "topic {topic} cannot be created with {replication} replicas: there are \
+                         not as many brokers at work. Start more, or ask for fewer replicas"
+                    )));
+                }
+                Err((topic, error)) => {
+                    return Err(OpenError::Unreachable(format!(
+                        "topic {topic} cannot be created: {error}. Let this user create it, or \
+                         create it with {} partitions, {replication} replicas and {}",
+                        self.options.partitions,
+                        settings
+                            .iter()
+                            .map(|s| format!("{}={}", s.name, s.value))
+                            .collect::<Vec<_>>()
+                            .join(", "),
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks partitions and replicas, once all partitions have leaders.
+    fn check_shape(&self) -> Result<(), OpenError> {
+        let began = Instant::now();
+        loop {
+            let Some(waits_for) = self.check_shape_now()? else {
+                return Ok(());
+            };
+            if began.elapsed() > READY_WITHIN {
+                return Err(OpenError::Unreachable(waits_for));
+            }
+            std::thread::sleep(LOOK_AGAIN_AFTER);
+        }
+    }
+
+    /// Returns what is still to come, if anything is.
+    fn check_shape_now(&self) -> Result<Option<String>, OpenError> {
+        let shapes = self.shapes()?;
+        for topic in Topic::ALL.map(|topic| self.names.topic(topic)) {
+            let Some(shape) = shapes.get(topic) else {
+                return Ok(Some(format!("topic {topic} is not there yet")));
+            };
+            self.check_partitions(topic, shape)?;
+            if let Some(partition) = shape.leaderless {
+                let what = format!("partition {partition} of topic {topic} has no leader");
+                return Ok(Some(what));
+            }
+        }
+        Ok(None)
+    }
+
+    fn check_partitions(&self, topic: &str, shape: &Shape) -> Result<(), OpenError> {
+        let (found, asked) = (shape.partitions, self.options.partitions as usize);
+        if found != asked {
+            return Err(OpenError::Misconfigured {
+                topic: topic.to_owned(),
+                setting: "partitions".to_owned(),
+                found: found.to_string(),
+                expected: asked.to_string(),
+                remedy: format!(
+                    "which partition a product lives in depends on their number, so it cannot \
+                     be changed: ask for {found}, or choose another topic prefix"
+                ),
+            });
+        }
+        let (found, asked) = (shape.replicas, self.options.replication as usize);
+        if found < asked {
+            return Err(OpenError::Misconfigured {
+                topic: topic.to_owned(),
+                setting: "replication factor".to_owned(),
+                found: found.to_string(),
+                expected: format!("at least {asked}"),
+                remedy: format!(
+                    "add replicas with kafka-reassign-partitions.sh, or ask for {found}"
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    fn check_settings(
+        &self,
+        admin: &AdminClient<impl rdkafka::ClientContext>,
+    ) -> Result<(), OpenError> {
+        for topic in Topic::ALL.map(|topic| self.names.topic(topic)) {
+            let found = self.describe(admin, topic)?;
+            for setting in settings(self.options) {
+                let found = found
+                    .get(setting.name)
+                    .and_then(|entry| entry.value.as_deref());
+                self.check_setting(topic, &setting, found.unwrap_or("nothing"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_setting(&self, topic: &str, setting: &Setting, found: &str) -> Result<(), OpenError> {
+        let Setting {
+            name,
+            value,
+            at_least,
+        } = setting;
+        let larger = match (found.parse::<u64>(), value.parse::<u64>()) {
+            (Ok(found), Ok(value)) => *at_least && found >= value,
+            _ => false,
+        };
+        if larger || found == value {
+            return Ok(());
+        }
+        let brokers = &self.options.brokers;
+        Err(OpenError::Misconfigured {
+            topic: topic.to_owned(),
+            setting: (*name).to_owned(),
+            found: found.to_owned(),
+            expected: format!("{}{value}", if *at_least { "at least " } else { "" }),
+            remedy: format!(
+                "kafka-configs.sh --bootstrap-server {brokers} --alter --entity-type topics \
+                 --entity-name {topic} --add-config {name}={value}"
+            ),
+        })
+    }
+
+    /// The settings of a topic, once the brokers name them.
+    fn describe(
+        &self,
+        admin: &AdminClient<impl rdkafka::ClientContext>,
+        topic: &str,
+    ) -> Result<ConfigResource, OpenError> {
+        let began = Instant::now();
+        loop {
+            let asked = [ResourceSpecifier::Topic(topic)];
+            let described = wait(admin.describe_configs(&asked, &admin_options()));
+            let described = described.map_err(|error| self.unreachable(&error))?;
+            // A topic that a broker does not know yet, or does not show, has none.
+            let some = |resource: &ConfigResource| !resource.entries.is_empty();
+            if let Some(resource) = described.into_iter().flatten().find(some) {
+                return Ok(resource);
+            }
+            if began.elapsed() > READY_WITHIN {
+                return Err(OpenError::Unreachable(format!(
+                    "the brokers do not show the settings of topic {topic}; let this user \
+                     describe its configuration"
+                )));
+            }
+            std::thread::sleep(LOOK_AGAIN_AFTER);
+        }
+    }
+}
+
+fn shape(topic: &MetadataTopic) -> Shape {
+    let partitions = topic.partitions();
+    let replicas = partitions
+        .iter()
+        .map(|partition| partition.replicas().len());
+    Shape {
+        partitions: partitions.len(),
+        replicas: replicas.min().unwrap_or(0),
+        leaderless: partitions.iter().find(|p| p.leader() < 0).map(|p| p.id()),
+    }
+}
+
+/// Lets the brokers drop a partition's records before an offset; blocks until they have.
+pub(crate) fn forget(
+    options: &Options,
+    topic: &str,
+    partition: i32,
+    before: i64,
+) -> KafkaResult<()> {
+    let mut list = rdkafka::TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, rdkafka::Offset::Offset(before))?;
+    // It is made for the occasion, since it cannot be made to give its log lines away.
+    let admin: AdminClient<_> = options.client().create()?;
+    let dropped = wait(admin.delete_records(&list, &admin_options()))?;
+    dropped
+        .elements()
+        .iter()
+        .try_for_each(|element| element.error())
+}
+
+fn admin_options() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(TIMEOUT))
+        .operation_timeout(Some(TIMEOUT))
+}
+
+/// Waits in a thread of the runtime that may block; librdkafka bounds the time.
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Handle::current().block_on(future)
+}

@@ -1,0 +1,329 @@
+//! Starting and running with a real registry: which ids are learned, what is refused, and what
+//! is said when it does not answer.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use registry::{Options, RegistryError, connect, follow};
+use reqwest::Method;
+use schemas::codec::DecodeError;
+use schemas::topics::Topic;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use support::{
+    TOPIC, call, command, cut_way, newer, newer_bytes, options, register, registered, schema_id,
+    until,
+};
+
+#[tokio::test]
+async fn records_carry_the_ids_that_the_registry_gave() {
+    let options = options();
+    let first = connect(&options).await.unwrap();
+    let again = connect(&options).await.unwrap();
+    let bytes = first.encode_command(command());
+    assert_eq!(bytes, again.encode_command(command()));
+    assert_eq!(again.decode_command(&bytes), Ok(command()));
+    for topic in Topic::ALL {
+        let subject = options.subject(topic);
+        let path = format!("subjects/{subject}/versions");
+        let (_, versions) = call(&options, Method::GET, &path, Value::Null).await;
+        assert_eq!(versions, json!([1]), "{topic} is registered once");
+        let path = format!("{path}/1");
+        let (_, version) = call(&options, Method::GET, &path, Value::Null).await;
+        let schema: Value = serde_json::from_str(version["schema"].as_str().unwrap()).unwrap();
+        let today: Value = serde_json::from_str(topic.schema_json()).unwrap();
+        assert_eq!(schema, today, "{topic}");
+        if topic == TOPIC {
+            assert_eq!(version["id"], schema_id(&bytes));
+        }
+    }
+}
+
+#[tokio::test]
+async fn services_that_start_together_get_the_same_ids() {
+    for _ in 0..5 {
+        let options = options();
+        let connects = (0..4).map(|_| {
+            let options = options.clone();
+            tokio::spawn(async move { connect(&options).await.unwrap() })
+        });
+        let mut written = BTreeSet::new();
+        for connected in connects.collect::<Vec<_>>() {
+            written.insert(connected.await.unwrap().encode_command(command()));
+        }
+        assert_eq!(written.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn every_version_under_a_subject_is_read_from_the_start() {
+    let options = options();
+    let subject = options.subject(TOPIC);
+    let other = registered(&options, &subject, &newer("note")).await;
+    let codec = connect(&options).await.unwrap();
+    let bytes = codec.encode_command(command());
+    assert_ne!(schema_id(&bytes), other, "today's schema is written");
+    assert_eq!(codec.decode_command(&newer_bytes(other)), Ok(command()));
+    // The same bytes are none of today's schema: they are read by their own.
+    let today = newer_bytes(schema_id(&bytes));
+    assert!(matches!(
+        codec.decode_command(&today),
+        Err(DecodeError::Malformed(_))
+    ));
+}
+
+#[tokio::test]
+async fn subjects_take_only_what_goes_with_every_version() {
+    let options = options();
+    connect(&options).await.unwrap();
+    for topic in Topic::ALL {
+        let path = format!("config/{}", options.subject(topic));
+        let (_, config) = call(&options, Method::GET, &path, Value::Null).await;
+        assert_eq!(config["compatibilityLevel"], "FULL_TRANSITIVE", "{topic}");
+    }
+    // A field goes and comes back as another: that goes with the version before, not with all.
+    let subject = options.subject(TOPIC);
+    registered(&options, &subject, &newer("note")).await;
+    registered(&options, &subject, &newer("remark")).await;
+    let retyped = newer("note").replace(r#"["null","long"]"#, r#"["null","string"]"#);
+    assert_ne!(retyped, newer("note"));
+    let (status, answer) = register(&options, &subject, &retyped).await;
+    assert_eq!(status, 409, "{answer}");
+}
+
+#[tokio::test]
+async fn anothers_schema_under_our_subject_is_not_gone_along_with() {
+    let options = options();
+    let subject = options.subject(Topic::StockDecisions);
+    let anothers = r#"{"type":"record","name":"Shelf","fields":[{"name":"n","type":"int"}]}"#;
+    registered(&options, &subject, anothers).await;
+    let error = connect(&options).await.err().unwrap();
+    let RegistryError::Incompatible { subject: at, said } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(at, &subject);
+    assert!(said.contains("ncompatible"), "{said}");
+    assert!(error.to_string().contains(&subject), "{error}");
+}
+
+#[tokio::test]
+async fn an_id_met_later_is_learned_if_it_stands_under_the_topics_subject() {
+    let options = options();
+    let codec = Arc::new(connect(&options).await.unwrap());
+    let stop = CancellationToken::new();
+    let following = tokio::spawn(follow(options.clone(), codec.clone(), stop.clone()));
+
+    let elsewhere = format!("{}elsewhere", options.subject_prefix);
+    let foreign = registered(&options, &elsewhere, &newer("foreign")).await;
+    let ours = registered(&options, &options.subject(TOPIC), &newer("note")).await;
+    let unknown = |id| Err(DecodeError::UnknownSchema { id, topic: TOPIC });
+    // One that nobody has registered, either; and all three at once.
+    let nobodys = 2_000_000_000;
+    for id in [nobodys, foreign, ours] {
+        assert_eq!(codec.decode_command(&newer_bytes(id)), unknown(id));
+    }
+    let learned = || codec.decode_command(&newer_bytes(ours)) == Ok(command());
+    until("the newer version is read", learned).await;
+    for id in [nobodys, foreign] {
+        assert_eq!(codec.decode_command(&newer_bytes(id)), unknown(id));
+    }
+
+    stop.cancel();
+    timeout(Duration::from_secs(5), following)
+        .await
+        .expect("it stops")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_registry_that_is_away_is_asked_again() {
+    let options = options();
+    let codec = Arc::new(connect(&options).await.unwrap());
+    let other = registered(&options, &options.subject(TOPIC), &newer("note")).await;
+    let (url, open) = cut_way(&options).await;
+    let through = Options {
+        url,
+        ..options.clone()
+    };
+    let error = connect(&through).await.err().unwrap();
+    assert!(matches!(error, RegistryError::Unreachable(_)), "{error}");
+
+    let stop = CancellationToken::new().drop_guard();
+    tokio::spawn(follow(through, codec.clone(), stop.token().clone()));
+    let mut tries = 0;
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(1_500);
+    while tokio::time::Instant::now() < deadline {
+        assert!(codec.decode_command(&newer_bytes(other)).is_err());
+        // Those that are running write and read on.
+        let bytes = codec.encode_command(command());
+        assert_eq!(codec.decode_command(&bytes), Ok(command()));
+        tries += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(tries > 1);
+    open.store(true, Ordering::Relaxed);
+    let learned = || codec.decode_command(&newer_bytes(other)) == Ok(command());
+    until("the newer version is read", learned).await;
+}
+
+/// Something that gives every request the same answer.
+async fn answering(status: u16, body: &'static str) -> Options {
+    let answer = move || async move { (StatusCode::from_u16(status).unwrap(), body) };
+    serve(Router::new().fallback(answer)).await
+}
+
+async fn serve(router: Router) -> Options {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(axum::serve(listener, router).into_future());
+    Options {
+        url,
+        ..Options::default()
+    }
+}
+
+#[tokio::test]
+async fn whether_to_wait_or_to_give_up_depends_on_the_answer() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = Options {
+        url: format!("http://{}", free.local_addr().unwrap()),
+        ..Options::default()
+    };
+    drop(free);
+    let error = connect(&nobody).await.err().unwrap();
+    let text = error.to_string();
+    assert!(matches!(error, RegistryError::Unreachable(_)), "{text}");
+    assert!(
+        text.contains("Connection refused") && text.contains(&nobody.url),
+        "{text}"
+    );
+
+    let coded = r#"{"error_code":40101,"message":"who are you"}"#;
+    for (status, body, waits) in [
+        (500, r#"{"error_code":50001,"message":"disk"}"#, true),
+        (502, "<html>", true),
+        (503, "starting", true),
+        (429, "slowly", true),
+        (401, coded, false),
+        (404, "<html>", false),
+    ] {
+        let error = connect(&answering(status, body).await).await.err().unwrap();
+        let text = error.to_string();
+        assert!(text.contains(body), "{text}");
+        assert!(text.contains(&status.to_string()), "{text}");
+        assert_eq!(
+            matches!(error, RegistryError::Unreachable(_)),
+            waits,
+            "{text}"
+        );
+        assert_eq!(matches!(error, RegistryError::Refused(_)), !waits, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_same_holds_while_a_schema_is_registered() {
+    for (status, body, waits) in [
+        (500, r#"{"error_code":50001,"message":"disk"}"#, true),
+        (504, "<html>", true),
+        (503, "starting", true),
+        (429, r#"{"error_code":42901,"message":"slowly"}"#, true),
+        (403, r#"{"error_code":40301,"message":"read only"}"#, false),
+        (422, r#"{"error_code":42205,"message":"read only"}"#, false),
+    ] {
+        let answer = move |uri: Uri| async move {
+            match uri.path().starts_with("/config/") {
+                true => (StatusCode::OK, "{}"),
+                false => (StatusCode::from_u16(status).unwrap(), body),
+            }
+        };
+        let options = serve(Router::new().fallback(answer)).await;
+        let error = connect(&options).await.err().unwrap();
+        let text = error.to_string();
+        let said = body
+            .rsplit_once(r#"message":""#)
+            .map_or("", |(_, said)| said.trim_end_matches(r#""}"#));
+        assert!(text.contains(said), "{text}");
+        assert!(text.contains(&status.to_string()), "{text}");
+        assert_eq!(
+            matches!(error, RegistryError::Unreachable(_)),
+            waits,
+            "{text}"
+        );
+        assert_eq!(matches!(error, RegistryError::Refused(_)), !waits, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn every_call_says_who_asks_and_nobody_else_is_told() {
+    let anonymous = Arc::new(AtomicBool::new(false));
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let (seen, asked) = (anonymous.clone(), calls.clone());
+    let answer = async move |headers: HeaderMap, uri: Uri| {
+        // ann:secret
+        let named = headers
+            .get("authorization")
+            .is_some_and(|it| it == "Basic YW5uOnNlY3JldA==");
+        seen.fetch_or(!named, Ordering::Relaxed);
+        asked.lock().unwrap().push(uri.path().to_owned());
+        axum::Json(json!({ "id": 7 }))
+    };
+    let options = Options {
+        username: Some("ann".into()),
+        password: Some("secret".into()),
+        ..serve(Router::new().fallback(answer)).await
+    };
+    // What it answers is no list of versions; until then every call was made once a topic.
+    let error = connect(&options).await.err().unwrap();
+    assert!(error.to_string().contains("versions"), "{error}");
+    assert_eq!(calls.lock().unwrap().len(), 7);
+    assert!(!anonymous.load(Ordering::Relaxed));
+    let shown = format!("{options:?}");
+    assert!(
+        shown.contains("ann") && !shown.contains("secret"),
+        "{shown}"
+    );
+    let url = "https://ann:secret@registry.example.org/";
+    let options = Options {
+        url: url.into(),
+        ..Options::default()
+    };
+    let shown = format!("{options:?}");
+    assert!(
+        shown.contains("registry.example.org") && !shown.contains("secret"),
+        "{shown}"
+    );
+    let error = connect(&options).await.err().unwrap().to_string();
+    assert!(
+        error.contains("settings of their own") && !error.contains("secret"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_are_refused() {
+    for (url, prefix, what) in [
+        ("localhost:8081", "", "http://"),
+        ("ftp://localhost", "", "http://"),
+        ("", "", "http://"),
+        ("http://localhost", "a/b", "prefix"),
+        ("http://localhost", "a b", "prefix"),
+    ] {
+        let options = Options {
+            url: url.into(),
+            subject_prefix: prefix.into(),
+            ..Options::default()
+        };
+        let error = connect(&options).await.err().unwrap();
+        assert!(matches!(error, RegistryError::Refused(_)), "{error}");
+        assert!(error.to_string().contains(what), "{error}");
+    }
+}

@@ -1,0 +1,326 @@
+//! Rows as columns. Every column has a value: what is absent has one that nothing present has,
+//! as the migration that creates the tables says.
+
+use ports::StoreError;
+use ports::read_store::{AttemptRow, AttemptStatus, Progress, SalePhase, SaleRow};
+use schemas::command::SaleTerms;
+use schemas::decision::{RefusalReason, ReleaseCause, Stock, Tally};
+use schemas::ids::{AttemptId, Money, Offset, Partition, Position, TraceId};
+use scylla::{DeserializeRow, SerializeRow};
+use uuid::Uuid;
+
+/// The highest version of a row, and the highest time of a write. Nodes refuse times of writes
+/// that lie in the future; as microseconds since 1970 this one lies in 2005, and as a number of
+/// decisions upon one product it is a million a second for 35 years.
+pub(crate) const MAX_VERSION: i64 = 1 << 50;
+
+/// A number that is absent. No time, limit or duration is as low.
+const NONE: i64 = i64::MIN;
+
+/// The columns of [`AttemptColumns`].
+pub(crate) const ATTEMPT_COLUMNS: &[&str] = &[
+    "attempt_id",
+    "product_id",
+    "buyer_id",
+    "quantity",
+    "log_partition",
+    "log_offset",
+    "status",
+    "reason",
+    "decided_at_ms",
+    "hold_until_ms",
+    "version",
+    "trace_id",
+];
+
+/// The columns of [`SaleColumns`].
+pub(crate) const SALE_COLUMNS: &[&str] = &[
+    "product_id",
+    "version",
+    "round",
+    "name",
+    "price_minor",
+    "price_currency",
+    "stock",
+    "limit_per_buyer",
+    "hold_ms",
+    "opens_at_ms",
+    "closes_at_ms",
+    "phase",
+    "stock_total",
+    "stock_available",
+    "stock_reserved",
+    "stock_sold",
+    "accepted",
+    "refused",
+    "cancelled",
+    "expired",
+    "decided_at_ms",
+];
+
+/// An attempt as its tables keep it: attempts, orders and intents.
+#[derive(SerializeRow, DeserializeRow)]
+pub(crate) struct AttemptColumns<'a> {
+    attempt_id: Uuid,
+    product_id: &'a str,
+    buyer_id: &'a str,
+    quantity: i64,
+    log_partition: i64,
+    log_offset: i64,
+    status: &'a str,
+    reason: &'a str,
+    decided_at_ms: i64,
+    hold_until_ms: i64,
+    version: i64,
+    trace_id: &'a [u8],
+}
+
+/// A sale as its table keeps it.
+#[derive(SerializeRow, DeserializeRow)]
+pub(crate) struct SaleColumns<'a> {
+    product_id: &'a str,
+    version: i64,
+    round: i64,
+    name: &'a str,
+    price_minor: i64,
+    price_currency: &'a str,
+    stock: i64,
+    limit_per_buyer: i64,
+    hold_ms: i64,
+    opens_at_ms: i64,
+    closes_at_ms: i64,
+    phase: &'a str,
+    stock_total: i64,
+    stock_available: i64,
+    stock_reserved: i64,
+    stock_sold: i64,
+    accepted: i64,
+    refused: i64,
+    cancelled: i64,
+    expired: i64,
+    decided_at_ms: i64,
+}
+
+/// How far a partition is, as its table keeps it.
+#[derive(SerializeRow, DeserializeRow)]
+pub(crate) struct ProgressColumns {
+    log_partition: i64,
+    next_offset: i64,
+    claim: i64,
+    answered: i64,
+}
+
+impl<'a> AttemptColumns<'a> {
+    pub(crate) fn new(row: &'a AttemptRow) -> Result<Self, StoreError> {
+        let (status, reason) = match row.status {
+            AttemptStatus::Reserved => ("reserved", ""),
+            AttemptStatus::Sold => ("sold", ""),
+            AttemptStatus::Refused(reason) => ("refused", reason.as_str()),
+            AttemptStatus::Released(cause) => ("released", cause.as_str()),
+        };
+        Ok(Self {
+            attempt_id: Uuid::from_bytes(*row.attempt_id.as_bytes()),
+            product_id: row.product_id.as_str(),
+            buyer_id: row.buyer_id.as_str(),
+            quantity: row.quantity.into(),
+            log_partition: row.position.partition.0.into(),
+            log_offset: row.position.offset.0,
+            status,
+            reason,
+            decided_at_ms: row.decided_at_ms,
+            hold_until_ms: row.hold_until_ms.unwrap_or(NONE),
+            version: written_version(row.version)?,
+            trace_id: row.trace_id.as_ref().map_or(&[], |id| id.as_bytes()),
+        })
+    }
+
+    /// When the row was written, in the store's eyes: its version.
+    pub(crate) fn version(&self) -> i64 {
+        self.version
+    }
+
+    pub(crate) fn row(&self) -> Result<AttemptRow, StoreError> {
+        let id = AttemptId::from_bytes(self.attempt_id.into_bytes());
+        self.read()
+            .ok_or_else(|| unreadable(format_args!("attempt {id}")))
+    }
+
+    /// None when a column has what nobody writes.
+    fn read(&self) -> Option<AttemptRow> {
+        let status = match (self.status, self.reason) {
+            ("reserved", "") => AttemptStatus::Reserved,
+            ("sold", "") => AttemptStatus::Sold,
+            ("refused", reason) => AttemptStatus::Refused(refusal(reason)?),
+            ("released", cause) => AttemptStatus::Released(release(cause)?),
+            _ => return None,
+        };
+        let trace_id = match self.trace_id {
+            [] => None,
+            bytes => Some(TraceId::from_bytes(bytes.try_into().ok()?)?),
+        };
+        Some(AttemptRow {
+            attempt_id: AttemptId::from_bytes(self.attempt_id.into_bytes()),
+            product_id: self.product_id.parse().ok()?,
+            buyer_id: self.buyer_id.parse().ok()?,
+            quantity: self.quantity.try_into().ok()?,
+            position: Position {
+                partition: Partition(self.log_partition.try_into().ok()?),
+                offset: Offset(self.log_offset),
+            },
+            status,
+            decided_at_ms: self.decided_at_ms,
+            hold_until_ms: present(self.hold_until_ms),
+            version: self.version.try_into().ok()?,
+            trace_id,
+        })
+    }
+}
+
+impl<'a> SaleColumns<'a> {
+    pub(crate) fn new(row: &'a SaleRow) -> Result<Self, StoreError> {
+        let count = |count: u64| {
+            let too_many = |_| StoreError(format!("a count of {} is {count}", row.product_id));
+            i64::try_from(count).map_err(too_many)
+        };
+        let phase = match row.phase {
+            SalePhase::Scheduled => "scheduled",
+            SalePhase::Open => "open",
+            SalePhase::Paused => "paused",
+            SalePhase::Closed => "closed",
+        };
+        Ok(Self {
+            product_id: row.product_id.as_str(),
+            version: written_version(row.version)?,
+            round: row.round.into(),
+            name: &row.terms.name,
+            price_minor: row.terms.price.minor,
+            price_currency: &row.terms.price.currency,
+            stock: row.terms.stock.into(),
+            limit_per_buyer: row.terms.limit_per_buyer.map_or(NONE, i64::from),
+            hold_ms: row.terms.hold_ms.unwrap_or(NONE),
+            opens_at_ms: row.terms.opens_at_ms,
+            closes_at_ms: row.terms.closes_at_ms.unwrap_or(NONE),
+            phase,
+            stock_total: row.stock.total.into(),
+            stock_available: row.stock.available.into(),
+            stock_reserved: row.stock.reserved.into(),
+            stock_sold: row.stock.sold.into(),
+            accepted: count(row.tally.accepted)?,
+            refused: count(row.tally.refused)?,
+            cancelled: count(row.tally.cancelled)?,
+            expired: count(row.tally.expired)?,
+            decided_at_ms: row.decided_at_ms,
+        })
+    }
+
+    /// When the row was written, in the store's eyes: its version.
+    pub(crate) fn version(&self) -> i64 {
+        self.version
+    }
+
+    pub(crate) fn row(&self) -> Result<SaleRow, StoreError> {
+        self.read()
+            .ok_or_else(|| unreadable(format_args!("sale {:?}", self.product_id)))
+    }
+
+    fn read(&self) -> Option<SaleRow> {
+        let limit_per_buyer = present(self.limit_per_buyer).map(u32::try_from);
+        Some(SaleRow {
+            product_id: self.product_id.parse().ok()?,
+            version: self.version.try_into().ok()?,
+            round: self.round.try_into().ok()?,
+            terms: SaleTerms {
+                name: self.name.into(),
+                price: Money {
+                    minor: self.price_minor,
+                    currency: self.price_currency.into(),
+                },
+                stock: self.stock.try_into().ok()?,
+                limit_per_buyer: limit_per_buyer.transpose().ok()?,
+                hold_ms: present(self.hold_ms),
+                opens_at_ms: self.opens_at_ms,
+                closes_at_ms: present(self.closes_at_ms),
+            },
+            phase: match self.phase {
+                "scheduled" => SalePhase::Scheduled,
+                "open" => SalePhase::Open,
+                "paused" => SalePhase::Paused,
+                "closed" => SalePhase::Closed,
+                _ => return None,
+            },
+            stock: Stock {
+                total: self.stock_total.try_into().ok()?,
+                available: self.stock_available.try_into().ok()?,
+                reserved: self.stock_reserved.try_into().ok()?,
+                sold: self.stock_sold.try_into().ok()?,
+            },
+            tally: Tally {
+                accepted: self.accepted.try_into().ok()?,
+                refused: self.refused.try_into().ok()?,
+                cancelled: self.cancelled.try_into().ok()?,
+                expired: self.expired.try_into().ok()?,
+            },
+            decided_at_ms: self.decided_at_ms,
+        })
+    }
+}
+
+impl ProgressColumns {
+    pub(crate) fn new(partition: Partition, progress: Progress) -> Self {
+        Self {
+            log_partition: partition.0.into(),
+            next_offset: progress.next.0,
+            claim: progress.claim.0,
+            answered: progress.answered.0,
+        }
+    }
+
+    /// When it was written, in the store's eyes: later the farther it is, so that a projector
+    /// that is behind another does not take the other's progress back.
+    pub(crate) fn written_at(&self) -> i64 {
+        self.next_offset.clamp(0, MAX_VERSION)
+    }
+
+    pub(crate) fn read(&self) -> Result<(Partition, Progress), StoreError> {
+        let partition = u32::try_from(self.log_partition);
+        let partition = partition
+            .map_err(|_| unreadable(format_args!("progress of {}", self.log_partition)))?;
+        let progress = Progress {
+            next: Offset(self.next_offset),
+            claim: Offset(self.claim),
+            answered: Offset(self.answered),
+        };
+        Ok((Partition(partition), progress))
+    }
+}
+
+fn written_version(version: u64) -> Result<i64, StoreError> {
+    let known = i64::try_from(version).ok();
+    known
+        .filter(|version| *version <= MAX_VERSION)
+        .ok_or_else(|| {
+            StoreError(format!(
+                "a row's version is {version}; the highest there can be is {MAX_VERSION}"
+            ))
+        })
+}
+
+fn present(value: i64) -> Option<i64> {
+    (value != NONE).then_some(value)
+}
+
+fn refusal(word: &str) -> Option<RefusalReason> {
+    let mut reasons = RefusalReason::ALL.iter().copied();
+    reasons.find(|reason| reason.as_str() == word)
+}
+
+fn release(word: &str) -> Option<ReleaseCause> {
+    let mut causes = ReleaseCause::ALL.iter().copied();
+    causes.find(|cause| cause.as_str() == word)
+}
+
+fn unreadable(what: std::fmt::Arguments) -> StoreError {
+    StoreError(format!(
+        "{what} is not as Doorbuster writes it; was it changed by hand, or by a newer version?"
+    ))
+}

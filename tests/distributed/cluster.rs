@@ -1,0 +1,372 @@
+//! The real program's services over the real engines, each a process of its own.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use engines::Engines;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy;
+use hyper_util::rt::TokioExecutor;
+use log_kafka::KafkaLog;
+use ports::{EventLog, ReadStore};
+use runtime::settings::Service;
+use rustix::process::{Pid, Signal, kill_process};
+use schemas::ids::Partition;
+use schemas::topics::Topic;
+use serde_json::Value;
+use store_scylla::ScyllaStore;
+use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::sleep;
+
+use crate::instance::{Ended, free_address, program};
+
+/// Partitions of every topic.
+pub const PARTITIONS: u32 = 4;
+/// How long anything that must come about is waited for. It is long, since the machine may be
+/// slow; no test passes or fails by how much of it is used.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// One cluster at a time: two would fight for the processors.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// Topics, keyspace and subjects of its own on the shared engines, and its processes.
+pub struct Cluster {
+    pub engines: &'static Engines,
+    settings: Vec<(&'static str, String)>,
+    dir: TempDir,
+    prefix: String,
+    keyspace: String,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// A process of the program.
+pub struct Process {
+    service: Service,
+    child: Child,
+    /// `http://` and where it listens.
+    pub url: String,
+    output: PathBuf,
+    command: Vec<(&'static str, String)>,
+}
+
+impl Cluster {
+    /// A cluster without processes.
+    pub async fn new() -> Self {
+        let turn = TURN.lock().await;
+        let engines = tokio::task::block_in_place(engines::shared);
+        let brokers = engines.kafka_brokers().split(',').count();
+        let name = format!("t{:08x}", rand::random::<u32>());
+        let settings = vec![
+            ("KAFKA_BROKERS", engines.kafka_brokers()),
+            ("KAFKA_TOPIC_PREFIX", format!("{name}.")),
+            ("KAFKA_REPLICATION", brokers.min(3).to_string()),
+            ("KAFKA_MIN_INSYNC", brokers.min(2).to_string()),
+            ("CQL_NODES", engines.cql_node()),
+            ("CQL_KEYSPACE", name.clone()),
+            ("CQL_REPLICATION", "1".to_owned()),
+            ("REGISTRY_URL", engines.registry_url()),
+            ("PARTITIONS", PARTITIONS.to_string()),
+            ("RECEIPT_KEY", "5e".repeat(32)),
+        ];
+        Self {
+            engines,
+            settings,
+            dir: TempDir::new().unwrap(),
+            prefix: format!("{name}."),
+            keyspace: name,
+            _turn: turn,
+        }
+    }
+
+    /// What the names of its topics begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// A service's process, which is started and not waited for.
+    pub fn start(&self, service: Service) -> Process {
+        let address = free_address();
+        let mut settings = self.settings.clone();
+        settings.push(("LISTEN", address.clone()));
+        let number = std::fs::read_dir(self.dir.path()).unwrap().count();
+        let name = format!("{}-{number}.log", service.name());
+        let output = self.dir.path().join(name);
+        File::create(&output).unwrap();
+        Process {
+            service,
+            child: spawn(service, &settings, &output),
+            url: format!("http://{address}"),
+            output,
+            command: settings,
+        }
+    }
+
+    /// Processes of these services, all ready.
+    pub async fn ready<const N: usize>(&self, services: [Service; N]) -> [Process; N] {
+        let processes = services.map(|service| self.start(service));
+        for process in &processes {
+            process.becomes_ready().await;
+        }
+        processes
+    }
+
+    /// The program with the cluster's settings in its environment, to run a tool.
+    pub fn tool(&self) -> Command {
+        let mut command = program();
+        command.envs(self.settings.iter().map(variable));
+        command
+    }
+
+    /// A rehearsal against these two doors that checks every answer by itself; it goes on
+    /// until it is waited for.
+    pub fn rehearse(&self, door: &Process, questions: &Process, how: &[&str]) -> Rehearsal {
+        let report = self.dir.path().join("report.json");
+        let output = self.dir.path().join("rehearsal.log");
+        let log = File::create(&output).unwrap();
+        let mut command = self.tool();
+        command
+            .args(["rehearse", "--target", &door.url, "--questions", &questions.url])
+            .args(["--patience", "120", "--json"])
+            .arg(&report)
+            .args(how)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        Rehearsal {
+            child: Ended(command.spawn().unwrap()),
+            report,
+            output,
+        }
+    }
+
+    /// Audits both logs on Kafka and the read models in the store; everything must hold.
+    pub async fn audit(&self) -> Value {
+        self.read_models_catch_up().await;
+        let summary = self.dir.path().join("audit.json");
+        let mut command = self.tool();
+        command.args(["audit", "--distributed", "--json"]).arg(&summary);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let output = output.await.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{text}\n{error}");
+        println!("{text}");
+        serde_json::from_slice(&std::fs::read(summary).unwrap()).unwrap()
+    }
+
+    /// Both logs, to read what the services wrote.
+    pub async fn log(&self) -> KafkaLog {
+        let brokers = self.engines.kafka_brokers().split(',').count();
+        KafkaLog::open(log_kafka::Options {
+            brokers: self.engines.kafka_brokers(),
+            topic_prefix: self.prefix.clone(),
+            partitions: PARTITIONS,
+            replication: brokers.min(3) as u32,
+            min_insync: brokers.min(2) as u32,
+            queue_records: 1_000,
+            queue_bytes: 10 << 20,
+            session_timeout: Duration::from_secs(6),
+            security: log_kafka::Security::default(),
+        })
+        .await
+        .unwrap()
+    }
+
+    /// The read models.
+    pub async fn store(&self) -> ScyllaStore {
+        let store = ScyllaStore::open(store_scylla::Options {
+            nodes: vec![self.engines.cql_node()],
+            keyspace: self.keyspace.clone(),
+            datacenter: None,
+            replication: 1,
+            username: None,
+            password: None,
+            tls: None,
+            max_in_flight: 64,
+        })
+        .unwrap();
+        store.ready(PATIENCE).await.unwrap();
+        store
+    }
+
+    /// Waits until the read models are as far as log 2.
+    pub async fn read_models_catch_up(&self) {
+        let (log, store) = (self.log().await, self.store().await);
+        eventually("the read models catch up", async || {
+            let progress = store.progress().await.ok()?;
+            for partition in (0..PARTITIONS).map(Partition) {
+                let end = log.end(Topic::StockDecisions, partition).await.ok()?;
+                let next = progress.get(&partition).map_or(0, |at| at.next.0);
+                (next >= end.0).then_some(())?;
+            }
+            Some(())
+        })
+        .await;
+        log.close().await;
+    }
+}
+
+impl Process {
+    /// Waits until it says that it is ready.
+    pub async fn becomes_ready(&self) {
+        let ready = async || {
+            let (status, _) = self.health().await?;
+            (status == 200).then_some(())
+        };
+        if tokio::time::timeout(PATIENCE, until(ready)).await.is_err() {
+            let health = self.health().await;
+            panic!("{} is not ready: {health:?}\n{}", self.service.name(), self.output());
+        }
+    }
+
+    /// Status and body of `/readyz`; none when it does not answer.
+    pub async fn health(&self) -> Option<(u16, Value)> {
+        let (status, body) = get(&format!("{}/readyz", self.url)).await?;
+        Some((status, serde_json::from_slice(&body).ok()?))
+    }
+
+    /// The sum of a metric over all its labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let Some((200, body)) = get(&format!("{}/metrics", self.url)).await else {
+            return 0.0;
+        };
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        let of_name = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let figure = rest.starts_with(['{', ' ']).then(|| rest.rsplit(' ').next())??;
+            figure.parse::<f64>().ok()
+        });
+        of_name.sum()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGSTOP: it stands still and knows nothing of it.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// SIGTERM, and how it ended.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        let pid = self.child.id();
+        let what = format!("{} {pid} ends after SIGTERM", self.service.name());
+        eventually(&what, async || self.child.try_wait().unwrap()).await
+    }
+
+    /// Starts it again at the same address, after it has ended.
+    pub fn start_again(&mut self) {
+        self.child = spawn(self.service, &self.command, &self.output);
+    }
+
+    /// What it has written to its standard error.
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(&self.output).unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let output = self.output();
+            let last: Vec<&str> = output.lines().rev().take(40).collect();
+            eprintln!("--- {} said last:", self.service.name());
+            last.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+/// A rehearsal under way.
+pub struct Rehearsal {
+    child: Ended,
+    report: PathBuf,
+    output: PathBuf,
+}
+
+impl Rehearsal {
+    /// Whether it is still under way.
+    pub fn goes_on(&mut self) -> bool {
+        self.child.0.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end. Everything must have been answered, and every invariant held.
+    pub async fn passes(mut self) -> Value {
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.0.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begun.elapsed() < 4 * PATIENCE, "the rehearsal does not end");
+            sleep(Duration::from_millis(100)).await;
+        };
+        let output = std::fs::read_to_string(&self.output).unwrap();
+        assert!(status.success(), "{output}");
+        println!("{output}");
+        serde_json::from_slice(&std::fs::read(&self.report).unwrap()).unwrap()
+    }
+}
+
+/// Waits until something has come about.
+pub async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Option<T>) -> T {
+    match tokio::time::timeout(PATIENCE, until(probe)).await {
+        Ok(it) => it,
+        Err(_) => panic!("not in {} s: {what}", PATIENCE.as_secs()),
+    }
+}
+
+async fn until<T>(mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    loop {
+        if let Some(it) = probe().await {
+            return it;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Status and body; none when there is no answer in 5 seconds.
+pub async fn get(url: &str) -> Option<(u16, Bytes)> {
+    let client: legacy::Client<_, Empty<Bytes>> =
+        legacy::Client::builder(TokioExecutor::new()).build_http();
+    let exchange = async {
+        let response = client.get(url.parse().unwrap()).await.ok()?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.ok()?.to_bytes();
+        Some((status, body))
+    };
+    tokio::time::timeout(Duration::from_secs(5), exchange).await.ok()?
+}
+
+fn spawn(service: Service, settings: &[(&'static str, String)], output: &PathBuf) -> Child {
+    let output = File::options().append(true).open(output).unwrap();
+    program()
+        .arg(service.name())
+        .envs(settings.iter().map(variable))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(output)
+        .spawn()
+        .unwrap()
+}
+
+fn variable((name, value): &(&'static str, String)) -> (String, String) {
+    (format!("DOORBUSTER_{name}"), value.clone())
+}
