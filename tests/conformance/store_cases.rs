@@ -10,19 +10,45 @@ mod writes;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use ports::ReadStore;
+use store_embedded::EmbeddedStore;
+use store_scylla::ScyllaStore;
 
 use subject::Subject;
 
 /// Opens the store at a place, which is empty the first time.
-type Open = fn(&Path) -> Arc<dyn ReadStore>;
+type Open = for<'a> fn(&'a Path) -> BoxFuture<'a, Arc<dyn ReadStore>>;
 
-const ADAPTERS: &[(&str, Open)] = &[("embedded", |place| {
-    Arc::new(store_embedded::EmbeddedStore::open(&place.join("read.redb")).unwrap())
-})];
+const ADAPTERS: &[(&str, Open)] = &[
+    ("embedded", |place| open_embedded(place).boxed()),
+    ("scylla (Cassandra)", |place| open_scylla(place).boxed()),
+];
+
+async fn open_embedded(place: &Path) -> Arc<dyn ReadStore> {
+    Arc::new(EmbeddedStore::open(&place.join("read.redb")).unwrap())
+}
+
+/// The place is a keyspace, which has the name of the directory.
+async fn open_scylla(place: &Path) -> Arc<dyn ReadStore> {
+    let name = place.file_name().unwrap().to_str().unwrap();
+    let options = store_scylla::Options {
+        nodes: vec![engines::shared().cql_node()],
+        keyspace: format!("conformance_{}", name.trim_start_matches('.').to_lowercase()),
+        datacenter: None,
+        replication: 1,
+        username: None,
+        password: None,
+        tls: None,
+        max_in_flight: 64,
+    };
+    let store = ScyllaStore::open(options).unwrap();
+    store.ready(Duration::from_secs(90)).await.unwrap();
+    Arc::new(store)
+}
 
 /// One case under one adapter.
 type Case = for<'a> fn(&'a mut Subject) -> BoxFuture<'a, ()>;
@@ -69,13 +95,15 @@ async fn every_read_store_passes_every_case() {
         for (case, run) in CASES {
             println!("{adapter}: {case}");
             let place = tempfile::tempdir().unwrap();
-            let store = Some(open(place.path()));
-            run(&mut Subject {
+            let store = Some(open(place.path()).await);
+            let mut subject = Subject {
                 place,
                 open: *open,
                 store,
-            })
-            .await;
+            };
+            let run = tokio::time::timeout(Duration::from_secs(180), run(&mut subject));
+            run.await
+                .unwrap_or_else(|_| panic!("{adapter}: {case}: is not done in 180 seconds"));
         }
     }
 }

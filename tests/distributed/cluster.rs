@@ -1,5 +1,6 @@
 //! The real program's services over the real engines, each a process of its own.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,6 +15,7 @@ use log_kafka::KafkaLog;
 use ports::{EventLog, ReadStore};
 use runtime::settings::Service;
 use rustix::process::{Pid, Signal, kill_process};
+use schemas::codec::Codec;
 use schemas::ids::Partition;
 use schemas::topics::Topic;
 use serde_json::Value;
@@ -82,6 +84,11 @@ impl Cluster {
         }
     }
 
+    /// Another setting of the processes that are started from now on.
+    pub fn set(&mut self, name: &'static str, value: &str) {
+        self.settings.push((name, value.to_owned()));
+    }
+
     /// What the names of its topics begin with.
     pub fn prefix(&self) -> &str {
         &self.prefix
@@ -129,7 +136,13 @@ impl Cluster {
         let log = File::create(&output).unwrap();
         let mut command = self.tool();
         command
-            .args(["rehearse", "--target", &door.url, "--questions", &questions.url])
+            .args([
+                "rehearse",
+                "--target",
+                &door.url,
+                "--questions",
+                &questions.url,
+            ])
             .args(["--patience", "120", "--json"])
             .arg(&report)
             .args(how)
@@ -147,7 +160,9 @@ impl Cluster {
         self.read_models_catch_up().await;
         let summary = self.dir.path().join("audit.json");
         let mut command = self.tool();
-        command.args(["audit", "--distributed", "--json"]).arg(&summary);
+        command
+            .args(["audit", "--distributed", "--json"])
+            .arg(&summary);
         let output = tokio::task::spawn_blocking(move || command.output().unwrap());
         let output = output.await.unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
@@ -173,6 +188,16 @@ impl Cluster {
         })
         .await
         .unwrap()
+    }
+
+    /// Reads and writes records with the ids that the registry has given out.
+    pub async fn codec(&self) -> Codec {
+        let options = registry::Options {
+            url: self.engines.registry_url(),
+            subject_prefix: self.prefix.clone(),
+            ..registry::Options::default()
+        };
+        registry::connect(&options).await.unwrap()
     }
 
     /// The read models.
@@ -218,7 +243,11 @@ impl Process {
         };
         if tokio::time::timeout(PATIENCE, until(ready)).await.is_err() {
             let health = self.health().await;
-            panic!("{} is not ready: {health:?}\n{}", self.service.name(), self.output());
+            panic!(
+                "{} is not ready: {health:?}\n{}",
+                self.service.name(),
+                self.output()
+            );
         }
     }
 
@@ -226,6 +255,25 @@ impl Process {
     pub async fn health(&self) -> Option<(u16, Value)> {
         let (status, body) = get(&format!("{}/readyz", self.url)).await?;
         Some((status, serde_json::from_slice(&body).ok()?))
+    }
+
+    /// The partitions it works on by its own account; none when it does not answer.
+    pub async fn partitions(&self) -> BTreeSet<Partition> {
+        let Some((_, health)) = self.health().await else {
+            return BTreeSet::new();
+        };
+        let components = health["components"].as_array().unwrap().iter();
+        let partition = |component: &Value| {
+            let name = component["name"].as_str()?;
+            let number = name.strip_prefix(self.service.name())?;
+            Some(Partition(number.trim().parse().ok()?))
+        };
+        components.filter_map(partition).collect()
+    }
+
+    /// Host and port where it listens.
+    pub fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
     }
 
     /// The sum of a metric over all its labels.
@@ -236,7 +284,9 @@ impl Process {
         let text = String::from_utf8(body.to_vec()).unwrap();
         let of_name = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
-            let figure = rest.starts_with(['{', ' ']).then(|| rest.rsplit(' ').next())??;
+            let figure = rest
+                .starts_with(['{', ' '])
+                .then(|| rest.rsplit(' ').next())??;
             figure.parse::<f64>().ok()
         });
         of_name.sum()
@@ -325,6 +375,18 @@ impl Rehearsal {
     }
 }
 
+/// Waits until these two work on all partitions, each on some and no partition twice.
+pub async fn share(one: &Process, other: &Process) {
+    let what = format!("{} and {} share the partitions", one.url, other.url);
+    eventually(&what, async || {
+        let (ones, others) = (one.partitions().await, other.partitions().await);
+        let each = !ones.is_empty() && !others.is_empty();
+        let once = ones.is_disjoint(&others) && ones.len() + others.len() == PARTITIONS as usize;
+        (each && once).then_some(())
+    })
+    .await;
+}
+
 /// Waits until something has come about.
 pub async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Option<T>) -> T {
     match tokio::time::timeout(PATIENCE, until(probe)).await {
@@ -352,7 +414,9 @@ pub async fn get(url: &str) -> Option<(u16, Bytes)> {
         let body = response.into_body().collect().await.ok()?.to_bytes();
         Some((status, body))
     };
-    tokio::time::timeout(Duration::from_secs(5), exchange).await.ok()?
+    tokio::time::timeout(Duration::from_secs(5), exchange)
+        .await
+        .ok()?
 }
 
 fn spawn(service: Service, settings: &[(&'static str, String)], output: &PathBuf) -> Child {

@@ -1,32 +1,191 @@
 //! Deciders that vanish, stand still, and come back.
 
-use std::time::Duration;
-
-use ports::{EventLog, LogRecord};
 use runtime::settings::Service::{CommandApi, Decider, Projector, QueryApi};
-use schemas::codec::Codec;
-use schemas::decision::DecisionRecord;
-use schemas::ids::{Offset, Partition};
-use schemas::topics::Topic;
 
-use crate::cluster::{Cluster, PARTITIONS, eventually};
+use crate::cluster::{Cluster, PARTITIONS, Process, eventually, share};
+use crate::history::{Claimed, History, now_ms};
+
+const DECISIONS: &str = "doorbuster_decisions_total";
+const DROPPED: &str = "doorbuster_decisions_dropped_total";
 
 /// A crowd that comes for long enough to lose a decider in its midst.
-const LOAD: [&str; 8] = ["--buyers", "8000", "--over", "20", "--products", "12", "--stock", "150"];
+const LOAD: [&str; 8] = [
+    "--buyers",
+    "6000",
+    "--over",
+    "18",
+    "--products",
+    "12",
+    "--stock",
+    "150",
+];
+/// How often a decider is made to stand still before it must have written too late.
+const ROUNDS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_decider_takes_over_from_one_that_is_killed() {
     let cluster = Cluster::new().await;
-    let [door, questions, _projector, mut first] = cluster
-        .ready([CommandApi, QueryApi, Projector, Decider])
+    let [door, questions, _projector, mut first, second] = cluster
+        .ready([CommandApi, QueryApi, Projector, Decider, Decider])
         .await;
-    let [_second] = cluster.ready([Decider]).await;
+    share(&first, &second).await;
+    let history = History::open(&cluster).await;
     let rehearsal = cluster.rehearse(&door, &questions, &LOAD);
-    eventually("the first decides", async || {
-        (first.metric("doorbuster_decisions_total").await > 500.0).then_some(())
-    })
-    .await;
+    decides(&first).await;
+    let lost = first.partitions().await;
+    let at_ms = now_ms();
     first.kill();
     rehearsal.passes().await;
+
+    println!("the decider of partitions {lost:?} was killed");
+    let current = history.current().await;
+    assert_eq!(current.len(), PARTITIONS as usize);
+    for claimed in current {
+        assert!(claimed.is_of(&second), "{claimed:?}");
+        if lost.contains(&claimed.partition) {
+            assert!(claimed.counting > 0, "{claimed:?}");
+            tell_takeover(&claimed, at_ms);
+        }
+    }
     cluster.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decider_that_stood_still_writes_for_nobody_and_steps_down() {
+    let cluster = Cluster::new().await;
+    let [door, questions, projector, first, second] = cluster
+        .ready([CommandApi, QueryApi, Projector, Decider, Decider])
+        .await;
+    share(&first, &second).await;
+    let history = History::open(&cluster).await;
+    for round in 1.. {
+        let seed = round.to_string();
+        let how = [&LOAD[..], &["--seed", &seed]].concat();
+        let rehearsal = cluster.rehearse(&door, &questions, &how);
+        decides(&first).await;
+        let lost = first.partitions().await;
+        first.pause();
+        eventually("the second holds all partitions", async || {
+            let current = history.current().await;
+            let all = current.iter().all(|claimed| claimed.is_of(&second));
+            let decided = |c: &&Claimed| lost.contains(&c.partition) && c.counting > 0;
+            let deciding = current.iter().filter(decided).count() == lost.len();
+            (all && deciding).then_some(())
+        })
+        .await;
+        first.resume();
+        // It can take partitions again, and then decides again.
+        share(&first, &second).await;
+        rehearsal.passes().await;
+
+        let claims = history.claims().await;
+        let its = claims.iter().filter(|claimed| claimed.is_of(&first));
+        let too_late: usize = its.map(|claimed| claimed.superseded).sum();
+        println!("round {round}: {too_late} decisions came behind the claim of another");
+        if too_late > 0 {
+            break;
+        }
+        assert!(round < ROUNDS, "it never wrote too late");
+    }
+
+    for claimed in history.current().await {
+        let holder = if claimed.is_of(&first) {
+            &first
+        } else {
+            &second
+        };
+        let its = holder.partitions().await;
+        assert!(its.contains(&claimed.partition), "{its:?}: {claimed:?}");
+    }
+    let said = first.output();
+    assert!(said.contains("stepped down"), "{said}");
+    let claims = history.claims().await;
+    let dropped: usize = claims.iter().map(|claimed| claimed.dropped).sum();
+    for reader in [&questions, &projector] {
+        eventually("the readers drop what came too late", async || {
+            (reader.metric(DROPPED).await >= dropped as f64).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(questions.metric(DROPPED).await, dropped as f64);
+    cluster.audit().await;
+}
+
+/// With a session this long nobody but the one who leaves can bring about that another takes
+/// over.
+const NO_TIMEOUT_MS: &str = "300000";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_told_to_end_hands_over_at_once() {
+    let mut cluster = Cluster::new().await;
+    cluster.set("KAFKA_SESSION_TIMEOUT_MS", NO_TIMEOUT_MS);
+    let [
+        mut door,
+        mut questions,
+        mut projector,
+        mut heir,
+        mut first,
+        mut second,
+    ] = cluster
+        .ready([CommandApi, QueryApi, Projector, Projector, Decider, Decider])
+        .await;
+    share(&first, &second).await;
+    share(&projector, &heir).await;
+    let history = History::open(&cluster).await;
+    let rehearsal = cluster.rehearse(&door, &questions, &LOAD);
+    decides(&first).await;
+    let left = first.partitions().await;
+    let at_ms = now_ms();
+    assert_ends_well(&mut first).await;
+    eventually("the second decides on all partitions", async || {
+        let current = history.current().await;
+        let decided = |c: &Claimed| c.is_of(&second) && c.counting > 0;
+        current.iter().all(decided).then_some(())
+    })
+    .await;
+    println!("the decider of partitions {left:?} was told to end");
+    let taken = history.current().await;
+    let taken = taken.iter().filter(|c| left.contains(&c.partition));
+    taken.for_each(|claimed| tell_takeover(claimed, at_ms));
+
+    assert_ends_well(&mut projector).await;
+    eventually("the other projector has all partitions", async || {
+        (heir.partitions().await.len() == PARTITIONS as usize).then_some(())
+    })
+    .await;
+    assert_ends_well(&mut door).await;
+    door.start_again();
+    assert_ends_well(&mut questions).await;
+    questions.start_again();
+    rehearsal.passes().await;
+    cluster.audit().await;
+    for process in [&mut door, &mut questions, &mut heir, &mut second] {
+        assert_ends_well(process).await;
+    }
+}
+
+/// Waits until it has decided on what the crowd asks for.
+async fn decides(decider: &Process) {
+    let before = decider.metric(DECISIONS).await;
+    eventually("it decides", async || {
+        (decider.metric(DECISIONS).await > before + 300.0).then_some(())
+    })
+    .await;
+}
+
+async fn assert_ends_well(process: &mut Process) {
+    let status = process.terminate().await;
+    assert_eq!(status.code(), Some(0), "{}", process.output());
+}
+
+fn tell_takeover(claimed: &Claimed, since_ms: i64) {
+    let after = |at_ms: i64| format!("{} ms", at_ms - since_ms);
+    println!(
+        "partition {}: claimed anew after {}, first new decision after {}",
+        claimed.partition,
+        after(claimed.claimed_at_ms),
+        claimed
+            .first_decision_at_ms
+            .map_or("none".to_owned(), after),
+    );
 }

@@ -2,7 +2,19 @@
 
 #[path = "../e2e/instance.rs"]
 mod instance;
+#[path = "../e2e/oracle.rs"]
+mod oracle;
 
 mod cluster;
+mod history;
+mod shop;
 
+mod brokers;
 mod deciders;
+mod projectors;
+
+mod doors;
+mod outage;
+
+mod agree;
+mod interop;

@@ -2,11 +2,11 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::OnceLock;
 
 /// The admin token of every instance that a test starts.
-const TOKEN: &str = "rehearsal-token";
+pub const TOKEN: &str = "rehearsal-token";
 
 /// A child that does not outlive its test.
 pub struct Ended(pub Child);
@@ -22,19 +22,6 @@ impl Drop for Ended {
 pub fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
-}
-
-/// Starts an instance.
-pub fn serve(address: &str, data: &Path) -> Child {
-    let mut command = program();
-    command
-        .args(["serve", "--listen", address, "--data-dir"])
-        .arg(data);
-    command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
 }
 
 /// The program, with the admin token in its environment.

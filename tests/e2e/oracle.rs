@@ -8,7 +8,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::instance::root;
 
 /// What the whole file comes to.
 #[derive(Debug, Default, PartialEq)]
@@ -132,6 +136,63 @@ pub fn expect(path: &Path, share_tenths: u64) -> Expected {
         }
     }
     expected
+}
+
+/// The report in the oracle's words.
+pub fn as_expected(report: &Value) -> Expected {
+    let number = |value: &Value| {
+        value
+            .as_u64()
+            .unwrap_or_else(|| panic!("{value}: no number"))
+    };
+    let counts = |value: &Value| {
+        let counts = value.as_object().unwrap().iter();
+        counts
+            .map(|(name, count)| (name.clone(), number(count)))
+            .collect()
+    };
+    let totals = &report["totals"];
+    let products = report["products"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|product| {
+            let figures = Figures {
+                stock: number(&product["stock"]),
+                sold: number(&product["sold"]),
+                available: number(&product["available"]),
+                accepted: number(&product["accepted"]),
+                refused: number(&product["refused"]),
+                cancelled: number(&product["cancelled"]),
+            };
+            (product["product_id"].as_str().unwrap().to_owned(), figures)
+        });
+    Expected {
+        rows: number(&totals["rows"]),
+        attempts: number(&totals["attempts"]),
+        accepted: number(&totals["accepted"]),
+        refused: counts(&totals["refused"]),
+        cancelled: number(&totals["cancelled"]),
+        unmatched: number(&totals["unmatched"]),
+        skipped: counts(&totals["skipped"]),
+        products: products.collect(),
+    }
+}
+
+/// The recorded order stream.
+pub fn demand_file() -> PathBuf {
+    let path = match std::env::var_os("DEMAND_FILE") {
+        Some(path) => PathBuf::from(path),
+        None => root().join("../shared/data/online-retail-2010-12-to-2011-08.csv.gz"),
+    };
+    assert!(
+        path.is_file(),
+        "{} is missing: it is the order stream of the data set Online Retail (UCI Machine \
+         Learning Repository) up to 2011-08, with its columns as published; DEMAND_FILE \
+         names another place",
+        path.display()
+    );
+    path
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The page in a real browser, while a rehearsal runs against the real program.
 
 mod instance;
+mod serving;
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::json;
 
-use instance::{Ended, free_address, program, serve};
+use instance::{Ended, free_address, program};
+use serving::serve;
 
 /// What the rehearsal sells, so that the stock has far to go.
 const STOCK: u64 = 3_000;

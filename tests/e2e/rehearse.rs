@@ -3,6 +3,7 @@
 
 mod instance;
 mod oracle;
+mod serving;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -12,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use self::instance::{Ended, free_address, program, root, serve};
-use self::oracle::Expected;
+use self::instance::{Ended, free_address, program};
+use self::oracle::{as_expected, demand_file};
+use self::serving::serve;
 
 /// Rows of the demand file that are enough to be killed in the middle of.
 const SLICE_ROWS: usize = 40_000;
@@ -182,47 +184,6 @@ fn get(url: &str, path: &str) -> String {
     exchange().unwrap_or_default()
 }
 
-/// The report in the oracle's words.
-fn as_expected(report: &Value) -> Expected {
-    let number = |value: &Value| {
-        value
-            .as_u64()
-            .unwrap_or_else(|| panic!("{value}: no number"))
-    };
-    let counts = |value: &Value| {
-        let counts = value.as_object().unwrap().iter();
-        counts
-            .map(|(name, count)| (name.clone(), number(count)))
-            .collect()
-    };
-    let totals = &report["totals"];
-    let products = report["products"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|product| {
-            let figures = oracle::Figures {
-                stock: number(&product["stock"]),
-                sold: number(&product["sold"]),
-                available: number(&product["available"]),
-                accepted: number(&product["accepted"]),
-                refused: number(&product["refused"]),
-                cancelled: number(&product["cancelled"]),
-            };
-            (product["product_id"].as_str().unwrap().to_owned(), figures)
-        });
-    Expected {
-        rows: number(&totals["rows"]),
-        attempts: number(&totals["attempts"]),
-        accepted: number(&totals["accepted"]),
-        refused: counts(&totals["refused"]),
-        cancelled: number(&totals["cancelled"]),
-        unmatched: number(&totals["unmatched"]),
-        skipped: counts(&totals["skipped"]),
-        products: products.collect(),
-    }
-}
-
 /// The report of a rehearsal that went well.
 fn report(output: &Output, json: &Path) -> Value {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -247,22 +208,6 @@ fn rehearse(options: &[&str], json: &Path) -> Command {
         .arg("--json")
         .arg(json);
     command
-}
-
-/// The recorded order stream.
-fn demand_file() -> PathBuf {
-    let path = match std::env::var_os("DEMAND_FILE") {
-        Some(path) => PathBuf::from(path),
-        None => root().join("../shared/data/online-retail-2010-12-to-2011-08.csv.gz"),
-    };
-    assert!(
-        path.is_file(),
-        "{} is missing: it is the order stream of the data set Online Retail (UCI Machine \
-         Learning Repository) up to 2011-08, with its columns as published; DEMAND_FILE \
-         names another place",
-        path.display()
-    );
-    path
 }
 
 /// Writes the first rows of a compressed file to a plain one.

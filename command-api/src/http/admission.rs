@@ -1,11 +1,12 @@
 //! What every command passes: is the product known, and is the record in the log.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use metrics::counter;
 use parking_lot::RwLock;
-use ports::{AppendError, NewRecord};
+use ports::{AppendError, NewRecord, StoreError};
 use runtime::metrics::APPENDS_FAILED;
 use runtime::problem::{Code, Problem};
 use runtime::trace::Trace;
@@ -13,12 +14,16 @@ use schemas::command::{Command, CommandBody};
 use schemas::ids::{Position, ProductId};
 use schemas::topics::Topic;
 use serde::Serialize;
+use tokio::time::timeout;
 use tracing::field::display;
 use tracing::{debug, error, warn};
 use utoipa::ToSchema;
 
 use super::Door;
 
+/// How long the store may take to say whether a product is known; orders do not wait longer for
+/// a courtesy.
+const KNOWN_WAIT: Duration = Duration::from_millis(250);
 /// The most products remembered as known.
 const MAX_KNOWN: usize = 100_000;
 
@@ -100,7 +105,8 @@ impl Door {
         if self.known.contains(product) {
             return Ok(());
         }
-        match self.store.sale(product).await {
+        let asked = timeout(KNOWN_WAIT, self.store.sale(product)).await;
+        match asked.unwrap_or_else(|_| Err(StoreError("no answer in time".into()))) {
             Ok(Some(_)) => {
                 self.known.insert(product);
                 Ok(())

@@ -198,3 +198,14 @@ async fn a_product_is_looked_up_until_it_is_known() {
         202
     );
 }
+
+/// A store that does not answer costs an order a moment, not its patience.
+#[tokio::test(start_paused = true)]
+async fn orders_do_not_wait_for_a_silent_store() {
+    let world = world(None);
+    world.store.keep_silent(true);
+    let began = tokio::time::Instant::now();
+    let answer = world.order(&[BUYER], r#"{"quantity":1}"#).await;
+    assert_eq!(answer.status, 202);
+    assert!(began.elapsed() < std::time::Duration::from_secs(1));
+}

@@ -28,6 +28,7 @@ use schemas::codec::Codec;
 use schemas::ids::Partition;
 use schemas::placement::Placement;
 use schemas::topics::Topic;
+use store_scylla::ScyllaStore;
 use tokio::sync::watch;
 use tracing::{info, warn};
 use utoipa_axum::router::OpenApiRouter;
@@ -38,6 +39,9 @@ use crate::running::{self, Running};
 
 /// How long a service that cannot start yet rests before it tries again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a start waits for the read store before it goes on without.
+const STORE_MOMENT: Duration = Duration::from_secs(5);
 
 /// Starts a service that runs alone.
 pub async fn start(service: Service, settings: Settings) -> anyhow::Result<Running> {
@@ -62,9 +66,8 @@ pub async fn start(service: Service, settings: Settings) -> anyhow::Result<Runni
     let http = settings.http;
     let service = tokio::spawn(starting.begin(routes));
     let close = async move {
-        match service.await?? {
-            Some(log) => log.close().await,
-            None => {}
+        if let Some(log) = service.await?? {
+            log.close().await;
         }
         Ok(())
     };
@@ -101,7 +104,7 @@ impl Starting {
                 return Err(error);
             }
         };
-        match self.spawn(codec, log.clone()) {
+        match self.spawn(codec, log.clone()).await {
             Ok(api) => {
                 let parts = api.into_iter().chain([self.operations()]);
                 routes.send_modify(|routes| *routes = routes::all(parts.collect()));
@@ -150,7 +153,7 @@ impl Starting {
     }
 
     /// Starts what the service consists of; returns the routes that are its own.
-    fn spawn(
+    async fn spawn(
         &self,
         codec: Arc<Codec>,
         log: Arc<KafkaLog>,
@@ -164,7 +167,7 @@ impl Starting {
         self.keep(probe_kafka(log.clone(), health.component("kafka")));
         match self.service {
             Service::CommandApi => {
-                let store = self.open_store()?;
+                let store = self.open_store().await?;
                 self.keep(probe_store(store.clone(), health.component("read store")));
                 let receipts = settings.http.receipt_key.clone();
                 let door = Door {
@@ -193,7 +196,7 @@ impl Starting {
             Service::Projector => {
                 let projector = Projector {
                     log,
-                    store: self.open_store()?,
+                    store: self.open_store().await?,
                     codec,
                     health: health.clone(),
                 };
@@ -205,7 +208,7 @@ impl Starting {
                     max_waiters: settings.http.max_waiters,
                     ..LiveSettings::default()
                 };
-                let live = Live::new(log, self.open_store()?, codec, live_settings);
+                let live = Live::new(log, self.open_store().await?, codec, live_settings);
                 drain.spawn(live::run(live.clone(), health.clone(), stop.clone()));
                 let api = QueryApi { live, clock };
                 Ok(Some(routes::questions(
@@ -218,9 +221,14 @@ impl Starting {
         }
     }
 
-    fn open_store(&self) -> anyhow::Result<Arc<dyn ReadStore>> {
-        let store = store_scylla::ScyllaStore::open(engines::cql(&self.settings))
-            .context("cannot use the read store")?;
+    /// The store, which may be away. It is given a moment to connect, so that what needs it at
+    /// once does not begin with failures.
+    async fn open_store(&self) -> anyhow::Result<Arc<dyn ReadStore>> {
+        let store =
+            ScyllaStore::open(engines::cql(&self.settings)).context("cannot use the read store")?;
+        if let Err(error) = store.ready(STORE_MOMENT).await {
+            warn!(%error, "starting without the read store");
+        }
         Ok(Arc::new(store))
     }
 

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use self::metadata::listed_brokers;
+use crate::packages::last_lines;
 use crate::process::Process;
 use crate::tls::Tls;
 use crate::{Error, ports};
@@ -28,6 +29,8 @@ pub struct Kafka {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Broker {
+    /// From 1 on.
+    number: u8,
     pub process: Process,
     port: u16,
     controller_port: u16,
@@ -43,6 +46,7 @@ impl Kafka {
         tls: Option<Tls>,
     ) -> Self {
         let broker = |number| Broker {
+            number,
             process: Process::new(set, format!("kafka-{number}")),
             port: ports::free(),
             controller_port: ports::free(),
@@ -87,7 +91,8 @@ impl Kafka {
     pub fn start(&self, number: u8) -> Result<(), Error> {
         let broker = self.broker(number)?;
         broker.process.spawn(&self.java, self.arguments(broker))?;
-        self.wait()
+        let running = |other: &&Broker| other.number == number || other.process.pid().is_some();
+        self.wait_for(self.brokers.iter().filter(running))
     }
 
     /// Kills all brokers at once, starts them again, and waits until they answer and know each
@@ -99,8 +104,7 @@ impl Kafka {
         self.brokers
             .iter()
             .try_for_each(|broker| broker.process.kill())?;
-        self.spawn_all()?;
-        self.wait()
+        self.start_all()
     }
 
     /// One of Kafka's own tools, ready to run: its main class, and its arguments, such as
@@ -162,42 +166,37 @@ impl Kafka {
                 .wait_with_output()
                 .map_err(Error::io("run", &self.java))?;
             if !output.status.success() {
-                return Err(Error::Tool {
-                    what: "formatting a broker's data directory".into(),
-                    output: String::from_utf8_lossy(&output.stderr).into_owned(),
-                });
+                let said = [output.stdout, output.stderr].concat();
+                let output = last_lines(&String::from_utf8_lossy(&said), 25);
+                let what = "formatting a broker's data directory".to_owned();
+                return Err(Error::Tool { what, output });
             }
         }
         Ok(())
     }
 
-    pub(crate) fn spawn_all(&self) -> Result<(), Error> {
-        self.brokers
-            .iter()
-            .try_for_each(|broker| broker.process.spawn(&self.java, self.arguments(broker)))
-    }
-
-    /// Waits until every running broker answers and lists all running brokers.
-    pub(crate) fn wait(&self) -> Result<(), Error> {
+    /// Starts all brokers at the same time, and waits until they answer and know each other.
+    pub(crate) fn start_all(&self) -> Result<(), Error> {
         for broker in &self.brokers {
-            if broker.process.pid().is_some() {
-                broker.process.wait_until(|| self.answers(broker))?;
-            }
+            broker.process.spawn(&self.java, self.arguments(broker))?;
         }
-        Ok(())
+        self.wait_for(&self.brokers)
+    }
+
+    fn wait_for<'a>(&self, brokers: impl IntoIterator<Item = &'a Broker>) -> Result<(), Error> {
+        let mut brokers = brokers.into_iter();
+        brokers.try_for_each(|broker| broker.process.wait_until(|| self.answers(broker)))
     }
 
     /// Whether a broker answers and lists all running brokers, itself among them.
     pub(crate) fn answers(&self, broker: &Broker) -> io::Result<()> {
         let listed = listed_brokers(broker.port)?;
-        let running = |number: &i32| self.brokers[*number as usize - 1].process.pid().is_some();
-        let numbers = 1..=self.brokers.len() as i32;
-        match numbers
-            .filter(running)
-            .find(|number| !listed.contains(number))
-        {
-            Some(missing) => Err(io::Error::other(format!(
-                "it answers, but does not know broker {missing} yet"
+        let missing = |other: &&Broker| {
+            other.process.pid().is_some() && !listed.contains(&other.number.into())
+        };
+        match self.brokers.iter().find(missing) {
+            Some(Broker { number, .. }) => Err(io::Error::other(format!(
+                "it answers, but does not know broker {number} yet"
             ))),
             None => Ok(()),
         }
@@ -233,14 +232,14 @@ impl Kafka {
     fn properties(&self, broker: &Broker) -> String {
         let count = self.brokers.len();
         let in_sync = self.min_in_sync();
-        let number = self.number(broker);
         let Broker {
+            number,
             port,
             controller_port,
             ..
         } = broker;
         let voter =
-            |voter: &Broker| format!("{}@127.0.0.1:{}", self.number(voter), voter.controller_port);
+            |voter: &Broker| format!("{}@127.0.0.1:{}", voter.number, voter.controller_port);
         let voters = Vec::from_iter(self.brokers.iter().map(voter)).join(",");
         let mut listeners = format!("PLAINTEXT://127.0.0.1:{port}");
         let mut secure = String::new();
@@ -282,16 +281,6 @@ broker.heartbeat.interval.ms=500
     /// How many replicas must have a record before it counts as written.
     pub(crate) fn min_in_sync(&self) -> usize {
         self.brokers.len().div_ceil(2)
-    }
-
-    /// The broker's number: its place in the list, from 1.
-    fn number(&self, broker: &Broker) -> usize {
-        let same = |other: &Broker| other.port == broker.port;
-        1 + self
-            .brokers
-            .iter()
-            .position(same)
-            .expect("a broker of this cluster")
     }
 }
 

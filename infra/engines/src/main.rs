@@ -71,8 +71,8 @@ enum Cli {
 
 #[derive(clap::Args)]
 struct Place {
-    /// Where settings, data and logs are kept
-    #[arg(long, default_value = DEFAULT_DIR)]
+    /// Where settings, data and logs are kept [default: target/engines-data in the workspace]
+    #[arg(long, default_value = DEFAULT_DIR, hide_default_value = true)]
     dir: PathBuf,
 }
 
@@ -102,10 +102,8 @@ async fn main() -> ExitCode {
 }
 
 async fn up(brokers: u8, dir: PathBuf, detach: bool) -> anyhow::Result<ExitCode> {
-    let engines = start(brokers, Some(dir)).await?;
-    let Some(engines) = engines else {
-        return Ok(ExitCode::FAILURE);
-    };
+    let mut signals = Signals::listen()?;
+    let engines = start(brokers, Some(dir), &mut signals).await?;
     let lines = engines.settings().into_iter();
     let settings: String = lines
         .map(|(name, value)| format!("export {name}={value}\n"))
@@ -123,7 +121,7 @@ async fn up(brokers: u8, dir: PathBuf, detach: bool) -> anyhow::Result<ExitCode>
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!("Ctrl-C stops the engines.");
-    asked_to_end()?.await;
+    signals.next().await;
     eprintln!("Stopping the engines");
     engines.stop()?;
     Ok(ExitCode::SUCCESS)
@@ -156,19 +154,15 @@ fn status(dir: &Path) -> anyhow::Result<ExitCode> {
     let engines = Engines::attach(dir)?;
     let mut all_answer = true;
     for part in engines.status() {
+        let answers = part.pid.is_some() && part.problem.is_none();
         let state = match (part.pid, part.problem) {
             (None, _) => "does not run".to_owned(),
             (Some(pid), None) => format!("answers (process {pid})"),
             (Some(pid), Some(problem)) => format!("does not answer (process {pid}): {problem}"),
         };
-        all_answer &= state.starts_with("answers");
-        println!(
-            "{:10} {:50} {state}\n{:10} log: {}",
-            part.name,
-            part.address,
-            "",
-            part.log.display()
-        );
+        println!("{:10} {:46} {state}", part.name, part.address);
+        println!("{:10} log: {}", "", part.log.display());
+        all_answer &= answers;
     }
     Ok(if all_answer {
         ExitCode::SUCCESS
@@ -178,12 +172,8 @@ fn status(dir: &Path) -> anyhow::Result<ExitCode> {
 }
 
 async fn run(brokers: u8, dir: Option<PathBuf>, command: &[String]) -> anyhow::Result<ExitCode> {
-    let Some(engines) = start(brokers, dir).await? else {
-        return Ok(ExitCode::FAILURE);
-    };
-    // Ctrl-C reaches the command too, which decides what to do with it; a SIGTERM is passed on.
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut signals = Signals::listen()?;
+    let engines = start(brokers, dir, &mut signals).await?;
     let (program, arguments) = command.split_first().context("there is no command")?;
     let mut child = tokio::process::Command::new(program)
         .args(arguments)
@@ -195,12 +185,12 @@ async fn run(brokers: u8, dir: Option<PathBuf>, command: &[String]) -> anyhow::R
     let status = loop {
         tokio::select! {
             status = child.wait() => break status?,
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {
-                if let Some(pid) = pid {
-                    let _ = kill_process(pid, Signal::TERM);
-                }
-            }
+            // Ctrl-C reaches the command too, which decides what to do with it; what reaches only
+            // this process is passed on.
+            signal = signals.next() => if let (Signal::TERM, Some(pid)) = (signal, pid) {
+                // It fails only if the command has ended meanwhile.
+                let _ = kill_process(pid, Signal::TERM);
+            },
         }
     };
     // A shell says it the same way when a signal ended its command.
@@ -211,25 +201,28 @@ async fn run(brokers: u8, dir: Option<PathBuf>, command: &[String]) -> anyhow::R
     Ok(ExitCode::from(code as u8))
 }
 
-/// Starts a set, and says so; `None` if someone asked to end meanwhile.
-async fn start(brokers: u8, dir: Option<PathBuf>) -> anyhow::Result<Option<Engines>> {
+/// Starts a set, and says so. Someone who asks to end meanwhile is obeyed.
+async fn start(
+    brokers: u8,
+    dir: Option<PathBuf>,
+    signals: &mut Signals,
+) -> anyhow::Result<Engines> {
     let options = Options {
         brokers,
         dir,
         ..Options::default()
     };
-    let asked = asked_to_end()?;
     let started = Instant::now();
-    eprintln!("Starting Kafka ({brokers} brokers), Cassandra and a schema registry");
+    eprintln!("Starting Kafka (brokers: {brokers}), Cassandra and a schema registry");
     let start = tokio::task::spawn_blocking(move || Engines::start(&options));
     tokio::select! {
         engines = start => {
             let engines = engines.context("the start was cut off")??;
             eprintln!("All answer after {:.1} s", started.elapsed().as_secs_f32());
-            Ok(Some(engines))
+            Ok(engines)
         }
         // What has been started ends with this process.
-        () = asked => std::process::exit(130),
+        _ = signals.next() => std::process::exit(130),
     }
 }
 
@@ -241,14 +234,26 @@ fn one_or_three(text: &str) -> Result<u8, &'static str> {
     }
 }
 
-/// Ends at Ctrl-C or SIGTERM.
-fn asked_to_end() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
+/// Ctrl-C and SIGTERM.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let [interrupt, terminate] = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+        Ok(Self {
+            interrupt: interrupt?,
+            terminate: terminate?,
+        })
+    }
+
+    /// The next one; none that came since [`listen`](Self::listen) is missed.
+    async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = self.interrupt.recv() => Signal::INT,
+            _ = self.terminate.recv() => Signal::TERM,
         }
-    })
+    }
 }

@@ -65,8 +65,7 @@ impl Set {
             registry.spawn()?;
         }
         self.kafka.prepare()?;
-        self.kafka.spawn_all()?;
-        self.kafka.wait()?;
+        self.kafka.start_all()?;
         self.cassandra.as_ref().map_or(Ok(()), Cassandra::wait)?;
         self.registry.as_ref().map_or(Ok(()), Registry::wait)
     }

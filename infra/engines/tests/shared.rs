@@ -6,11 +6,11 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use engines::{DIRECTORY_VARIABLE, Engines, Error};
-use parking_lot::Mutex;
 use scylla::client::session_builder::SessionBuilder;
+use tokio::sync::Mutex;
 
 /// Tests that take parts down must not run beside others.
-static ALONE: Mutex<()> = Mutex::new(());
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 fn assert_all_answer(engines: &Engines) {
     let parts = engines.status();
@@ -83,7 +83,7 @@ fn records(numbers: std::ops::Range<u32>) -> Vec<String> {
 
 #[test]
 fn everyone_who_asks_gets_the_same_set_and_all_of_it_answers() {
-    let _alone = ALONE.lock();
+    let _alone = ALONE.blocking_lock();
     let asking = || thread::spawn(|| engines::shared().dir().to_owned());
     let asked = [asking(), asking()].map(|thread| thread.join().unwrap());
     let shared = engines::shared();
@@ -106,7 +106,7 @@ fn everyone_who_asks_gets_the_same_set_and_all_of_it_answers() {
 /// environment.
 #[test]
 fn another_process_attaches_to_the_set() {
-    let _alone = ALONE.lock();
+    let _alone = ALONE.blocking_lock();
     let shared = engines::shared();
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "attached", "--ignored", "--nocapture"])
@@ -133,7 +133,7 @@ fn attached() {
 
 #[test]
 fn a_cluster_goes_on_without_one_broker_and_takes_it_back() {
-    let _alone = ALONE.lock();
+    let _alone = ALONE.blocking_lock();
     let shared = engines::shared();
     let kafka = shared.kafka();
     let topic = "without-one-broker";
@@ -170,7 +170,7 @@ fn a_cluster_goes_on_without_one_broker_and_takes_it_back() {
 
 #[test]
 fn records_outlive_the_death_of_all_brokers_at_once() {
-    let _alone = ALONE.lock();
+    let _alone = ALONE.blocking_lock();
     let shared = engines::shared();
     let topic = "all-brokers-at-once";
     create_topic(shared, topic);
@@ -183,7 +183,7 @@ fn records_outlive_the_death_of_all_brokers_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_outlive_a_stop_of_cassandra() {
-    let _alone = ALONE.lock();
+    let _alone = ALONE.lock().await;
     let shared = engines::shared();
     let node = shared.cql_node();
     let session = SessionBuilder::new()
@@ -228,7 +228,7 @@ async fn rows_outlive_a_stop_of_cassandra() {
 
 #[test]
 fn schemas_outlive_a_stop_of_the_registry() {
-    let _alone = ALONE.lock();
+    let _alone = ALONE.blocking_lock();
     let shared = engines::shared();
     let url = shared.registry_url();
     let schema = r#"{"schema": "{\"type\": \"string\"}"}"#;

@@ -16,7 +16,7 @@ use rdkafka::error::KafkaResult;
 use tokio::sync::{Notify, oneshot};
 use tracing::{debug, warn};
 
-use crate::context::Context;
+use crate::context::{Context, EVENTS_AT_ONCE};
 use crate::names::{Names, Place};
 
 /// The most consumers, and so the most readers of one partition. There are four of them in a
@@ -272,8 +272,8 @@ impl Keeper {
     /// Takes what the consumers have to say themselves. Records never come this way.
     fn serve(&self) {
         for shared in &self.consumers {
-            while let Some(event) = shared.consumer.poll(Duration::ZERO) {
-                if let Err(error) = event {
+            for _ in 0..EVENTS_AT_ONCE {
+                if let Some(Err(error)) = shared.consumer.poll(Duration::ZERO) {
                     debug!(%error, "a Kafka consumer has trouble");
                 }
             }

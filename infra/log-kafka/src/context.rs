@@ -15,6 +15,11 @@ use tracing::{debug, info, warn};
 /// brokers are down every client repeats it several times a second.
 const REPEAT_AFTER: Duration = Duration::from_secs(10);
 
+/// How many of a client's own events are taken at a time. One that repeats its trouble all the
+/// time has fewer; and since taking one that is only a log line looks like taking none, there is
+/// no other way to tell the end.
+pub(crate) const EVENTS_AT_ONCE: usize = 16;
+
 /// Hears what the clients of a log say. Clones share what they remember.
 #[derive(Clone, Default)]
 pub(crate) struct Context {

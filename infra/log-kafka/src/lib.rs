@@ -94,12 +94,12 @@ impl KafkaLog {
     /// Connects to the brokers, creates the topics that are missing and checks all of them.
     /// Takes half a minute at most.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
-        options.check()?;
         let opened = spawn_blocking(move || Self::open_blocking(options)).await;
         opened.unwrap_or_else(|error| Err(OpenError::Unreachable(error.to_string())))
     }
 
     fn open_blocking(options: Options) -> Result<Self, OpenError> {
+        options.check()?;
         let context = Context::default();
         let names = Arc::new(Names::new(&options.topic_prefix));
         let client = |error: rdkafka::error::KafkaError| OpenError::Options(error.to_string());

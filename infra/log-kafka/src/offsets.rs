@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ports::ReadError;
 use rdkafka::TopicPartitionList;
@@ -13,12 +13,13 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use schemas::ids::{Offset, TimestampMs};
 use tokio::sync::oneshot;
 
-use crate::context::Context;
+use crate::context::{Context, EVENTS_AT_ONCE};
 use crate::names::{Names, Place};
 
 /// How long the brokers have for an answer. Who asks while a round trip is under way waits for
 /// that one too, so no answer takes longer than twice this.
 const TIMEOUT: Duration = Duration::from_secs(2);
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// The most questions that wait.
 const MAX_WAITING: usize = 65_536;
 /// How often the client's own events, such as log lines, are taken when nothing is asked.
@@ -104,7 +105,9 @@ impl Asking {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            while self.consumer.poll(Duration::ZERO).is_some() {}
+            for _ in 0..EVENTS_AT_ONCE {
+                let _ = self.consumer.poll(Duration::ZERO);
+            }
         }
     }
 
@@ -159,9 +162,23 @@ impl Asking {
         Ok(places.map(|place| (place, of(place))).collect())
     }
 
+    /// Asks until the brokers answer or the time is over: after a leader has moved, the first
+    /// question only leads to asking who leads now.
+    fn ask(&self, which: Which, questions: &[Question]) -> KafkaResult<TopicPartitionList> {
+        let deadline = Instant::now() + TIMEOUT;
+        let list = self.list(which, questions)?;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.consumer.offsets_for_times(list.clone(), left) {
+                Err(_) if left > ASK_AGAIN_AFTER => std::thread::sleep(ASK_AGAIN_AFTER),
+                answered => return answered,
+            }
+        }
+    }
+
     /// librdkafka takes the time to look for in place of an offset; as the protocol has it, the
     /// first and the last are special times.
-    fn ask(&self, which: Which, questions: &[Question]) -> KafkaResult<TopicPartitionList> {
+    fn list(&self, which: Which, questions: &[Question]) -> KafkaResult<TopicPartitionList> {
         let time = match which {
             Which::First => rdkafka::Offset::Beginning,
             Which::End => rdkafka::Offset::End,
@@ -174,6 +191,6 @@ impl Asking {
         for (topic, partition) in places {
             list.add_partition_offset(self.names.topic(topic), partition.0 as i32, time)?;
         }
-        self.consumer.offsets_for_times(list, TIMEOUT)
+        Ok(list)
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 
 use crate::OpenError;
 
@@ -110,7 +111,9 @@ impl Options {
             .set("reconnect.backoff.max.ms", "1000")
             .set("retry.backoff.ms", "20")
             .set("retry.backoff.max.ms", "500")
-            .set("log.connection.close", "false");
+            .set("log.connection.close", "false")
+            // Otherwise it depends on a global logger that is not ours.
+            .set_log_level(RDKafkaLogLevel::Info);
         self.security.apply(&mut config);
         config
     }
@@ -175,6 +178,14 @@ impl Options {
 
 impl Security {
     fn check(&self) -> Result<(), String> {
+        if [Protocol::Ssl, Protocol::SaslSsl].contains(&self.protocol) {
+            let files = [&self.ca_file, &self.cert_file, &self.key_file];
+            for file in files.into_iter().flatten() {
+                // What librdkafka says of a file it cannot read does not name it.
+                let read = std::fs::File::open(file);
+                read.map_err(|error| format!("{}: {error}", file.display()))?;
+            }
+        }
         let sasl = [Protocol::SaslPlaintext, Protocol::SaslSsl].contains(&self.protocol);
         if !sasl {
             return Ok(());

@@ -13,7 +13,7 @@ use rdkafka::metadata::MetadataTopic;
 use schemas::topics::Topic;
 use tracing::info;
 
-use crate::context::Context;
+use crate::context::{Context, EVENTS_AT_ONCE};
 use crate::names::Names;
 use crate::{OpenError, Options};
 
@@ -100,8 +100,10 @@ struct Shape {
 
 impl Topics<'_> {
     fn unreachable(&self, error: &KafkaError) -> OpenError {
-        // What it has to say of its own accord comes with its events.
-        while self.consumer.poll(Duration::ZERO).is_some() {}
+        // What it has to say of its own accord comes with its events, one at a time.
+        for _ in 0..EVENTS_AT_ONCE {
+            let _ = self.consumer.poll(Duration::ZERO);
+        }
         let why = self.consumer.context().explain(error);
         let brokers = &self.options.brokers;
         OpenError::Unreachable(format!("the brokers at {brokers} do not answer: {why}"))

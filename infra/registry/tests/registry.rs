@@ -26,7 +26,7 @@ use support::{
 
 #[tokio::test]
 async fn records_carry_the_ids_that_the_registry_gave() {
-    let options = options();
+    let options = options().await;
     let first = connect(&options).await.unwrap();
     let again = connect(&options).await.unwrap();
     let bytes = first.encode_command(command());
@@ -51,7 +51,7 @@ async fn records_carry_the_ids_that_the_registry_gave() {
 #[tokio::test]
 async fn services_that_start_together_get_the_same_ids() {
     for _ in 0..5 {
-        let options = options();
+        let options = options().await;
         let connects = (0..4).map(|_| {
             let options = options.clone();
             tokio::spawn(async move { connect(&options).await.unwrap() })
@@ -66,7 +66,7 @@ async fn services_that_start_together_get_the_same_ids() {
 
 #[tokio::test]
 async fn every_version_under_a_subject_is_read_from_the_start() {
-    let options = options();
+    let options = options().await;
     let subject = options.subject(TOPIC);
     let other = registered(&options, &subject, &newer("note")).await;
     let codec = connect(&options).await.unwrap();
@@ -83,7 +83,7 @@ async fn every_version_under_a_subject_is_read_from_the_start() {
 
 #[tokio::test]
 async fn subjects_take_only_what_goes_with_every_version() {
-    let options = options();
+    let options = options().await;
     connect(&options).await.unwrap();
     for topic in Topic::ALL {
         let path = format!("config/{}", options.subject(topic));
@@ -102,7 +102,7 @@ async fn subjects_take_only_what_goes_with_every_version() {
 
 #[tokio::test]
 async fn anothers_schema_under_our_subject_is_not_gone_along_with() {
-    let options = options();
+    let options = options().await;
     let subject = options.subject(Topic::StockDecisions);
     let anothers = r#"{"type":"record","name":"Shelf","fields":[{"name":"n","type":"int"}]}"#;
     registered(&options, &subject, anothers).await;
@@ -117,7 +117,7 @@ async fn anothers_schema_under_our_subject_is_not_gone_along_with() {
 
 #[tokio::test]
 async fn an_id_met_later_is_learned_if_it_stands_under_the_topics_subject() {
-    let options = options();
+    let options = options().await;
     let codec = Arc::new(connect(&options).await.unwrap());
     let stop = CancellationToken::new();
     let following = tokio::spawn(follow(options.clone(), codec.clone(), stop.clone()));
@@ -146,7 +146,7 @@ async fn an_id_met_later_is_learned_if_it_stands_under_the_topics_subject() {
 
 #[tokio::test]
 async fn a_registry_that_is_away_is_asked_again() {
-    let options = options();
+    let options = options().await;
     let codec = Arc::new(connect(&options).await.unwrap());
     let other = registered(&options, &options.subject(TOPIC), &newer("note")).await;
     let (url, open) = cut_way(&options).await;

@@ -165,17 +165,26 @@ fn unconnected(options: &Options, error: NewSessionError) -> Failure {
 
 /// A statement that creates something, or asks what there is, failed.
 pub(crate) fn unmigrated(what: &str, error: ExecutionError) -> Failure {
-    let lasting = matches!(
-        &error,
-        ExecutionError::LastAttemptError(RequestAttemptError::DbError(
-            DbError::Unauthorized | DbError::Invalid | DbError::ConfigError | DbError::SyntaxError,
-            _
-        ))
-    );
-    let why = format!(": {what} failed: {error}");
-    if lasting {
-        Failure::Lasting(why)
-    } else {
-        Failure::Passing(why)
+    let (lasting, hint) = match &error {
+        ExecutionError::LastAttemptError(RequestAttemptError::DbError(kind, message)) => (
+            // Not so what is invalid: a table that somebody else is just creating is listed
+            // before it can be used.
+            matches!(
+                kind,
+                DbError::Unauthorized | DbError::ConfigError | DbError::SyntaxError
+            ),
+            // ScyllaDB before 2025.4.
+            if message.contains("tablets") {
+                "; create the keyspace by hand, WITH tablets = {'enabled': false}"
+            } else {
+                ""
+            },
+        ),
+        _ => (false, ""),
+    };
+    let why = format!(": {what} failed: {error}{hint}");
+    match lasting {
+        true => Failure::Lasting(why),
+        false => Failure::Passing(why),
     }
 }

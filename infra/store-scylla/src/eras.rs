@@ -46,16 +46,12 @@ impl ListedEras {
     /// To be called when the store has it for certain.
     pub(crate) fn insert(&self, owner: &str, era: Era) {
         let mut remembered = self.0.lock();
-        if remembered.count == MAX_REMEMBERED {
+        if remembered.count >= MAX_REMEMBERED {
             // Most of them are of eras long past. Those that are not are written once more.
             *remembered = Remembered::default();
         }
-        if remembered
-            .owners
-            .entry(era)
-            .or_default()
-            .insert(owner.into())
-        {
+        let owners = remembered.owners.entry(era).or_default();
+        if owners.insert(owner.into()) {
             remembered.count += 1;
         }
     }
@@ -84,9 +80,12 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let eras = ListedEras::default();
         for number in 0..MAX_REMEMBERED {
-            eras.insert(&number.to_string(), era(0, 0));
             // The same again does not count.
             eras.insert(&number.to_string(), era(0, 0));
+            assert!(eras.contains(&number.to_string(), era(0, 0)));
+            if number + 1 < MAX_REMEMBERED {
+                eras.insert(&number.to_string(), era(0, 0));
+            }
         }
         assert!(eras.contains("0", era(0, 0)));
         assert!(!eras.contains("0", era(0, 65_536)) && !eras.contains("0", era(1, 0)));

@@ -17,7 +17,7 @@ pub fn attempt_rows(partition: Partition, decision: &Decision, trace: Option<Tra
                     Some(_) => AttemptStatus::Reserved,
                     None => AttemptStatus::Sold,
                 };
-                let own = true;
+                let own = accepted.order.attempt_offset == decision.answers;
                 let row = AttemptRow {
                     trace_id: trace.filter(|_| own),
                     ..of_order(partition, decision, &accepted.order, status)

@@ -43,7 +43,7 @@ pub(super) async fn lists_are_paged(subject: &mut Subject) {
     };
     let odd = expected.iter().skip(1).step_by(2).cloned().collect();
     subject.apply(0, &rows(odd), 1).await;
-    subject.reopen();
+    subject.reopen().await;
     for attempt in expected.iter_mut().step_by(3) {
         attempt.version = 6;
         attempt.status = AttemptStatus::Released(ReleaseCause::Expired);
@@ -94,7 +94,7 @@ pub(super) async fn lists_are_paged(subject: &mut Subject) {
             subject.store().intents(&id("lamp"), None, 0).await,
             Ok(vec![])
         );
-        subject.reopen();
+        subject.reopen().await;
     }
 }
 
@@ -119,7 +119,7 @@ pub(super) async fn pages_are_capped(subject: &mut Subject) {
             );
             assert_eq!(store.sales(None, limit).await.unwrap().len(), MAX_PAGE);
         }
-        subject.reopen();
+        subject.reopen().await;
     }
 }
 
@@ -154,7 +154,7 @@ pub(super) async fn owners_are_apart(subject: &mut Subject) {
                 Ok(vec![])
             );
         }
-        subject.reopen();
+        subject.reopen().await;
     }
 }
 
@@ -165,7 +165,7 @@ pub(super) async fn sales_by_product(subject: &mut Subject) {
         .map(|product| Row::Sale(sale(product, 1)))
         .collect();
     subject.apply(0, &rows[..4], 1).await;
-    subject.reopen();
+    subject.reopen().await;
     subject.apply(0, &rows[4..], 2).await;
     products.sort();
     for _ in 0..2 {
@@ -181,7 +181,7 @@ pub(super) async fn sales_by_product(subject: &mut Subject) {
         let after_none_of_them = subject.store().sales(Some(&id("aa")), 1).await;
         assert_eq!(after_none_of_them, Ok(vec![sale("ab", 1)]));
         assert_eq!(subject.store().sales(None, 0).await, Ok(vec![]));
-        subject.reopen();
+        subject.reopen().await;
     }
 }
 
@@ -192,7 +192,7 @@ pub(super) async fn visits_stop(subject: &mut Subject) {
         rows.extend([Row::Attempt(attempt.clone()), Row::Order(attempt)]);
     }
     subject.apply(0, &rows[..800], 1).await;
-    subject.reopen();
+    subject.reopen().await;
     subject.apply(0, &rows[600..], 2).await;
     for _ in 0..2 {
         // The content panics at a row that comes twice.
@@ -207,6 +207,6 @@ pub(super) async fn visits_stop(subject: &mut Subject) {
             subject.store().visit(Box::new(visit)).await.unwrap();
             assert_eq!(*seen.lock(), stop_at);
         }
-        subject.reopen();
+        subject.reopen().await;
     }
 }

@@ -24,11 +24,11 @@ impl Subject {
     }
 
     /// Closes the store, as dropping it must, and opens it again.
-    pub(super) fn reopen(&mut self) {
+    pub(super) async fn reopen(&mut self) {
         let store = self.store.take().unwrap();
         assert_eq!(Arc::strong_count(&store), 1, "a task still has the store");
         drop(store);
-        self.store = Some((self.open)(self.place.path()));
+        self.store = Some((self.open)(self.place.path()).await);
     }
 
     pub(super) async fn apply(&self, partition: u32, rows: &[Row], next: i64) {

@@ -72,7 +72,7 @@ pub(super) async fn rows_read_as_written(subject: &mut Subject) {
         let intents = subject.store().intents(&id("lamp"), None, MAX_PAGE).await;
         assert_eq!(intents.as_ref(), Ok(&attempts));
         assert_same(&subject.content().await, &content_of(&rows));
-        subject.reopen();
+        subject.reopen().await;
     }
 }
 
@@ -86,7 +86,7 @@ pub(super) async fn missing_is_empty(subject: &mut Subject) {
         assert_eq!(store.orders(&id("ann"), None, 10).await, Ok(vec![]));
         assert_eq!(store.intents(&id("lamp"), None, 10).await, Ok(vec![]));
         assert_eq!(subject.content().await, BTreeMap::new());
-        subject.reopen();
+        subject.reopen().await;
     }
     // Nor is one question's row an answer to another.
     subject
@@ -138,7 +138,7 @@ pub(super) async fn lower_version_changes_nothing(subject: &mut Subject) {
                 orders.iter().map(|row| row.version).collect::<Vec<_>>(),
                 [standing]
             );
-            subject.reopen();
+            subject.reopen().await;
             assert_same(&subject.content().await, &content_of(&rows(standing)));
         }
     }
@@ -187,7 +187,7 @@ pub(super) async fn overlapping_writers(subject: &mut Subject) {
             writer.unwrap();
         }
         let content = subject.content().await;
-        subject.reopen();
+        subject.reopen().await;
         assert_same(&subject.content().await, &content);
     }
     assert_same(&subject.content().await, &expected);
@@ -254,7 +254,7 @@ pub(super) async fn progress_after_rows(subject: &mut Subject) {
         .map(|p| (Partition(p), progress(BATCHES * 3)))
         .collect();
     assert_eq!(subject.store().progress().await, Ok(all.clone()));
-    subject.reopen();
+    subject.reopen().await;
     assert_eq!(subject.content().await.len(), rows);
     assert_eq!(subject.store().progress().await, Ok(all));
 }
@@ -290,7 +290,7 @@ pub(super) async fn progress_by_partition(subject: &mut Subject) {
         assert_eq!(applied, Ok(()));
         expected.insert(Partition(partition), progress);
         assert_eq!(subject.store().progress().await.as_ref(), Ok(&expected));
-        subject.reopen();
+        subject.reopen().await;
         assert_eq!(subject.store().progress().await.as_ref(), Ok(&expected));
     }
 }

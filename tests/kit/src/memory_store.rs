@@ -14,6 +14,7 @@ use crate::calls::Calls;
 pub struct MemoryStore {
     kept: Mutex<Kept>,
     failing: AtomicBool,
+    silent: AtomicBool,
     calls: Calls,
 }
 
@@ -30,6 +31,11 @@ impl MemoryStore {
     /// From now on every call fails, or none does.
     pub fn fail(&self, failing: bool) {
         self.failing.store(failing, Ordering::Relaxed);
+    }
+
+    /// From now on a sale that is asked for gets no answer, or gets one.
+    pub fn keep_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
     }
 
     /// How often each method of the port was called, by its name.
@@ -124,6 +130,9 @@ impl ReadStore for MemoryStore {
     }
 
     async fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {
+        if self.silent.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         Ok(self.call("sale")?.sales.get(product).cloned())
     }
 

@@ -1,0 +1,258 @@
+//! Topics: created as they must be, refused by name when they are not.
+
+use std::time::{Duration, Instant};
+
+use log_kafka::{KafkaLog, OpenError, Options, topic_name};
+use ports::EventLog;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use schemas::topics::Topic;
+
+use crate::{fresh_options, open};
+
+/// Each setting that is checked: as it must be, and otherwise.
+const SETTINGS: [(&str, &str, &str); 8] = [
+    ("message.timestamp.type", "LogAppendTime", "CreateTime"),
+    ("cleanup.policy", "delete", "compact"),
+    ("retention.ms", "-1", "604800000"),
+    ("retention.bytes", "-1", "1000000000"),
+    ("min.insync.replicas", "2", "1"),
+    ("unclean.leader.election.enable", "false", "true"),
+    ("max.message.bytes", "1048576", "1000000"),
+    ("compression.type", "producer", "gzip"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_created_once_by_two_who_start_together() {
+    let options = fresh_options("create").await;
+    let (one, other) = tokio::join!(
+        KafkaLog::open(options.clone()),
+        KafkaLog::open(options.clone())
+    );
+    assert_eq!(one.unwrap().partitions(), 2);
+    assert_eq!(other.unwrap().partitions(), 2);
+    open(&options).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_wrong_setting_is_refused_by_name() {
+    for (name, right, wrong) in SETTINGS {
+        let options = Options {
+            replication: 3,
+            min_insync: 2,
+            ..fresh_options("wrong").await
+        };
+        create(&options, Topic::StockDecisions, 2, 3, Some((name, wrong))).await;
+        let refused = KafkaLog::open(options.clone()).await.err();
+        let Some(OpenError::Misconfigured {
+            topic,
+            setting,
+            found,
+            expected,
+            remedy,
+        }) = refused
+        else {
+            panic!("{name}: {refused:?}")
+        };
+        assert_eq!(
+            topic,
+            topic_name(&options.topic_prefix, Topic::StockDecisions)
+        );
+        assert_eq!((setting.as_str(), found.as_str()), (name, wrong));
+        assert!(expected.ends_with(right), "{name}: {expected}");
+        // What is said to help, does.
+        let (tool, arguments) = remedy.split_once(' ').unwrap();
+        assert_eq!(tool, "kafka-configs.sh");
+        let arguments = arguments.to_owned();
+        let ran = tokio::task::spawn_blocking(move || {
+            let arguments: Vec<&str> = arguments.split(' ').collect();
+            engines::shared()
+                .kafka()
+                .tool("kafka.admin.ConfigCommand", &arguments)
+                .output()
+        });
+        let ran = ran.await.unwrap().unwrap();
+        assert!(ran.status.success(), "{remedy}: {ran:?}");
+        open(&options).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_number_of_partitions_is_refused() {
+    for there in [1, 3] {
+        let options = fresh_options("partitions").await;
+        create(&options, Topic::ProductSnapshots, there, 1, None).await;
+        let refused = KafkaLog::open(options.clone()).await.err().unwrap();
+        let OpenError::Misconfigured {
+            setting,
+            found,
+            expected,
+            ..
+        } = &refused
+        else {
+            panic!("{refused:?}")
+        };
+        let said = (setting.as_str(), found.as_str(), expected.as_str());
+        assert_eq!(said, ("partitions", there.to_string().as_str(), "2"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_few_replicas_are_refused() {
+    let options = fresh_options("replicas").await;
+    create(&options, Topic::PurchaseAttempts, 2, 1, None).await;
+    let asked = Options {
+        replication: 2,
+        ..options.clone()
+    };
+    let refused = KafkaLog::open(asked).await.err().unwrap();
+    let OpenError::Misconfigured {
+        setting,
+        found,
+        expected,
+        ..
+    } = &refused
+    else {
+        panic!("{refused:?}")
+    };
+    let said = (setting.as_str(), found.as_str(), expected.as_str());
+    assert_eq!(said, ("replication factor", "1", "at least 2"));
+    // More than asked for is no harm.
+    let options = fresh_options("replicas").await;
+    create(&options, Topic::PurchaseAttempts, 2, 3, None).await;
+    open(&options).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_replicas_than_brokers_are_waited_for() {
+    let options = Options {
+        replication: 9,
+        ..fresh_options("brokers").await
+    };
+    let refused = KafkaLog::open(options).await.err().unwrap();
+    let OpenError::Unreachable(why) = &refused else {
+        panic!("{refused:?}")
+    };
+    assert!(why.contains("9 replicas"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_that_are_not_there_are_named() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let options = crate::options(address.clone(), "nowhere-".to_owned());
+    let began = Instant::now();
+    let refused = KafkaLog::open(options).await.err().unwrap();
+    let OpenError::Unreachable(why) = &refused else {
+        panic!("{refused:?}")
+    };
+    assert!(
+        why.contains(&address) && why.contains("Connection refused"),
+        "{why}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(30), "it says so soon");
+}
+
+#[tokio::test]
+async fn options_that_cannot_be_are_refused() {
+    let good = crate::options("127.0.0.1:1".to_owned(), String::new());
+    let mut login = good.clone();
+    login.security.protocol = log_kafka::Protocol::SaslPlaintext;
+    login.security.sasl_mechanism = Some("GSSAPI".to_owned());
+    let mut anonymous = login.clone();
+    anonymous.security.sasl_mechanism = Some("PLAIN".to_owned());
+    let mut no_such_file = good.clone();
+    no_such_file.security.protocol = log_kafka::Protocol::Ssl;
+    no_such_file.security.ca_file = Some("/no/such/file".into());
+    let wrong = [
+        (
+            Options {
+                brokers: " ".to_owned(),
+                ..good.clone()
+            },
+            "brokers",
+        ),
+        (
+            Options {
+                partitions: 0,
+                ..good.clone()
+            },
+            "partitions",
+        ),
+        (
+            Options {
+                min_insync: 2,
+                ..good.clone()
+            },
+            "min_insync",
+        ),
+        (
+            Options {
+                queue_records: 0,
+                ..good
+            },
+            "queue_records",
+        ),
+        (login, "SCRAM-SHA-256"),
+        (anonymous, "password"),
+        (no_such_file, "/no/such/file"),
+    ];
+    for (options, named) in wrong {
+        let refused = KafkaLog::open(options).await.err().unwrap();
+        let OpenError::Options(why) = &refused else {
+            panic!("{refused:?}")
+        };
+        assert!(why.contains(named), "{named}: {why}");
+    }
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let mut options = crate::options("127.0.0.1:1".to_owned(), String::new());
+    options.security.key_password = Some("hush".to_owned());
+    options.security.sasl_password = Some("hush".to_owned());
+    options.security.sasl_username = Some("shop".to_owned());
+    let shown = format!("{options:?}");
+    assert!(!shown.contains("hush"), "{shown}");
+    assert!(
+        shown.contains("shop") && shown.contains("hidden"),
+        "{shown}"
+    );
+}
+
+/// Creates a topic, with one setting other than it must be.
+async fn create(
+    options: &Options,
+    topic: Topic,
+    partitions: i32,
+    replication: i32,
+    wrong: Option<(&str, &str)>,
+) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", &options.brokers)
+        .create()
+        .unwrap();
+    let name = topic_name(&options.topic_prefix, topic);
+    let new = NewTopic::new(&name, partitions, TopicReplication::Fixed(replication));
+    let new = SETTINGS
+        .iter()
+        .fold(new, |new, (name, right, _)| match wrong {
+            Some((this, wrong)) if this == *name => new.set(name, wrong),
+            _ => new.set(name, right),
+        });
+    // On one replica that may not be asked for, it is not what is tested.
+    let new = if replication == 1 {
+        new.set("min.insync.replicas", "1")
+    } else {
+        new
+    };
+    for created in admin
+        .create_topics([&new], &AdminOptions::new())
+        .await
+        .unwrap()
+    {
+        created.unwrap();
+    }
+}

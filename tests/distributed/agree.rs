@@ -1,0 +1,31 @@
+//! A shop's recorded demand comes out, product by product, as it does on the embedded engine:
+//! both are held against the same oracle.
+
+use std::time::Instant;
+
+use runtime::settings::Service::{CommandApi, Decider, Projector, QueryApi};
+
+use crate::cluster::Cluster;
+use crate::oracle::{self, as_expected, demand_file};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recorded_demand_comes_out_as_on_the_embedded_engine() {
+    let cluster = Cluster::new().await;
+    let [door, questions, _projector, _decider] = cluster
+        .ready([CommandApi, QueryApi, Projector, Decider])
+        .await;
+    let demand = demand_file();
+    let begun = Instant::now();
+    let rehearsal = cluster.rehearse(&door, &questions, &["--file", demand.to_str().unwrap()]);
+    let report = rehearsal.passes().await;
+    println!("{} rows in {:?}", report["totals"]["rows"], begun.elapsed());
+    let audited = cluster.audit().await;
+    println!("audited after {:?}", begun.elapsed());
+    let totals = &audited["totals"];
+    let count = |what: &str| totals[what].as_u64().unwrap();
+    // The log has every sending of an attempt, the report each attempt once.
+    let attempts = count("attempts") - count("repeated");
+    assert_eq!(attempts, report["totals"]["attempts"], "{totals}");
+    assert_eq!(totals["accepted"], report["totals"]["accepted"], "{totals}");
+    assert_eq!(as_expected(&report), oracle::expect(&demand, 8));
+}

@@ -1,0 +1,318 @@
+//! The read store, the registry or Kafka is away: what goes on, and what says that it waits.
+
+use std::time::{Duration, Instant};
+
+use engines::Engines;
+use runtime::settings::Service::{CommandApi, Decider, Projector, QueryApi};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tokio::task::block_in_place;
+use tokio::time::sleep;
+
+use crate::cluster::{Cluster, Process, eventually, get};
+use crate::shop::{Shop, text};
+
+/// How long the read store is away at least.
+const OUTAGE: Duration = Duration::from_secs(20);
+/// How long it does not answer, though it is there.
+const HANG: Duration = Duration::from_secs(14);
+/// Orders that are taken and answered meanwhile at least.
+const ORDERS: u32 = 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_decided_and_answered_without_the_read_store() {
+    let cluster = Cluster::new().await;
+    let processes = cluster
+        .ready([CommandApi, QueryApi, Projector, Decider])
+        .await;
+    let [door, questions, projector, decider] = &processes;
+    let load = [
+        "--buyers",
+        "5000",
+        "--over",
+        "40",
+        "--products",
+        "12",
+        "--stock",
+        "150",
+    ];
+    let rehearsal = cluster.rehearse(door, questions, &load);
+    decides_on(decider).await;
+
+    let cassandra = cluster.engines.cassandra();
+    block_in_place(|| cassandra.stop()).unwrap();
+    let stopped = Instant::now();
+    let node = cluster.engines.cql_node();
+    for process in [door, questions, projector] {
+        let what = format!("{} tells that the store is away", process.url);
+        eventually(&what, async || tells_of(process, projector, &node).await).await;
+    }
+    // Everything from here on happens without the store: even a sale may be put on.
+    let shop = Shop::at(door, questions);
+    shop.put("meanwhile", json!({ "stock": 1_000_000 })).await;
+    let before = decider.metric("doorbuster_decisions_total").await;
+    let mut orders = 0;
+    while stopped.elapsed() < OUTAGE || orders < ORDERS {
+        let attempt = shop.order("meanwhile", &format!("buyer-{orders}"), 2).await;
+        let fate = shop.fate(&attempt).await;
+        assert_eq!(
+            (&fate["status"], &fate["quantity"]),
+            (&"sold".into(), &2.into()),
+            "{fate}"
+        );
+        for process in [door, questions, projector] {
+            let told = tells_of(process, projector, &node).await;
+            assert!(
+                told.is_some(),
+                "{}: {:?}",
+                process.url,
+                process.health().await
+            );
+        }
+        assert_eq!(decider.health().await.unwrap().0, 200);
+        orders += 1;
+        sleep(Duration::from_millis(100)).await;
+    }
+    let decided = decider.metric("doorbuster_decisions_total").await - before;
+    println!(
+        "{decided} decisions in {:?} without the store, {orders} of them ours",
+        stopped.elapsed()
+    );
+    assert!(decided >= f64::from(orders));
+    let sale = sale(&shop, "meanwhile").await;
+    assert_eq!(sale["stock"]["sold"], 2 * orders, "{sale}");
+
+    // A door that starts now has never heard of any sale, and takes orders all the same. As
+    // long as it does not, it does not say that it is ready.
+    let late = cluster.start(CommandApi);
+    late.becomes_ready().await;
+    let there = Shop::at(&late, questions);
+    let (status, order) = there
+        .try_order("meanwhile", ("late", "late"), 1, &[])
+        .await
+        .unwrap();
+    assert_eq!(status, 202, "{order}");
+    let fate = shop.fate(&text(&order["attempt_id"])).await;
+    assert_eq!(fate["status"], "sold", "{fate}");
+    let attempt = there.order("unheard-of", "late", 1).await;
+    assert_eq!(shop.fate(&attempt).await["reason"], "unknown_product");
+
+    block_in_place(|| cassandra.start()).unwrap();
+    for process in processes.iter().chain([&late]) {
+        is_well(process).await;
+    }
+    rehearsal.passes().await;
+    cluster.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_store_that_hangs_holds_up_no_answer_and_readiness_does_not_flicker() {
+    let cluster = Cluster::new().await;
+    let processes = cluster
+        .ready([CommandApi, QueryApi, Projector, Decider])
+        .await;
+    let [door, questions, projector, _] = &processes;
+    let shop = Shop::at(door, questions);
+    shop.put("hot", json!({ "stock": 1_000_000 })).await;
+    shop.fate(&shop.order("hot", "first", 1).await).await;
+
+    let hung = Hung::cassandra(cluster.engines);
+    let since = Instant::now();
+    let node = cluster.engines.cql_node();
+    let mut orders = 0;
+    for process in [door, questions, projector] {
+        let what = format!("{} tells that the store does not answer", process.url);
+        eventually(&what, async || {
+            shop.order("hot", &format!("early-{orders}"), 1).await;
+            orders += 1;
+            tells_of(process, projector, &node).await
+        })
+        .await;
+    }
+    let mut slowest = Duration::ZERO;
+    while since.elapsed() < HANG || orders < ORDERS {
+        let begun = Instant::now();
+        let attempt = shop.order("hot", &format!("buyer-{orders}"), 1).await;
+        assert_eq!(shop.fate(&attempt).await["status"], "sold");
+        slowest = slowest.max(begun.elapsed());
+        for process in [door, questions, projector] {
+            let told = tells_of(process, projector, &node).await;
+            assert!(
+                told.is_some(),
+                "{}: {:?}",
+                process.url,
+                process.health().await
+            );
+        }
+        orders += 1;
+        sleep(Duration::from_millis(100)).await;
+    }
+    println!("{orders} orders while the store hung; the slowest answer took {slowest:?}");
+    drop(hung);
+    for process in &processes {
+        is_well(process).await;
+    }
+    cluster.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn running_services_go_on_without_the_registry_and_a_starting_one_says_why_it_waits() {
+    let cluster = Cluster::new().await;
+    let [door, questions, _projector, _decider] = cluster
+        .ready([CommandApi, QueryApi, Projector, Decider])
+        .await;
+    let registry = cluster.engines.registry();
+    block_in_place(|| registry.stop()).unwrap();
+    let load = [
+        "--buyers",
+        "3000",
+        "--over",
+        "8",
+        "--products",
+        "12",
+        "--stock",
+        "100",
+    ];
+    let rehearsal = cluster.rehearse(&door, &questions, &load);
+
+    let address = cluster.engines.registry_url();
+    let waiting = [CommandApi, QueryApi, Projector, Decider].map(|service| cluster.start(service));
+    for process in &waiting {
+        says_why_it_waits(process, "the schema registry", &address).await;
+    }
+    rehearsal.passes().await;
+    for process in &waiting {
+        says_why_it_waits(process, "the schema registry", &address).await;
+    }
+
+    block_in_place(|| registry.start()).unwrap();
+    for process in &waiting {
+        process.becomes_ready().await;
+    }
+    let [door, questions, ..] = &waiting;
+    works(&Shop::at(door, questions)).await;
+    cluster.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_that_start_without_kafka_say_why_they_wait() {
+    let cluster = Cluster::new().await;
+    let kafka = cluster.engines.kafka();
+    let brokers = cluster.engines.kafka_brokers();
+    for number in 1..=brokers.split(',').count() {
+        block_in_place(|| kafka.kill(number as u8)).unwrap();
+    }
+    let waiting = [CommandApi, QueryApi, Projector, Decider].map(|service| cluster.start(service));
+    for process in &waiting {
+        says_why_it_waits(process, "Kafka", &brokers).await;
+    }
+    block_in_place(|| kafka.restart_all()).unwrap();
+    for process in &waiting {
+        process.becomes_ready().await;
+    }
+    let [door, questions, ..] = &waiting;
+    works(&Shop::at(door, questions)).await;
+    cluster.audit().await;
+}
+
+/// Whether a process says that the store at `node` is away, in the way that is true of it: the
+/// projector cannot do its work, the others can do theirs in part.
+async fn tells_of(process: &Process, projector: &Process, node: &str) -> Option<()> {
+    let (status, health) = process.health().await?;
+    let mut components = health["components"].as_array()?.iter();
+    let (expected, flag) = match process.url == projector.url {
+        true => (503, ("ready", false)),
+        false => (200, ("degraded", true)),
+    };
+    let names_it = components.any(|component| {
+        let detail = component["detail"].as_str().unwrap_or_default();
+        component[flag.0] == flag.1 && detail.contains("read store") && detail.contains(node)
+    });
+    let degraded = health["degraded"] == (expected == 200);
+    (status == expected && degraded && names_it).then_some(())
+}
+
+/// Waits until all of its work is done again.
+async fn is_well(process: &Process) {
+    eventually(&format!("{} is well", process.url), async || {
+        let (status, health) = process.health().await?;
+        (status == 200 && health["degraded"] == false).then_some(())
+    })
+    .await;
+}
+
+/// A process that cannot start yet says what it waits for, where that should be, and why there
+/// is none; it is alive, and tells clients to come back.
+async fn says_why_it_waits(process: &Process, what: &str, address: &str) {
+    let says = format!("waiting for {what}: ");
+    eventually(&format!("{} says why it waits", process.url), async || {
+        let (status, health) = process.health().await?;
+        let mut components = health["components"].as_array()?.iter();
+        let told = components.any(|component| {
+            let detail = component["detail"].as_str().unwrap_or_default();
+            detail.starts_with(&says) && detail.contains(address) && component["ready"] == false
+        });
+        (status == 503 && told).then_some(())
+    })
+    .await;
+    let log = process.output();
+    let mut lines = log.lines();
+    let why = format!("waiting for {what}");
+    assert!(
+        lines.any(|line| line.contains(&why) && line.contains(address)),
+        "{log}"
+    );
+    assert_eq!(
+        get(&format!("{}/healthz", process.url)).await.unwrap().0,
+        200
+    );
+    let (status, problem) = get(&format!("{}/api/flash-sales", process.url))
+        .await
+        .unwrap();
+    let problem: Value = serde_json::from_slice(&problem).unwrap();
+    assert_eq!(
+        (status, &problem["code"]),
+        (503, &"starting".into()),
+        "{problem}"
+    );
+}
+
+/// Orders are taken, decided and answered.
+async fn works(shop: &Shop) {
+    shop.put("afterwards", json!({ "stock": 1 })).await;
+    let attempt = shop.order("afterwards", "somebody", 1).await;
+    assert_eq!(shop.fate(&attempt).await["status"], "sold");
+}
+
+async fn sale(shop: &Shop, product: &str) -> Value {
+    let sales = shop.sales().await;
+    let found = sales.into_iter().find(|sale| sale["product_id"] == product);
+    found.expect("the sale is listed")
+}
+
+/// Waits until it has decided on more than it had.
+async fn decides_on(decider: &Process) {
+    eventually("orders are being decided", async || {
+        (decider.metric("doorbuster_decisions_total").await > 300.0).then_some(())
+    })
+    .await;
+}
+
+/// Cassandra, which stands still until this is dropped.
+struct Hung(Pid);
+
+impl Hung {
+    fn cassandra(engines: &Engines) -> Self {
+        let parts = engines.status();
+        let node = parts.iter().find(|part| part.name == "cassandra").unwrap();
+        let pid = Pid::from_raw(node.pid.expect("it runs")).unwrap();
+        kill_process(pid, Signal::STOP).unwrap();
+        Self(pid)
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        kill_process(self.0, Signal::CONT).unwrap();
+    }
+}
