@@ -23,7 +23,7 @@ use super::Door;
 
 /// How long the store may take to say whether a product is known; orders do not wait longer for
 /// a courtesy.
-const KNOWN_WAIT: Duration = Duration::from_millis(250);
+const KNOWN_WAIT: Duration = Duration::from_millis(100);
 /// The most products remembered as known.
 const MAX_KNOWN: usize = 100_000;
 
