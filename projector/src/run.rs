@@ -18,6 +18,8 @@ use crate::projection::{ProjectError, Projection};
 
 /// How long a failed partition rests before it is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// A partition that has gone on for this long has recovered: its next failure is another one.
+const RECOVERED_AFTER: Duration = Duration::from_secs(10);
 /// The most decisions written in one go.
 const MAX_BATCH: usize = 2_000;
 
@@ -44,14 +46,19 @@ pub async fn run(projector: Projector, stop: CancellationToken) {
 /// Projects one partition, and begins again from the stored progress whenever that fails.
 async fn keep_projecting(projector: Projector, partition: Partition, stop: CancellationToken) {
     let component = projector.health.component(format!("projector {partition}"));
+    let mut said = String::new();
     loop {
+        let begun = Instant::now();
         let failed = tokio::select! {
             result = project(&projector, partition, &component) => result.err(),
             () = stop.cancelled() => return,
         };
-        if let Some(error) = failed {
-            error!(%partition, %error, "projection failed; it goes on from its progress");
-            component.failing(error.to_string());
+        if let Some(error) = failed.map(|error| error.to_string()) {
+            if said != error || begun.elapsed() > RECOVERED_AFTER {
+                error!(%partition, error, "projection failed; it goes on from its progress");
+                said.clone_from(&error);
+            }
+            component.failing(error);
         }
         tokio::select! {
             () = tokio::time::sleep(RETRY_AFTER) => {}

@@ -16,13 +16,28 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use log_embedded::{EmbeddedLog, Options};
+use log_embedded::EmbeddedLog;
+use log_kafka::KafkaLog;
 use ports::{Clock, EventLog};
 
 use subject::{PARTITIONS, Subject};
 
-/// Opens the log at a place, which is empty the first time. Dropping the log closes it.
-type Open = fn(&Path, Arc<dyn Clock>, Queue) -> Arc<dyn EventLog>;
+/// A log under test. Its place is a directory, which is empty at first.
+struct Adapter {
+    name: &'static str,
+    open: Open,
+    /// Whether the log's time is the clock's that it is opened with.
+    has_our_clock: bool,
+}
+
+type Open = for<'a> fn(&'a Path, Arc<dyn Clock>, Queue) -> BoxFuture<'a, Opened>;
+
+/// An open log.
+struct Opened {
+    log: Arc<dyn EventLog>,
+    /// The same, when it takes more to close it than dropping it.
+    to_close: Option<Arc<KafkaLog>>,
+}
 
 /// How much may wait to be appended.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,17 +48,65 @@ enum Queue {
     Short,
 }
 
-const ADAPTERS: &[(&str, Open)] = &[("embedded", |place, clock, queue| {
-    let options = Options {
+impl Queue {
+    fn records(self) -> usize {
+        if self == Queue::Short { 4 } else { 10_000 }
+    }
+}
+
+const ADAPTERS: &[Adapter] = &[
+    Adapter {
+        name: "embedded",
+        open: |place, clock, queue| open_embedded(place, clock, queue).boxed(),
+        has_our_clock: true,
+    },
+    Adapter {
+        name: "kafka",
+        open: |place, _, queue| open_kafka(place, queue).boxed(),
+        has_our_clock: false,
+    },
+];
+
+async fn open_embedded(place: &Path, clock: Arc<dyn Clock>, queue: Queue) -> Opened {
+    let options = log_embedded::Options {
         partitions: PARTITIONS,
         // Every case of some size goes through several segments.
         segment_bytes: 2 << 20,
         queue_bytes: 1 << 20,
-        queue_records: if queue == Queue::Short { 4 } else { 10_000 },
+        queue_records: queue.records(),
         recent_bytes: 64 << 10,
     };
-    Arc::new(EmbeddedLog::open(place, options, clock).unwrap())
-})];
+    let log = EmbeddedLog::open(place, options, clock).unwrap();
+    Opened {
+        log: Arc::new(log),
+        to_close: None,
+    }
+}
+
+/// The place's name is what the names of its topics begin with.
+async fn open_kafka(place: &Path, queue: Queue) -> Opened {
+    let name = place.file_name().unwrap().to_str().unwrap();
+    let topic_prefix = format!("conformance{name}-");
+    let brokers = tokio::task::spawn_blocking(|| engines::shared().kafka_brokers());
+    let brokers = brokers.await.unwrap();
+    let replication = brokers.split(',').count().min(3) as u32;
+    let options = log_kafka::Options {
+        brokers,
+        topic_prefix,
+        partitions: PARTITIONS,
+        replication,
+        min_insync: replication.min(2),
+        queue_records: queue.records(),
+        queue_bytes: 1 << 20,
+        session_timeout: Duration::from_secs(6),
+        security: log_kafka::Security::default(),
+    };
+    let log = Arc::new(KafkaLog::open(options).await.unwrap());
+    Opened {
+        log: log.clone(),
+        to_close: Some(log),
+    }
+}
 
 /// One case under one adapter.
 type Case = for<'a> fn(&'a mut Subject) -> BoxFuture<'a, ()>;
@@ -99,13 +162,14 @@ const CASES: &[(&str, Case)] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_event_log_passes_every_case() {
-    for (adapter, open) in ADAPTERS {
+    for adapter in ADAPTERS {
+        let name = adapter.name;
         for (case, run) in CASES {
-            println!("{adapter}: {case}");
-            let mut subject = Subject::new(adapter, *open);
+            println!("{name}: {case}");
+            let mut subject = Subject::new(adapter).await;
             let run = tokio::time::timeout(Duration::from_secs(120), run(&mut subject));
             run.await
-                .unwrap_or_else(|_| panic!("{adapter}: {case}: is not done in 120 seconds"));
+                .unwrap_or_else(|_| panic!("{name}: {case}: is not done in 120 seconds"));
         }
     }
 }

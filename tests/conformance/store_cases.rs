@@ -15,29 +15,44 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use ports::ReadStore;
+use scylla::client::session_builder::SessionBuilder;
 use store_embedded::EmbeddedStore;
 use store_scylla::ScyllaStore;
 
 use subject::Subject;
 
-/// Opens the store at a place, which is empty the first time.
-type Open = for<'a> fn(&'a Path) -> BoxFuture<'a, Arc<dyn ReadStore>>;
+/// A store under test. Its place is a directory, which is empty at first.
+struct Adapter {
+    name: &'static str,
+    open: Open,
+    /// Removes what the store keeps elsewhere than at its place.
+    remove: Remove,
+}
 
-const ADAPTERS: &[(&str, Open)] = &[
-    ("embedded", |place| open_embedded(place).boxed()),
-    ("scylla (Cassandra)", |place| open_scylla(place).boxed()),
+type Open = for<'a> fn(&'a Path) -> BoxFuture<'a, Arc<dyn ReadStore>>;
+type Remove = for<'a> fn(&'a Path) -> BoxFuture<'a, ()>;
+
+const ADAPTERS: &[Adapter] = &[
+    Adapter {
+        name: "embedded",
+        open: |place| open_embedded(place).boxed(),
+        remove: |_| async {}.boxed(),
+    },
+    Adapter {
+        name: "scylla (Cassandra)",
+        open: |place| open_scylla(place).boxed(),
+        remove: |place| drop_keyspace(place).boxed(),
+    },
 ];
 
 async fn open_embedded(place: &Path) -> Arc<dyn ReadStore> {
     Arc::new(EmbeddedStore::open(&place.join("read.redb")).unwrap())
 }
 
-/// The place is a keyspace, which has the name of the directory.
 async fn open_scylla(place: &Path) -> Arc<dyn ReadStore> {
-    let name = place.file_name().unwrap().to_str().unwrap();
     let options = store_scylla::Options {
         nodes: vec![engines::shared().cql_node()],
-        keyspace: format!("conformance_{}", name.trim_start_matches('.').to_lowercase()),
+        keyspace: keyspace(place),
         datacenter: None,
         replication: 1,
         username: None,
@@ -48,6 +63,21 @@ async fn open_scylla(place: &Path) -> Arc<dyn ReadStore> {
     let store = ScyllaStore::open(options).unwrap();
     store.ready(Duration::from_secs(90)).await.unwrap();
     Arc::new(store)
+}
+
+async fn drop_keyspace(place: &Path) {
+    let node = engines::shared().cql_node();
+    let session = SessionBuilder::new().known_node(node).build().await;
+    let drop = format!("DROP KEYSPACE {}", keyspace(place));
+    session.unwrap().query_unpaged(drop, ()).await.unwrap();
+}
+
+/// A place's own keyspace: named after the directory, which differs in every run.
+fn keyspace(place: &Path) -> String {
+    let name = place.as_os_str().as_encoded_bytes();
+    let name = name.iter().map(|byte| format!("{byte:02x}"));
+    let name = name.collect::<String>();
+    format!("conformance_{}", &name[name.len() - 20..])
 }
 
 /// One case under one adapter.
@@ -91,9 +121,9 @@ const CASES: &[(&str, Case)] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_read_store_passes_every_case() {
-    for (adapter, open) in ADAPTERS {
+    for Adapter { name, open, remove } in ADAPTERS {
         for (case, run) in CASES {
-            println!("{adapter}: {case}");
+            println!("{name}: {case}");
             let place = tempfile::tempdir().unwrap();
             let store = Some(open(place.path()).await);
             let mut subject = Subject {
@@ -103,7 +133,9 @@ async fn every_read_store_passes_every_case() {
             };
             let run = tokio::time::timeout(Duration::from_secs(180), run(&mut subject));
             run.await
-                .unwrap_or_else(|_| panic!("{adapter}: {case}: is not done in 180 seconds"));
+                .unwrap_or_else(|_| panic!("{name}: {case}: is not done in 180 seconds"));
+            subject.store = None;
+            remove(subject.place.path()).await;
         }
     }
 }

@@ -31,6 +31,17 @@ pub const PARTITIONS: u32 = 4;
 /// How long anything that must come about is waited for. It is long, since the machine may be
 /// slow; no test passes or fails by how much of it is used.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+/// A crowd that comes for long enough to lose a service in its midst.
+pub const CROWD: [&str; 8] = [
+    "--buyers",
+    "6000",
+    "--over",
+    "18",
+    "--products",
+    "12",
+    "--stock",
+    "150",
+];
 
 /// One cluster at a time: two would fight for the processors.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -365,7 +376,7 @@ impl Rehearsal {
             if let Some(status) = self.child.0.try_wait().unwrap() {
                 break status;
             }
-            assert!(begun.elapsed() < 4 * PATIENCE, "the rehearsal does not end");
+            assert!(begun.elapsed() < 10 * PATIENCE, "the rehearsal does not end");
             sleep(Duration::from_millis(100)).await;
         };
         let output = std::fs::read_to_string(&self.output).unwrap();

@@ -2,23 +2,12 @@
 
 use runtime::settings::Service::{CommandApi, Decider, Projector, QueryApi};
 
-use crate::cluster::{Cluster, PARTITIONS, Process, eventually, share};
+use crate::cluster::{CROWD, Cluster, PARTITIONS, Process, eventually, share};
 use crate::history::{Claimed, History, now_ms};
 
 const DECISIONS: &str = "doorbuster_decisions_total";
 const DROPPED: &str = "doorbuster_decisions_dropped_total";
 
-/// A crowd that comes for long enough to lose a decider in its midst.
-const LOAD: [&str; 8] = [
-    "--buyers",
-    "6000",
-    "--over",
-    "18",
-    "--products",
-    "12",
-    "--stock",
-    "150",
-];
 /// How often a decider is made to stand still before it must have written too late.
 const ROUNDS: usize = 4;
 
@@ -30,7 +19,7 @@ async fn another_decider_takes_over_from_one_that_is_killed() {
         .await;
     share(&first, &second).await;
     let history = History::open(&cluster).await;
-    let rehearsal = cluster.rehearse(&door, &questions, &LOAD);
+    let rehearsal = cluster.rehearse(&door, &questions, &CROWD);
     decides(&first).await;
     let lost = first.partitions().await;
     let at_ms = now_ms();
@@ -60,7 +49,7 @@ async fn a_decider_that_stood_still_writes_for_nobody_and_steps_down() {
     let history = History::open(&cluster).await;
     for round in 1.. {
         let seed = round.to_string();
-        let how = [&LOAD[..], &["--seed", &seed]].concat();
+        let how = [&CROWD[..], &["--seed", &seed]].concat();
         let rehearsal = cluster.rehearse(&door, &questions, &how);
         decides(&first).await;
         let lost = first.partitions().await;
@@ -132,7 +121,7 @@ async fn a_service_that_is_told_to_end_hands_over_at_once() {
     share(&first, &second).await;
     share(&projector, &heir).await;
     let history = History::open(&cluster).await;
-    let rehearsal = cluster.rehearse(&door, &questions, &LOAD);
+    let rehearsal = cluster.rehearse(&door, &questions, &CROWD);
     decides(&first).await;
     let left = first.partitions().await;
     let at_ms = now_ms();

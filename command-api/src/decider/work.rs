@@ -7,7 +7,7 @@ use bytes::Bytes;
 use domain::Turn;
 use domain::fence::Verdict;
 use futures::future::{BoxFuture, OptionFuture};
-use ports::{AppendError, Group, LogRecord, NewRecord};
+use ports::{AppendError, Group, LogRecord, NewRecord, ReadError};
 use runtime::health::{Component, REPORT_EVERY};
 use runtime::metrics::{DECIDER_LAG, DECISION_SECONDS, DECISIONS};
 use schemas::command::{Command, CommandBody};
@@ -59,7 +59,11 @@ pub(crate) async fn decide(
                 work.checkpointing = None;
                 work.end_checkpoint(completed);
             }
-            _ = report.tick() => work.report(component).await?,
+            _ = report.tick(), if work.measuring.is_none() => work.measure(),
+            Some(end) = OptionFuture::from(work.measuring.as_mut()) => {
+                work.measuring = None;
+                work.report(component, end);
+            }
             Some(()) = OptionFuture::from(until_deadline.map(tokio::time::sleep)) => {
                 work.let_time_pass();
             }
@@ -80,6 +84,8 @@ struct Work<'a> {
     appending: Option<BoxFuture<'static, Result<Offset, AppendError>>>,
     asking: Option<BoxFuture<'static, ()>>,
     checkpointing: Option<BoxFuture<'static, Result<Offset, AppendError>>>,
+    /// Asking where log 1 ends.
+    measuring: Option<BoxFuture<'static, Result<Offset, ReadError>>>,
     /// The place in log 2 after what was read back.
     read_back: Offset,
 }
@@ -89,7 +95,7 @@ impl<'a> Work<'a> {
         let label = [("partition", held.partition.to_string())];
         let (decided, read_back) = (held.fence.answered, held.claim.next());
         let pending = VecDeque::new();
-        let (appending, asking, checkpointing) = (None, None, None);
+        let (appending, asking, checkpointing, measuring) = (None, None, None, None);
         Self {
             decider,
             held,
@@ -99,6 +105,7 @@ impl<'a> Work<'a> {
             appending,
             asking,
             checkpointing,
+            measuring,
             read_back,
         }
     }
@@ -283,19 +290,26 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Asks how long log 1 is. Deciding does not wait for the answer, nor depend on it.
+    fn measure(&mut self) {
+        let (log, partition) = (self.decider.log.clone(), self.held.partition);
+        self.measuring = Some(Box::pin(async move {
+            log.end(Topic::PurchaseAttempts, partition).await
+        }));
+    }
+
     /// Tells health and metrics how far behind the partition is.
-    async fn report(&mut self, component: &Component) -> Result<(), DeciderError> {
-        let end = self
-            .decider
-            .log
-            .end(Topic::PurchaseAttempts, self.held.partition)
-            .await?;
-        let next = self.held.fence.answered.next();
-        let lag = (end.0 - next.0).max(0) as u64;
-        metrics::gauge!(DECIDER_LAG, &self.label).set(lag as f64);
-        component.working(lag);
+    fn report(&self, component: &Component, end: Result<Offset, ReadError>) {
+        match end {
+            Ok(end) => {
+                let next = self.held.fence.answered.next();
+                let lag = (end.0 - next.0).max(0) as u64;
+                metrics::gauge!(DECIDER_LAG, &self.label).set(lag as f64);
+                component.working(lag);
+            }
+            Err(error) => component.failing(error.to_string()),
+        }
         self.note_progress();
-        Ok(())
     }
 
     fn note_progress(&self) {

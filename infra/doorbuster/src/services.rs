@@ -20,7 +20,7 @@ use query_api::http::QueryApi;
 use query_api::live::{self, Live, LiveSettings};
 use registry::RegistryError;
 use runtime::drain::Drain;
-use runtime::health::{Component, Health, REPORT_EVERY};
+use runtime::health::{Component, Health, PROBE_WITHIN, REPORT_EVERY};
 use runtime::settings::{Service, Settings};
 use runtime::telemetry::Metrics;
 use runtime::{operations, telemetry};
@@ -30,6 +30,7 @@ use schemas::placement::Placement;
 use schemas::topics::Topic;
 use store_scylla::ScyllaStore;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tracing::{info, warn};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -64,7 +65,9 @@ pub async fn start(service: Service, settings: Settings) -> anyhow::Result<Runni
     starting.metrics.clone().keep_up(&drain);
     let (routes, current) = watch::channel(routes::starting(starting.operations()));
     let http = settings.http;
-    let service = tokio::spawn(starting.begin(routes));
+    // From before the first request until all of them are answered, it is not ready.
+    let component = starting.health.component("start");
+    let service = tokio::spawn(starting.begin(component, routes));
     let close = async move {
         if let Some(log) = service.await?? {
             log.close().await;
@@ -93,9 +96,13 @@ impl Starting {
     /// Waits for the engines and begins the service. Returns the log, to be closed at the end;
     /// none when the process was told to end before. When the service can never start, the
     /// process ends.
-    async fn begin(self, routes: watch::Sender<Router>) -> anyhow::Result<Option<Arc<KafkaLog>>> {
+    async fn begin(
+        self,
+        component: Component,
+        routes: watch::Sender<Router>,
+    ) -> anyhow::Result<Option<Arc<KafkaLog>>> {
         let started = self.drain.started().clone();
-        let connected = started.run_until_cancelled(self.connect()).await;
+        let connected = started.run_until_cancelled(self.connect(&component)).await;
         let (codec, log) = match connected {
             None => return Ok(None),
             Some(Ok(engines)) => engines,
@@ -108,6 +115,7 @@ impl Starting {
             Ok(api) => {
                 let parts = api.into_iter().chain([self.operations()]);
                 routes.send_modify(|routes| *routes = routes::all(parts.collect()));
+                drop(component);
                 info!(service = self.service.name(), "started");
             }
             Err(error) => {
@@ -121,35 +129,14 @@ impl Starting {
         Ok(Some(log))
     }
 
-    async fn connect(&self) -> anyhow::Result<(Arc<Codec>, Arc<KafkaLog>)> {
+    async fn connect(&self, component: &Component) -> anyhow::Result<(Arc<Codec>, Arc<KafkaLog>)> {
         let options = engines::registry(&self.settings);
-        let codec = self.wait_for("the schema registry", || registry::connect(&options));
-        let codec = codec.await?;
-        let log = self.wait_for("Kafka", || KafkaLog::open(engines::kafka(&self.settings)));
-        Ok((Arc::new(codec), Arc::new(log.await?)))
-    }
-
-    /// Tries until it succeeds or can never succeed, and says meanwhile why it waits.
-    async fn wait_for<T, E: MayPass, F: Future<Output = Result<T, E>>>(
-        &self,
-        what: &str,
-        attempt: impl Fn() -> F,
-    ) -> anyhow::Result<T> {
-        let component = self.health.component(format!("start: {what}"));
-        let mut said = String::new();
-        loop {
-            let error = match attempt().await {
-                Ok(it) => return Ok(it),
-                Err(error) if error.may_pass() => error.to_string(),
-                Err(error) => return Err(error).with_context(|| format!("cannot use {what}")),
-            };
-            component.failing(format!("waiting for {what}: {error}"));
-            if said != error {
-                warn!(%error, "waiting for {what}");
-                said = error;
-            }
-            tokio::time::sleep(RETRY_AFTER).await;
-        }
+        let registry = || registry::connect(&options);
+        let codec = wait_for(component, "the schema registry", registry).await?;
+        let kafka = || KafkaLog::open(engines::kafka(&self.settings));
+        let log = wait_for(component, "Kafka", kafka).await?;
+        component.failing("starting");
+        Ok((Arc::new(codec), Arc::new(log)))
     }
 
     /// Starts what the service consists of; returns the routes that are its own.
@@ -241,6 +228,28 @@ impl Starting {
     }
 }
 
+/// Tries until it succeeds or can never succeed, and says meanwhile why it waits.
+async fn wait_for<T, E: MayPass, F: Future<Output = Result<T, E>>>(
+    component: &Component,
+    what: &str,
+    attempt: impl Fn() -> F,
+) -> anyhow::Result<T> {
+    let mut said = String::new();
+    loop {
+        let error = match attempt().await {
+            Ok(it) => return Ok(it),
+            Err(error) if error.may_pass() => error.to_string(),
+            Err(error) => return Err(error).with_context(|| format!("cannot use {what}")),
+        };
+        component.failing(format!("waiting for {what}: {error}"));
+        if said != error {
+            warn!(%error, "waiting for {what}");
+            said = error;
+        }
+        tokio::time::sleep(RETRY_AFTER).await;
+    }
+}
+
 /// Whether the brokers answer, which no other part of some services shows.
 async fn probe_kafka(log: Arc<dyn EventLog>, component: Component) -> Infallible {
     loop {
@@ -256,9 +265,10 @@ async fn probe_kafka(log: Arc<dyn EventLog>, component: Component) -> Infallible
 /// when it is away.
 async fn probe_store(store: Arc<dyn ReadStore>, component: Component) -> Infallible {
     loop {
-        match store.progress().await {
-            Ok(_) => component.working(0),
-            Err(error) => component.degraded(error.to_string()),
+        match timeout(PROBE_WITHIN, store.progress()).await {
+            Ok(Ok(_)) => component.working(0),
+            Ok(Err(error)) => component.degraded(error.to_string()),
+            Err(_) => component.degraded("the read store does not answer"),
         }
         tokio::time::sleep(REPORT_EVERY).await;
     }

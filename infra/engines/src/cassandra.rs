@@ -93,7 +93,7 @@ impl Cassandra {
     /// Starts the node after [`Self::stop`], with its port and data, and waits until it answers.
     ///
     /// # Errors
-    /// It does not answer within three minutes.
+    /// It does not answer within five minutes.
     pub fn start(&self) -> Result<(), Error> {
         self.spawn()?;
         self.wait()

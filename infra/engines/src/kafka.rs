@@ -87,7 +87,7 @@ impl Kafka {
     /// Of three brokers two must run for any to answer.
     ///
     /// # Errors
-    /// The set has no such broker, or it does not answer within three minutes.
+    /// The set has no such broker, or it does not answer within five minutes.
     pub fn start(&self, number: u8) -> Result<(), Error> {
         let broker = self.broker(number)?;
         broker.process.spawn(&self.java, self.arguments(broker))?;
@@ -99,7 +99,7 @@ impl Kafka {
     /// other.
     ///
     /// # Errors
-    /// One does not answer within three minutes.
+    /// One does not answer within five minutes.
     pub fn restart_all(&self) -> Result<(), Error> {
         self.brokers
             .iter()
@@ -228,7 +228,8 @@ impl Kafka {
     }
 
     /// The broker's settings. Every broker is a controller too: with three, any one may be lost,
-    /// and the others go on with a leader for every partition after about three seconds.
+    /// and the others go on with a leader for every partition after about three seconds. A broker
+    /// that starts on a busy machine waits for the others as long as [`Process::wait_until`] does.
     fn properties(&self, broker: &Broker) -> String {
         let count = self.brokers.len();
         let in_sync = self.min_in_sync();
@@ -273,6 +274,7 @@ share.coordinator.state.topic.min.isr={in_sync}
 group.initial.rebalance.delay.ms=0
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
+initial.broker.registration.timeout.ms=300000
 {secure}",
             data = broker.data().display(),
         )

@@ -97,7 +97,7 @@ impl Engines {
     ///
     /// # Errors
     /// Java or Maven is missing, the directory is in use or holds another kind of set, or a part
-    /// does not answer within three minutes.
+    /// does not answer within five minutes.
     pub fn start(options: &Options) -> Result<Self, Error> {
         if !matches!(options.brokers, 1 | 3) {
             return Err(Error::Brokers(options.brokers));

@@ -21,8 +21,8 @@ use crate::packages::last_lines;
 
 /// The argument that marks a JVM as part of a set; its directory follows.
 pub(crate) const MARK: &str = "-Ddoorbuster.engine=";
-/// What a JVM may take to answer; two busy cores need a tenth of it.
-const START_LIMIT: Duration = Duration::from_secs(180);
+/// What a JVM may take to answer: ten times what it takes on two cores that also compile.
+const START_LIMIT: Duration = Duration::from_secs(300);
 /// What a JVM may take to end when asked to; then it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// How often is looked whether something has happened.

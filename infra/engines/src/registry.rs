@@ -50,7 +50,7 @@ impl Registry {
     /// it answers.
     ///
     /// # Errors
-    /// It does not answer within three minutes.
+    /// It does not answer within five minutes.
     pub fn start(&self) -> Result<(), Error> {
         self.spawn()?;
         self.wait()

@@ -3,9 +3,12 @@
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use engines::{DIRECTORY_VARIABLE, Engines, Error};
+use rustix::process::{Pid, Signal, kill_process};
 use scylla::client::session_builder::SessionBuilder;
 use tokio::sync::Mutex;
 
@@ -35,17 +38,27 @@ fn tool(engines: &Engines, main_class: &str, arguments: &[&str], input: &str) ->
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
+    let pid = Pid::from_child(&child);
     child
         .stdin
         .take()
         .unwrap()
         .write_all(input.as_bytes())
         .unwrap();
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(child.wait_with_output().unwrap()));
+    // A producer, for one, tries again and again for minutes.
+    let output = receiver
+        .recv_timeout(Duration::from_secs(180))
+        .unwrap_or_else(|_| {
+            kill_process(pid, Signal::KILL).unwrap();
+            panic!("{main_class} {arguments:?} did not end within 180 s")
+        });
     let Output {
         status,
         stdout,
         stderr,
-    } = child.wait_with_output().unwrap();
+    } = output;
     let said = String::from_utf8_lossy(&stderr);
     assert!(status.success(), "{main_class} {arguments:?}: {said}");
     String::from_utf8(stdout).unwrap()

@@ -20,6 +20,7 @@ const RECORDS: usize = 500_000;
 const CALL: usize = 1_000;
 const UNDER_WAY: usize = 16;
 const RECORD_BYTES: usize = 200;
+const CROWD: usize = 500;
 const ROUNDS: usize = 3;
 const TOPIC: Topic = Topic::PurchaseAttempts;
 const PARTITION: Partition = Partition(0);
@@ -49,6 +50,8 @@ async fn main() -> anyhow::Result<()> {
         report("read", read(log.clone()).await?);
         report("BaseConsumer", bare_consume(&brokers, &topic)?);
     }
+    crowd(&log).await?;
+    bare_crowd(&brokers, &topic).await?;
     one_by_one(&log).await?;
     openings(&log).await?;
     log.close().await;
@@ -87,8 +90,8 @@ async fn append(log: &Arc<KafkaLog>) -> anyhow::Result<Duration> {
     Ok(began.elapsed())
 }
 
-async fn bare_produce(brokers: &str, topic: &str) -> anyhow::Result<Duration> {
-    let producer: FutureProducer = ClientConfig::new()
+fn bare_producer(brokers: &str) -> anyhow::Result<FutureProducer> {
+    let producer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("enable.idempotence", "true")
         .set("linger.ms", "1")
@@ -96,6 +99,11 @@ async fn bare_produce(brokers: &str, topic: &str) -> anyhow::Result<Duration> {
         .set("socket.nagle.disable", "true")
         .set("queue.buffering.max.messages", "1000000")
         .create()?;
+    Ok(producer)
+}
+
+async fn bare_produce(brokers: &str, topic: &str) -> anyhow::Result<Duration> {
+    let producer = bare_producer(brokers)?;
     let began = Instant::now();
     let value = vec![b'x'; RECORD_BYTES];
     let producers = (0..UNDER_WAY).map(|_| {
@@ -156,6 +164,63 @@ fn bare_consume(brokers: &str, topic: &str) -> anyhow::Result<Duration> {
         }
     }
     Ok(began.elapsed())
+}
+
+/// Many who append one record each, again and again.
+async fn crowd(log: &Arc<KafkaLog>) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let appenders = (0..CROWD).map(|_| {
+        let log = log.clone();
+        tokio::spawn(async move {
+            let mut took = Vec::new();
+            for _ in 0..RECORDS / 5 / CROWD {
+                let began = Instant::now();
+                let record = NewRecord {
+                    value: Bytes::from_static(&[b'x'; RECORD_BYTES]),
+                    ..NewRecord::default()
+                };
+                log.append(TOPIC, PARTITION, vec![record]).await?;
+                took.push(began.elapsed());
+            }
+            anyhow::Ok(took)
+        })
+    });
+    let mut took = Vec::new();
+    for appended in join_all(appenders).await {
+        took.extend(appended??);
+    }
+    let rate = took.len() as f64 / began.elapsed().as_secs_f64();
+    println!("{:>15}: {rate:>9.0} records/s", "append, crowd");
+    quantiles("append, crowd", took);
+    Ok(())
+}
+
+async fn bare_crowd(brokers: &str, topic: &str) -> anyhow::Result<()> {
+    let producer = bare_producer(brokers)?;
+    let began = Instant::now();
+    let producers = (0..CROWD).map(|_| {
+        let (producer, topic) = (producer.clone(), topic.to_owned());
+        tokio::spawn(async move {
+            let mut took = Vec::new();
+            for _ in 0..RECORDS / 5 / CROWD {
+                let began = Instant::now();
+                let record: FutureRecord<'_, (), _> = FutureRecord::to(&topic);
+                let record = record.partition(0).payload(&[b'x'; RECORD_BYTES]);
+                let sent = producer.send(record, Timeout::Never).await;
+                sent.map_err(|(error, _)| error)?;
+                took.push(began.elapsed());
+            }
+            anyhow::Ok(took)
+        })
+    });
+    let mut took = Vec::new();
+    for produced in join_all(producers).await {
+        took.extend(produced??);
+    }
+    let rate = took.len() as f64 / began.elapsed().as_secs_f64();
+    println!("{:>15}: {rate:>9.0} records/s", "bare, crowd");
+    quantiles("bare, crowd", took);
+    Ok(())
 }
 
 async fn one_by_one(log: &KafkaLog) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::{debug, info, warn};
 
 /// The same kind of trouble is told again after this, and until then at level debug: while
@@ -80,7 +80,13 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
         let kind = code.map_or_else(|| "error".to_owned(), |code| format!("{code:?}"));
-        self.heard.lock().last = Some((Instant::now(), reason.to_owned()));
+        match code {
+            // A reader finds out what that means.
+            Some(RDKafkaErrorCode::AutoOffsetReset) => return debug!("Kafka: {reason}"),
+            // That is no reason; the reasons have been told before.
+            Some(RDKafkaErrorCode::AllBrokersDown) => {}
+            _ => self.heard.lock().last = Some((Instant::now(), reason.to_owned())),
+        }
         self.tell(&kind, reason);
     }
 }

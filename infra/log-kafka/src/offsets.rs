@@ -12,13 +12,16 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use schemas::ids::{Offset, TimestampMs};
 use tokio::sync::oneshot;
+use tracing::debug;
 
 use crate::context::{Context, EVENTS_AT_ONCE};
 use crate::names::{Names, Place};
 
 /// How long the brokers have for an answer. Who asks while a round trip is under way waits for
-/// that one too, so no answer takes longer than twice this.
+/// that one too, so no answer takes longer than about twice this.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// How long they have to say who leads which partition, once one did not answer.
+const LEADERS_TIMEOUT: Duration = Duration::from_millis(500);
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// The most questions that wait.
 const MAX_WAITING: usize = 65_536;
@@ -113,6 +116,7 @@ impl Asking {
 
     fn answer(&self, questions: impl Iterator<Item = Question>) {
         let mut waiting: Vec<Question> = questions.collect();
+        let mut failed = false;
         while let Some(which) = waiting.last().map(|question| question.which) {
             let (same, others) = waiting.into_iter().partition(|q| q.which == which);
             waiting = others;
@@ -128,9 +132,22 @@ impl Asking {
                     Ok(found) => found[&question.place].clone(),
                     Err(error) => Err(error.clone()),
                 };
+                failed |= found.is_err();
                 // Whoever no longer waits does not care.
                 let _ = question.answer.send(found);
             }
+        }
+        if failed {
+            self.learn_leaders();
+        }
+    }
+
+    /// Learns anew who leads which partition. librdkafka does so by itself only for partitions
+    /// that it reads or writes, and this client does neither: it would go on asking a broker
+    /// that is gone.
+    fn learn_leaders(&self) {
+        if let Err(error) = self.consumer.fetch_metadata(None, LEADERS_TIMEOUT) {
+            debug!(%error, "the brokers do not say who leads which partition");
         }
     }
 

@@ -70,6 +70,9 @@ pub enum Protocol {
     SaslSsl,
 }
 
+/// The longest time between two signs of life of a group's member.
+const MAX_HEARTBEAT_MS: u128 = 1_000;
+
 /// The logins that librdkafka knows and that need no further software.
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
@@ -82,6 +85,14 @@ impl Options {
         if !(1..=1024).contains(&self.partitions) {
             let found = self.partitions;
             return refuse(format!("partitions is {found}, but must be 1 to 1024"));
+        }
+        let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if self.topic_prefix.len() > 200 || !self.topic_prefix.chars().all(fits) {
+            return refuse(format!(
+                "the topic prefix is {:?}, but may have at most 200 ASCII letters, digits, '.', \
+                 '_' and '-'",
+                self.topic_prefix
+            ));
         }
         let (min_insync, replication) = (self.min_insync, self.replication);
         if min_insync == 0 || min_insync > replication || replication > i16::MAX as u32 {
@@ -127,8 +138,9 @@ impl Options {
             .set("message.timeout.ms", crate::append::TIMEOUT_MS)
             .set("queue.buffering.max.messages", "0")
             .set("queue.buffering.max.kbytes", i32::MAX.to_string())
-            // While one request is under way the next one fills, so waiting gains little.
-            .set("linger.ms", "1")
+            // What comes in so short a time goes together: many who append at once gain more
+            // by it than one who appends alone loses.
+            .set("linger.ms", "0.5")
             .set("compression.type", "lz4");
         config
     }
@@ -160,11 +172,14 @@ impl Options {
     pub(crate) fn member(&self, group: &str) -> ClientConfig {
         let mut config = self.client();
         let session = self.session_timeout.as_millis();
+        // A member learns with a heartbeat that partitions are to be shared anew, so with a long
+        // session this is what a handover waits for.
+        let heartbeat = (session / 5).clamp(1, MAX_HEARTBEAT_MS);
         config
             .set("group.id", group)
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", session.to_string())
-            .set("heartbeat.interval.ms", (session / 5).max(1).to_string())
+            .set("heartbeat.interval.ms", heartbeat.to_string())
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "latest")

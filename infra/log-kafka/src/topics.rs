@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
-    AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
 };
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
@@ -69,25 +71,22 @@ pub(crate) fn ensure(
     names: &Names,
     consumer: &BaseConsumer<Context>,
 ) -> Result<(), OpenError> {
+    let admin = options.client().create();
     let topics = Topics {
         options,
-        names,
+        names: Topic::ALL.map(|topic| names.topic(topic)),
         consumer,
+        admin: admin.map_err(|error| OpenError::Options(error.to_string()))?,
     };
-    let missing = topics.missing()?;
-    let admin = options.client().create::<AdminClient<_>>();
-    let admin = admin.map_err(|error| OpenError::Options(error.to_string()))?;
-    if !missing.is_empty() {
-        topics.create(&admin, &missing)?;
-    }
-    topics.check_shape()?;
-    topics.check_settings(&admin)
+    topics.create_missing()?;
+    topics.check()
 }
 
 struct Topics<'a> {
     options: &'a Options,
-    names: &'a Names,
+    names: [&'a str; Topic::ALL.len()],
     consumer: &'a BaseConsumer<Context>,
+    admin: AdminClient<DefaultClientContext>,
 }
 
 /// A topic as the brokers have it.
@@ -113,95 +112,117 @@ impl Topics<'_> {
     fn shapes(&self) -> Result<BTreeMap<String, Shape>, OpenError> {
         let metadata = self.consumer.fetch_metadata(None, TIMEOUT);
         let metadata = metadata.map_err(|error| self.unreachable(&error))?;
-        let ours = Topic::ALL.map(|topic| self.names.topic(topic));
-        let there = metadata
-            .topics()
-            .iter()
-            .filter(|topic| ours.contains(&topic.name()) && topic.error().is_none());
-        Ok(there
+        let topics = metadata.topics().iter();
+        let ours =
+            topics.filter(|topic| self.names.contains(&topic.name()) && topic.error().is_none());
+        Ok(ours
             .map(|topic| (topic.name().to_owned(), shape(topic)))
             .collect())
     }
 
-    fn missing(&self) -> Result<Vec<Topic>, OpenError> {
+    fn create_missing(&self) -> Result<(), OpenError> {
         let there = self.shapes()?;
-        let missing = |topic: &Topic| !there.contains_key(self.names.topic(*topic));
-        Ok(Topic::ALL.into_iter().filter(missing).collect())
-    }
-
-    fn create(
-        &self,
-        admin: &AdminClient<impl rdkafka::ClientContext>,
-        missing: &[Topic],
-    ) -> Result<(), OpenError> {
+        let missing = self.names.iter().filter(|name| !there.contains_key(**name));
         let settings = settings(self.options);
-        let replication = self.options.replication as i32;
-        let new = missing.iter().map(|topic| {
-            let name = self.names.topic(*topic);
-            let replication = TopicReplication::Fixed(replication);
-            let new = NewTopic::new(name, self.options.partitions as i32, replication);
+        let (partitions, replication) = (self.options.partitions, self.options.replication);
+        let new = missing.map(|name| {
+            let replication = TopicReplication::Fixed(replication as i32);
+            let new = NewTopic::new(name, partitions as i32, replication);
             settings
                 .iter()
                 .fold(new, |new, s| new.set(s.name, &s.value))
         });
         let new: Vec<NewTopic<'_>> = new.collect();
-        let created = wait(admin.create_topics(&new, &admin_options()));
+        if new.is_empty() {
+            return Ok(());
+        }
+        let created = wait(self.admin.create_topics(&new, &admin_options()));
         for created in created.map_err(|error| self.unreachable(&error))? {
-            match created {
-                Ok(topic) => info!(topic, "created the topic"),
+            let (topic, error) = match created {
+                Ok(topic) => {
+                    info!(topic, "created the topic");
+                    continue;
+                }
                 // Another process was faster.
-                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((topic, RDKafkaErrorCode::InvalidReplicationFactor)) => {
-                    return Err(OpenError::Unreachable(format!(
-                        "topic {topic} cannot be created with {replication} replicas: there are \
-                         not as many brokers at work. Start more, or ask for fewer replicas"
-                    )));
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => continue,
+                Err(refused) => refused,
+            };
+            let advice = match error {
+                RDKafkaErrorCode::InvalidReplicationFactor => format!(
+                    "there are not {replication} brokers at work; start more, or ask for fewer \
+                     replicas"
+                ),
+                _ => {
+                    let settings = settings.iter().map(|s| format!("{}={}", s.name, s.value));
+                    let settings = settings.collect::<Vec<_>>().join(", ");
+                    format!("let this user create it, or create it with {settings}")
                 }
-                Err((topic, error)) => {
-                    return Err(OpenError::Unreachable(format!(
-                        "topic {topic} cannot be created: {error}. Let this user create it, or \
-                         create it with {} partitions, {replication} replicas and {}",
-                        self.options.partitions,
-                        settings
-                            .iter()
-                            .map(|s| format!("{}={}", s.name, s.value))
-                            .collect::<Vec<_>>()
-                            .join(", "),
-                    )));
-                }
-            }
+            };
+            return Err(OpenError::Unreachable(format!(
+                "topic {topic} cannot be created with {partitions} partitions and {replication} \
+                 replicas: {error}: {advice}"
+            )));
         }
         Ok(())
     }
 
-    /// Checks partitions and replicas, once all partitions have leaders.
-    fn check_shape(&self) -> Result<(), OpenError> {
+    /// Checks all, once the topics can be used.
+    fn check(&self) -> Result<(), OpenError> {
         let began = Instant::now();
         loop {
-            let Some(waits_for) = self.check_shape_now()? else {
+            let Some(what) = self.check_now()? else {
                 return Ok(());
             };
             if began.elapsed() > READY_WITHIN {
-                return Err(OpenError::Unreachable(waits_for));
+                return Err(OpenError::Unreachable(what));
             }
             std::thread::sleep(LOOK_AGAIN_AFTER);
         }
     }
 
-    /// Returns what is still to come, if anything is.
-    fn check_shape_now(&self) -> Result<Option<String>, OpenError> {
-        let shapes = self.shapes()?;
-        for topic in Topic::ALL.map(|topic| self.names.topic(topic)) {
+    /// Returns why the topics cannot be used yet, if they cannot.
+    fn check_now(&self) -> Result<Option<String>, OpenError> {
+        let (shapes, found) = (self.shapes()?, self.describe()?);
+        for topic in self.names {
             let Some(shape) = shapes.get(topic) else {
                 return Ok(Some(format!("topic {topic} is not there yet")));
             };
             self.check_partitions(topic, shape)?;
             if let Some(partition) = shape.leaderless {
-                let what = format!("partition {partition} of topic {topic} has no leader");
-                return Ok(Some(what));
+                return Ok(Some(format!(
+                    "partition {partition} of topic {topic} has no leader"
+                )));
+            }
+            let of_topic = |resource: &&ConfigResource| match &resource.specifier {
+                OwnedResourceSpecifier::Topic(name) => name == topic,
+                _ => false,
+            };
+            // A topic that a broker does not know yet, or does not show, has none.
+            let shown = found
+                .iter()
+                .find(of_topic)
+                .filter(|found| !found.entries.is_empty());
+            let Some(shown) = shown else {
+                return Ok(Some(format!(
+                    "the brokers do not show the settings of topic {topic}; let this user \
+                     describe its configuration"
+                )));
+            };
+            for setting in settings(self.options) {
+                let found = shown
+                    .get(setting.name)
+                    .and_then(|entry| entry.value.as_deref());
+                self.check_setting(topic, &setting, found.unwrap_or("nothing"))?;
             }
         }
         Ok(None)
+    }
+
+    fn describe(&self) -> Result<Vec<ConfigResource>, OpenError> {
+        let asked = self.names.map(ResourceSpecifier::Topic);
+        let described = wait(self.admin.describe_configs(&asked, &admin_options()));
+        let described = described.map_err(|error| self.unreachable(&error))?;
+        Ok(described.into_iter().flatten().collect())
     }
 
     fn check_partitions(&self, topic: &str, shape: &Shape) -> Result<(), OpenError> {
@@ -233,22 +254,6 @@ impl Topics<'_> {
         Ok(())
     }
 
-    fn check_settings(
-        &self,
-        admin: &AdminClient<impl rdkafka::ClientContext>,
-    ) -> Result<(), OpenError> {
-        for topic in Topic::ALL.map(|topic| self.names.topic(topic)) {
-            let found = self.describe(admin, topic)?;
-            for setting in settings(self.options) {
-                let found = found
-                    .get(setting.name)
-                    .and_then(|entry| entry.value.as_deref());
-                self.check_setting(topic, &setting, found.unwrap_or("nothing"))?;
-            }
-        }
-        Ok(())
-    }
-
     fn check_setting(&self, topic: &str, setting: &Setting, found: &str) -> Result<(), OpenError> {
         let Setting {
             name,
@@ -273,32 +278,6 @@ impl Topics<'_> {
                  --entity-name {topic} --add-config {name}={value}"
             ),
         })
-    }
-
-    /// The settings of a topic, once the brokers name them.
-    fn describe(
-        &self,
-        admin: &AdminClient<impl rdkafka::ClientContext>,
-        topic: &str,
-    ) -> Result<ConfigResource, OpenError> {
-        let began = Instant::now();
-        loop {
-            let asked = [ResourceSpecifier::Topic(topic)];
-            let described = wait(admin.describe_configs(&asked, &admin_options()));
-            let described = described.map_err(|error| self.unreachable(&error))?;
-            // A topic that a broker does not know yet, or does not show, has none.
-            let some = |resource: &ConfigResource| !resource.entries.is_empty();
-            if let Some(resource) = described.into_iter().flatten().find(some) {
-                return Ok(resource);
-            }
-            if began.elapsed() > READY_WITHIN {
-                return Err(OpenError::Unreachable(format!(
-                    "the brokers do not show the settings of topic {topic}; let this user \
-                     describe its configuration"
-                )));
-            }
-            std::thread::sleep(LOOK_AGAIN_AFTER);
-        }
     }
 }
 

@@ -13,6 +13,9 @@ pub const READY_SILENCE: Duration = Duration::from_secs(5);
 pub const ALIVE_SILENCE: Duration = Duration::from_secs(60);
 /// How often a component reports at least, also when there is nothing to do.
 pub const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// How long a component waits at most for what it does without when that is away: then it says
+/// so, lest it seem to stand still itself.
+pub const PROBE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The health of a process: that of its components.
 #[derive(Clone, Default)]

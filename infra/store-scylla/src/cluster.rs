@@ -4,7 +4,7 @@ use ports::StoreError;
 use schemas::ids::{Partition, ProductId};
 use schemas::placement::Placement;
 use scylla::client::session::Session;
-use scylla::errors::ExecutionError;
+use scylla::errors::{ConnectionPoolError, ExecutionError};
 use scylla::response::query_result::QueryRowsResult;
 use scylla::response::{PagingState, PagingStateResponse};
 use scylla::serialize::row::SerializeRow;
@@ -112,8 +112,11 @@ impl Cluster {
 
     fn failed(&self, error: ExecutionError) -> StoreError {
         StoreError(match error {
+            ExecutionError::ConnectionPoolError(ConnectionPoolError::Broken {
+                last_connection_error: error,
+            }) => format!("{} cannot be reached: {error}", self.nodes),
             ExecutionError::EmptyPlan | ExecutionError::ConnectionPoolError(_) => {
-                format!("{} cannot be reached: {error}", self.nodes)
+                format!("{} cannot be reached: no node is connected", self.nodes)
             }
             error => format!("{}: {error}", self.nodes),
         })

@@ -140,27 +140,28 @@ fn check_datacenter(options: &Options, session: &Session) -> Result<(), Failure>
 }
 
 fn unconnected(options: &Options, error: NewSessionError) -> Failure {
-    let login = match &error {
+    let error = match error {
         NewSessionError::MetadataError(MetadataError::ConnectionPoolError(
             ConnectionPoolError::Broken {
-                last_connection_error: ConnectionError::ConnectionSetupRequestError(refused),
+                last_connection_error: error,
             },
-        )) => match refused.get_error() {
+        )) => error,
+        error => return Failure::Passing(format!(" cannot be reached: {error}")),
+    };
+    if let ConnectionError::ConnectionSetupRequestError(refused) = &error {
+        match refused.get_error() {
             ConnectionSetupRequestErrorKind::MissingAuthentication => {
-                Some("asks for a user name and a password".to_owned())
+                return Failure::Lasting(" asks for a user name and a password".into());
             }
             ConnectionSetupRequestErrorKind::DbError(DbError::AuthenticationError, why) => {
                 let user = options.username.as_deref().unwrap_or_default();
-                Some(format!("refuses the user {user:?} and its password: {why}"))
+                let why = format!(" refuses the user {user:?} and its password: {why}");
+                return Failure::Lasting(why);
             }
-            _ => None,
-        },
-        _ => None,
-    };
-    match login {
-        Some(login) => Failure::Lasting(format!(" {login}")),
-        None => Failure::Passing(format!(" cannot be reached: {error}")),
+            _ => {}
+        }
     }
+    Failure::Passing(format!(" cannot be reached: {error}"))
 }
 
 /// A statement that creates something, or asks what there is, failed.

@@ -136,6 +136,8 @@ pub struct Live {
     partitions: Vec<LivePartition>,
     /// Whether the tails have begun; until then nothing can be answered.
     begun: AtomicBool,
+    /// Whether the store answered when it was last asked how far it is.
+    store_answers: AtomicBool,
     waiters: Semaphore,
 }
 
@@ -191,6 +193,7 @@ impl Live {
             sales: Sales::default(),
             partitions: (0..count).map(|_| partition()).collect(),
             begun: AtomicBool::new(false),
+            store_answers: AtomicBool::new(true),
             waiters: Semaphore::new(settings.max_waiters.min(Semaphore::MAX_PERMITS)),
         })
     }
@@ -365,8 +368,12 @@ impl Live {
     }
 
     /// What the store has of an attempt. It is not asked to speak for decisions that were
-    /// dropped from memory before it had them.
+    /// dropped from memory before it had them, nor waited for when it is away: an attempt that
+    /// memory is about to have would be answered late.
     async fn stored_attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, LiveError> {
+        if !self.store_answers.load(Ordering::Relaxed) {
+            return Err(LiveError::Store("the read store does not answer".into()));
+        }
         let row = in_time(self.store.attempt(id)).await?;
         let of_interest = |n: usize| {
             row.as_ref()

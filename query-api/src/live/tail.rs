@@ -10,7 +10,7 @@ use domain::fence::{Fence, Verdict};
 use ports::read_store::{MAX_PAGE, Progress, Row};
 use ports::{LogRecord, ReadError, StoreError};
 use projector::views;
-use runtime::health::{Component, Health, REPORT_EVERY};
+use runtime::health::{Component, Health, PROBE_WITHIN, REPORT_EVERY};
 use runtime::metrics::{DECISIONS_DROPPED, TAIL_LAG};
 use schemas::codec::DecodeError;
 use schemas::command::{Command, CommandBody};
@@ -95,6 +95,7 @@ const NOTHING_STORED: Progress = Progress {
 /// Takes over what the store has. The progress is read first: the sales are then at least as
 /// new, and decisions that they have in them already are skipped by version.
 async fn begin(live: &Live, component: &Component) -> BTreeMap<Partition, Progress> {
+    let mut last_error = None;
     loop {
         match load(live).await {
             Ok(progress) => {
@@ -103,8 +104,11 @@ async fn begin(live: &Live, component: &Component) -> BTreeMap<Partition, Progre
                 return progress;
             }
             Err(error) => {
-                error!(%error, "the live answers cannot begin");
                 component.failing(error.to_string());
+                if last_error.as_ref() != Some(&error) {
+                    error!(%error, "the live answers cannot begin; they try again");
+                    last_error = Some(error);
+                }
                 sleep(RETRY_AFTER).await;
             }
         }
@@ -134,8 +138,11 @@ async fn load(live: &Live) -> Result<BTreeMap<Partition, Progress>, StoreError> 
 /// Follows the store's progress, so that memory can let go of what the store has.
 async fn follow_store(live: &Live, component: &Component) {
     loop {
-        match live.store.progress().await {
-            Ok(progress) => {
+        let asked = timeout(PROBE_WITHIN, live.store.progress()).await;
+        live.store_answers
+            .store(matches!(asked, Ok(Ok(_))), Ordering::Relaxed);
+        match asked {
+            Ok(Ok(progress)) => {
                 for (partition, at) in progress {
                     if let Some(live) = live.partitions.get(partition.0 as usize) {
                         live.take_stored(at);
@@ -144,7 +151,8 @@ async fn follow_store(live: &Live, component: &Component) {
                 component.working(0);
             }
             // What is older than memory has no answer; everything newer has.
-            Err(error) => component.degraded(error.to_string()),
+            Ok(Err(error)) => component.degraded(error.to_string()),
+            Err(_) => component.degraded("the read store does not answer"),
         }
         sleep(STORE_EVERY).await;
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use query_api::live::LiveSettings;
 use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
+use tokio::time::{Instant, sleep};
 
 use crate::support::{Shop, id, sold};
 
@@ -59,6 +60,33 @@ async fn live_answers_go_on_when_the_store_fails() {
             .all(|part| part.ready && !part.degraded)
     );
     assert_eq!(shop.status(id(3)).await, "unknown_attempt");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_keeps_silent_holds_up_no_live_answer() {
+    let shop = Shop::open();
+    shop.put_sale(0, "p", 50);
+    shop.settle().await;
+    shop.store.keep_silent(true);
+    sleep(Duration::from_secs(3)).await;
+    for n in 1..=12 {
+        let asked_at = Instant::now();
+        let asked = shop.ask(0, "p", id(n));
+        assert_eq!(shop.status(id(n)).await, "queued");
+        shop.decide(0, "p", asked, sold(id(n), asked));
+        shop.settle().await;
+        assert_eq!(shop.status(id(n)).await, "sold");
+        assert!(asked_at.elapsed() < Duration::from_secs(1));
+        // It says so all the time, and does not seem to stand still itself.
+        let parts = shop.health.report();
+        assert!(parts.iter().all(|part| part.ready), "{parts:?}");
+        assert!(parts.iter().any(|part| part.degraded), "{parts:?}");
+        sleep(Duration::from_secs(1)).await;
+    }
+    shop.store.keep_silent(false);
+    sleep(Duration::from_secs(3)).await;
+    assert!(shop.health.report().iter().all(|part| !part.degraded));
+    assert_eq!(shop.status(id(99)).await, "unknown_attempt");
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,10 +23,10 @@ const PLACE: &str = "CONFORMANCE_PLACE";
 const ROUND: &str = "CONFORMANCE_ROUND";
 
 pub(super) async fn acknowledged_outlasts_sigkill(s: &mut Subject) {
-    s.close();
+    s.close().await;
     let mut acknowledged = Vec::new();
     for round in 0..ROUNDS {
-        let (adapter, place) = (s.adapter, s.place.path().to_owned());
+        let (adapter, place) = (s.adapter.name, s.place.path().to_owned());
         let said = tokio::task::spawn_blocking(move || {
             let mut child = Command::new(std::env::current_exe().unwrap());
             child.args(["--exact", "log_cases::kill::append_until_killed"]);
@@ -34,7 +34,8 @@ pub(super) async fn acknowledged_outlasts_sigkill(s: &mut Subject) {
             child
                 .env(ADAPTER, adapter)
                 .env(PLACE, place)
-                .env(ROUND, round.to_string());
+                .env(ROUND, round.to_string())
+                .env(engines::DIRECTORY_VARIABLE, engines::shared().dir());
             run_and_kill(child)
         });
         let said = said.await.unwrap();
@@ -45,7 +46,7 @@ pub(super) async fn acknowledged_outlasts_sigkill(s: &mut Subject) {
             "round {round} acknowledged something: {said}"
         );
 
-        s.reopen(Queue::Usual);
+        s.reopen(Queue::Usual).await;
         for partition in (0..PARTITIONS).map(Partition) {
             let log = s.log();
             let records = read_to_end(&*log, Topic::StockDecisions, partition, Offset(0)).await;
@@ -59,7 +60,7 @@ pub(super) async fn acknowledged_outlasts_sigkill(s: &mut Subject) {
                 );
             }
         }
-        s.close();
+        s.close().await;
     }
 }
 
@@ -121,8 +122,9 @@ async fn append_until_killed() {
         return;
     };
     let round = std::env::var(ROUND).unwrap();
-    let (_, open) = ADAPTERS.iter().find(|(name, _)| *name == adapter).unwrap();
-    let log = open(place.as_ref(), Arc::new(SystemClock), Queue::Usual);
+    let adapter = ADAPTERS.iter().find(|one| one.name == adapter).unwrap();
+    let opened = (adapter.open)(place.as_ref(), Arc::new(SystemClock), Queue::Usual).await;
+    let log = opened.log;
     // A parent that fails must not leave it running for good.
     let until = Instant::now() + Duration::from_secs(60);
     let appenders = (0..64).map(|appender: u32| {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ports::{Clock, EventLog, LogRecord, NewRecord};
@@ -9,29 +10,22 @@ use schemas::ids::{Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 use tempfile::TempDir;
 
-use super::{Open, Queue};
+use super::{Adapter, Opened, Queue};
 
 /// Partitions of every topic.
 pub(super) const PARTITIONS: u32 = 4;
 
 /// A log in a place of its own.
 pub(super) struct Subject {
-    pub(super) adapter: &'static str,
+    pub(super) adapter: &'static Adapter,
     pub(super) place: TempDir,
-    pub(super) clock: Arc<HandClock>,
-    open: Open,
-    log: Option<Arc<dyn EventLog>>,
+    clock: Arc<HandClock>,
+    /// None while it is closed.
+    opened: Option<Opened>,
 }
 
 /// A clock that stands still between a case's steps, so that times can be foretold.
-pub(super) struct HandClock(AtomicI64);
-
-impl HandClock {
-    /// Steps the clock, forth or back.
-    pub(super) fn step(&self, by_ms: i64) {
-        self.0.fetch_add(by_ms, Relaxed);
-    }
-}
+struct HandClock(AtomicI64);
 
 impl Clock for HandClock {
     fn now_ms(&self) -> TimestampMs {
@@ -40,39 +34,50 @@ impl Clock for HandClock {
 }
 
 impl Subject {
-    pub(super) fn new(adapter: &'static str, open: Open) -> Self {
-        let place = tempfile::tempdir().unwrap();
-        let clock = Arc::new(HandClock(AtomicI64::new(1_000_000)));
-        let log = Some(open(place.path(), clock.clone(), Queue::Usual));
-        Self {
+    pub(super) async fn new(adapter: &'static Adapter) -> Self {
+        let mut subject = Self {
             adapter,
-            place,
-            clock,
-            open,
-            log,
-        }
+            place: tempfile::tempdir().unwrap(),
+            clock: Arc::new(HandClock(AtomicI64::new(1_000_000))),
+            opened: None,
+        };
+        subject.reopen(Queue::Usual).await;
+        subject
     }
 
     pub(super) fn log(&self) -> Arc<dyn EventLog> {
-        self.log.clone().expect("it is open")
+        self.opened.as_ref().expect("it is open").log.clone()
+    }
+
+    /// Lets time pass: steps the log's clock, forth or back, or waits when that is not ours.
+    pub(super) async fn step(&self, by_ms: i64) {
+        if self.adapter.has_our_clock {
+            self.clock.0.fetch_add(by_ms, Relaxed);
+        } else {
+            tokio::time::sleep(Duration::from_millis(by_ms.max(0) as u64)).await;
+        }
     }
 
     /// Closes the log, of which no other handle is left.
-    pub(super) fn close(&mut self) {
-        let log = self.log.take().expect("it is open");
+    pub(super) async fn close(&mut self) {
+        let Opened { log, to_close } = self.opened.take().expect("it is open");
         assert_eq!(
             Arc::strong_count(&log),
-            1,
+            1 + usize::from(to_close.is_some()),
             "a case keeps a handle of a log it closes"
         );
+        if let Some(log) = to_close {
+            log.close().await;
+        }
     }
 
     /// Closes the log if it is open, and opens it again.
-    pub(super) fn reopen(&mut self, queue: Queue) {
-        if self.log.is_some() {
-            self.close();
+    pub(super) async fn reopen(&mut self, queue: Queue) {
+        if self.opened.is_some() {
+            self.close().await;
         }
-        self.log = Some((self.open)(self.place.path(), self.clock.clone(), queue));
+        let place = self.place.path();
+        self.opened = Some((self.adapter.open)(place, self.clock.clone(), queue).await);
     }
 
     /// Appends one record with this value to a partition of log 1.

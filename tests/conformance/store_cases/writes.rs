@@ -8,7 +8,7 @@ use ports::read_store::{AttemptStatus, MAX_PAGE, Progress, Row, SalePhase};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use schemas::decision::{RefusalReason, ReleaseCause};
-use schemas::ids::{Offset, Partition};
+use schemas::ids::{Offset, Partition, TraceId};
 
 use super::subject::{Subject, assert_same, attempt, attempt_id, content_of, id, progress, sale};
 
@@ -23,11 +23,17 @@ pub(super) async fn rows_read_as_written(subject: &mut Subject) {
     for (n, phase) in phases.into_iter().enumerate() {
         let mut sale = sale(&format!("product {n}"), 1 + n as u64);
         sale.phase = phase;
-        if n % 2 == 0 {
-            sale.terms.limit_per_buyer = Some(2);
+        if n == 0 {
+            sale.terms.limit_per_buyer = Some(u32::MAX);
             sale.terms.hold_ms = Some(600_000);
             sale.terms.closes_at_ms = Some(i64::MAX);
-            sale.version = u64::MAX;
+            // No product will see as many decisions.
+            sale.version = 1 << 50;
+        }
+        if n == 2 {
+            sale.terms.limit_per_buyer = Some(0);
+            sale.terms.hold_ms = Some(0);
+            sale.terms.closes_at_ms = Some(-1);
         }
         rows.push(Row::Sale(sale));
     }
@@ -42,7 +48,8 @@ pub(super) async fn rows_read_as_written(subject: &mut Subject) {
         let mut attempt = attempt("lamp", "ann", n as i64, 7);
         attempt.status = status;
         attempt.quantity = u32::MAX - n as u32;
-        attempt.hold_until_ms = (n % 2 == 0).then_some(-1);
+        attempt.hold_until_ms = [None, Some(-1), Some(0)][n % 3];
+        attempt.trace_id = TraceId::from_bytes([n as u8; 16]);
         rows.extend([Row::Attempt(attempt.clone()), Row::Order(attempt.clone())]);
         rows.push(Row::Intent(attempt));
     }
@@ -275,13 +282,17 @@ pub(super) async fn progress_by_partition(subject: &mut Subject) {
         claim: Offset(0),
         answered: Offset(4),
     };
+    let next_but_one = Progress {
+        next: Offset(7),
+        ..other
+    };
     let mut expected = BTreeMap::new();
     for (partition, progress) in [
         (0, first),
         (256, other),
         (0, later),
         (u32::MAX, first),
-        (256, first),
+        (256, next_but_one),
     ] {
         let applied = subject
             .store()

@@ -33,7 +33,7 @@ impl MemoryStore {
         self.failing.store(failing, Ordering::Relaxed);
     }
 
-    /// From now on a sale that is asked for gets no answer, or gets one.
+    /// From now on who asks for a sale, an attempt or the progress gets no answer, or gets one.
     pub fn keep_silent(&self, silent: bool) {
         self.silent.store(silent, Ordering::Relaxed);
     }
@@ -46,6 +46,13 @@ impl MemoryStore {
     /// Writes a row at once, unless a later version is there.
     pub fn put(&self, row: Row) {
         self.kept.lock().put(row);
+    }
+
+    /// Never returns when it is to keep silent.
+    async fn speak(&self) {
+        if self.silent.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// What is kept, for a call of this method, unless calls fail.
@@ -122,17 +129,17 @@ impl ReadStore for MemoryStore {
     }
 
     async fn progress(&self) -> Result<BTreeMap<Partition, Progress>, StoreError> {
+        self.speak().await;
         Ok(self.call("progress")?.progress.clone())
     }
 
     async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
+        self.speak().await;
         Ok(self.call("attempt")?.attempts.get(&id).cloned())
     }
 
     async fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {
-        if self.silent.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
+        self.speak().await;
         Ok(self.call("sale")?.sales.get(product).cloned())
     }
 

@@ -7,7 +7,7 @@ use schemas::decision::RefusalReason;
 use schemas::ids::Offset;
 use serde::Serialize;
 
-use super::said::Status;
+use super::said::{Receipt, Status};
 use super::seen::{AttemptSeen, Complaints, SaleSeen};
 
 /// One thing that must hold.
@@ -113,20 +113,18 @@ fn finding(attempt: &AttemptSeen) -> Option<String> {
     (*last != expected).then(|| format!("it was {first:?}, then {last:?}"))
 }
 
-/// An attempt stands where its receipt says, or where an earlier sending of it does.
+/// An attempt stands where its receipt says, or where an earlier sending of it does. Those are
+/// not the buyers' alone: an instance that loses its log sends what is on its way again too, and
+/// may so write an order twice. That it was away shows in orders that buyers had to send again.
 fn same_key(sales: &[SaleSeen]) -> Invariant {
     let mut invariant = Invariant::new("the same key names the same attempt, at its first place");
+    let resent = attempts(sales).any(|(_, attempt)| receipts(attempt).any(|r| r.resent));
     for (sale, attempt) in attempts(sales) {
-        let receipts: Vec<_> = attempt
-            .repeated
-            .into_iter()
-            .chain([attempt.receipt])
-            .collect();
+        let receipts: Vec<_> = receipts(attempt).collect();
         let one_id = receipts
             .iter()
             .all(|r| r.attempt_id == attempt.receipt.attempt_id);
         let first = receipts.iter().map(|r| r.position).min();
-        let resent = receipts.iter().any(|r| r.resent);
         let place = attempt.answer.as_ref().map(|answer| answer.position);
         let at_first = place.is_none() || place == first || resent && place < first;
         invariant.check(one_id && at_first, || {
@@ -137,6 +135,10 @@ fn same_key(sales: &[SaleSeen]) -> Invariant {
         });
     }
     invariant
+}
+
+fn receipts(attempt: &AttemptSeen) -> impl Iterator<Item = Receipt> {
+    attempt.repeated.into_iter().chain([attempt.receipt])
 }
 
 fn in_line(sales: &[SaleSeen], in_order: bool) -> Invariant {

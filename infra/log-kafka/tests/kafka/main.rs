@@ -4,6 +4,7 @@ mod appending;
 mod groups;
 mod outage;
 mod reading;
+mod secure;
 mod topics;
 
 use std::time::Duration;

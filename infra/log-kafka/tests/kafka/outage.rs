@@ -32,16 +32,10 @@ async fn brokers_that_go_away_are_missed_and_come_back() {
     assert_eq!(next(&mut *reader).await.unwrap()[0].value, "before");
 
     engines.kafka().kill(1).unwrap();
-    let began = Instant::now();
-    let unavailable = log.end(TOPIC, Partition(0)).await;
+    let unavailable = wait(log.end(TOPIC, Partition(0))).await;
     assert!(
         matches!(&unavailable, Err(ReadError::Unavailable(_))),
         "{unavailable:?}"
-    );
-    assert!(
-        began.elapsed() < Duration::from_secs(6),
-        "{:?}",
-        began.elapsed()
     );
     let records = vec![NewRecord::default()];
     let unknown = wait(log.append(TOPIC, Partition(0), records)).await;

@@ -56,7 +56,7 @@ impl Keyspace {
 }
 
 pub fn node() -> String {
-    std::env::var("CQL").unwrap_or_else(|_| engines::shared().cql_node())
+    engines::shared().cql_node()
 }
 
 pub fn options(node: &str, keyspace: &str) -> Options {

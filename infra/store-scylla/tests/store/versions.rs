@@ -127,3 +127,32 @@ async fn a_version_beyond_all_is_refused() {
     drop(store);
     keyspace.drop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_nobody_wrote_is_named() {
+    let keyspace = Keyspace::new().await;
+    let store = keyspace.store().await;
+    let attempt = attempt(0, 1, 1);
+    let rows = [Row::Attempt(attempt.clone()), Row::Sale(sale("lamp", 1))];
+    apply(&store, &rows, 1).await;
+    let id = attempt.attempt_id;
+    keyspace
+        .cql(&format!(
+            "UPDATE ks.attempts SET reason = 'because' WHERE attempt_id = {id}"
+        ))
+        .await;
+    let failed = store.attempt(id).await.unwrap_err().to_string();
+    assert!(failed.contains(&id.to_string()), "{failed}");
+    let bucket = keyspace.cql("SELECT bucket FROM ks.sales").await;
+    let (bucket,): (i32,) = bucket.into_rows_result().unwrap().single_row().unwrap();
+    keyspace
+        .cql(&format!(
+            "UPDATE ks.sales SET stock = -1 WHERE bucket = {bucket} AND product_id = 'lamp'"
+        ))
+        .await;
+    let failed = store.sale(&"lamp".parse().unwrap()).await.unwrap_err();
+    assert!(failed.to_string().contains("\"lamp\""), "{failed}");
+    assert!(store.visit(Box::new(|_| true)).await.is_err());
+    drop(store);
+    keyspace.drop().await;
+}
