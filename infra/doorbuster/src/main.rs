@@ -42,13 +42,13 @@ Examples:
 #[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    action: Option<Action>,
     #[command(flatten)]
     flags: Flags,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum Action {
     /// Run all services in one process, on the embedded engine (the default)
     #[command(after_help = EXAMPLES)]
     Serve(Flags),
@@ -73,14 +73,14 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&commands().get_matches()).unwrap_or_else(|e| e.exit());
-    let result = match cli.command.unwrap_or(Command::Serve(cli.flags)) {
-        Command::Serve(flags) => run_service(Service::Serve, &flags).await,
-        Command::CommandApi(flags) => run_service(Service::CommandApi, &flags).await,
-        Command::Decider(flags) => run_service(Service::Decider, &flags).await,
-        Command::Projector(flags) => run_service(Service::Projector, &flags).await,
-        Command::QueryApi(flags) => run_service(Service::QueryApi, &flags).await,
-        Command::Rehearse(args) => rehearse::run(*args).await,
-        Command::Audit(args) => audit::run(*args).await,
+    let result = match cli.action.unwrap_or(Action::Serve(cli.flags)) {
+        Action::Serve(flags) => run_service(Service::Serve, &flags).await,
+        Action::CommandApi(flags) => run_service(Service::CommandApi, &flags).await,
+        Action::Decider(flags) => run_service(Service::Decider, &flags).await,
+        Action::Projector(flags) => run_service(Service::Projector, &flags).await,
+        Action::QueryApi(flags) => run_service(Service::QueryApi, &flags).await,
+        Action::Rehearse(args) => rehearse::run(*args).await,
+        Action::Audit(args) => audit::run(*args).await,
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

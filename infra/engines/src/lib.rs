@@ -219,6 +219,8 @@ impl Engines {
         ];
         if let Some(cassandra) = &self.set.cassandra {
             settings.push(("DOORBUSTER_CQL_NODES", cassandra.address()));
+            // There is one node.
+            settings.push(("DOORBUSTER_CQL_REPLICATION", "1".to_owned()));
         }
         if let Some(registry) = &self.set.registry {
             settings.push(("DOORBUSTER_REGISTRY_URL", registry.url()));

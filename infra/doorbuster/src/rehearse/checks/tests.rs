@@ -169,7 +169,12 @@ fn a_request_sent_again_may_stand_at_its_earlier_place() {
     sale.attempts[2].receipt.position = at(30);
     assert_eq!(broken(sale.clone()).len(), 1);
     sale.attempts[2].receipt.resent = true;
-    assert_eq!(broken(sale), [""; 0]);
+    assert_eq!(broken(sale.clone()), [""; 0]);
+    // An instance that was away may itself have sent others again, but none to a later place.
+    sale.attempts[1].receipt.position = at(31);
+    assert_eq!(broken(sale.clone()), [""; 0]);
+    sale.attempts[3].receipt.position = at(0);
+    assert_eq!(broken(sale).len(), 1);
 }
 
 #[test]
