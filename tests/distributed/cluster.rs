@@ -376,7 +376,10 @@ impl Rehearsal {
             if let Some(status) = self.child.0.try_wait().unwrap() {
                 break status;
             }
-            assert!(begun.elapsed() < 10 * PATIENCE, "the rehearsal does not end");
+            assert!(
+                begun.elapsed() < 10 * PATIENCE,
+                "the rehearsal does not end"
+            );
             sleep(Duration::from_millis(100)).await;
         };
         let output = std::fs::read_to_string(&self.output).unwrap();

@@ -51,10 +51,16 @@ async fn server(max_connections: usize) -> Server {
         )));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let ended =
-        tokio::spawn(
-            async move { serve(listener, watch::channel(router).1, max_connections, &started, GRACE).await },
-        );
+    let ended = tokio::spawn(async move {
+        serve(
+            listener,
+            watch::channel(router).1,
+            max_connections,
+            &started,
+            GRACE,
+        )
+        .await
+    });
     Server {
         address,
         drain,
