@@ -272,7 +272,7 @@ transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor={count}
 share.coordinator.state.topic.min.isr={in_sync}
 group.initial.rebalance.delay.ms=0
-broker.session.timeout.ms=3000
+broker.session.timeout.ms=6000
 broker.heartbeat.interval.ms=500
 initial.broker.registration.timeout.ms=300000
 {secure}",

@@ -176,7 +176,8 @@ impl KafkaLog {
         let name = group_name(&self.options.topic_prefix, group);
         let topic = self.names.topic(names::topic_of(group)).to_owned();
         let config = self.options.member(&name);
-        Member::join(config, self.context.clone(), name, topic)
+        let partitions = self.options.partitions as usize;
+        Member::join(config, self.context.clone(), name, topic, partitions)
     }
 }
 

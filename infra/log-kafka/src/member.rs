@@ -13,7 +13,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{ClientContext, TopicPartitionList};
 use schemas::ids::{Offset, Partition};
 use tokio::sync::{oneshot, watch};
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::context::Context;
 
@@ -21,6 +21,10 @@ use crate::context::Context;
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// How long the thread sleeps at most when nothing happens.
 const POLL: Duration = Duration::from_millis(50);
+/// How long a member without partitions waits before it asks whether that can be right.
+const LEFT_OUT_AFTER: Duration = Duration::from_secs(5);
+/// How long the brokers may take to say who is in the group.
+const GROUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long it rests when it cannot be a member at all.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -34,6 +38,8 @@ pub(crate) struct Member {
 struct Shared {
     group: String,
     topic: String,
+    /// How many partitions the group shares.
+    partitions: usize,
     assigned: watch::Sender<BTreeSet<Partition>>,
     /// What is to be committed.
     progress: Mutex<BTreeMap<Partition, Offset>>,
@@ -41,16 +47,18 @@ struct Shared {
 }
 
 impl Member {
-    /// Joins a group that shares a topic's partitions.
+    /// Joins a group that shares a topic's partitions, of which there are so many.
     pub(crate) fn join(
         config: ClientConfig,
         context: Context,
         group: String,
         topic: String,
+        partitions: usize,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             group,
             topic,
+            partitions,
             assigned: watch::Sender::default(),
             progress: Mutex::default(),
             stop: AtomicBool::new(false),
@@ -113,6 +121,7 @@ impl Shared {
         let consumer = BaseConsumer::from_config_and_context(config, context)?;
         consumer.subscribe(&[&self.topic])?;
         let mut committed = Instant::now();
+        let mut idle = Instant::now();
         while !self.stop.load(Relaxed) {
             match consumer.poll(POLL) {
                 // Fetched before the partition was paused; it is a reader's to read.
@@ -124,9 +133,38 @@ impl Shared {
                 committed = Instant::now();
                 self.commit(&consumer);
             }
+            if !self.assigned.borrow().is_empty() {
+                idle = Instant::now();
+            } else if idle.elapsed() >= LEFT_OUT_AFTER {
+                idle = Instant::now();
+                if self.is_left_out(&consumer) {
+                    warn!(
+                        group = self.group,
+                        "has no partitions though there are enough; joining again"
+                    );
+                    consumer.unsubscribe();
+                    consumer.subscribe(&[&self.topic])?;
+                }
+            }
         }
         // Leaving takes the partitions back, and commits what is left then.
         Ok(())
+    }
+
+    /// Whether the group has settled with nothing for this member although there is a partition
+    /// for everyone. A broker that has just come up may not know the topic yet; a group that
+    /// shares its partitions at that moment shares none, and would leave it at that.
+    fn is_left_out(&self, consumer: &BaseConsumer<Membership>) -> bool {
+        match consumer.fetch_group_list(Some(&self.group), GROUP_TIMEOUT) {
+            Ok(list) => list.groups().iter().any(|group| {
+                let members = group.members().len();
+                group.state() == "Stable" && (1..=self.partitions).contains(&members)
+            }),
+            Err(error) => {
+                debug!(%error, group = self.group, "the brokers do not say who is in the group");
+                false
+            }
+        }
     }
 
     /// Commits what has been noted of partitions that are ours. What others have is theirs to

@@ -183,6 +183,8 @@ impl Options {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "latest")
+            // A topic that was not known when the group shared its partitions is found so soon.
+            .set("topic.metadata.refresh.interval.ms", "10000")
             .set("queued.max.messages.kbytes", "1024");
         if session > 300_000 {
             config.set("max.poll.interval.ms", session.to_string());
