@@ -11,13 +11,13 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::post;
 use axum::{Json, Router};
-use bytes::Bytes;
-use hyper::Method;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
-use crate::load::{self, Arrival, Line, Outcome, PRODUCT};
+use crate::load::{
+    self, Arrival, Doors, Line, Outcome, TOKEN, open_sale, print_latencies, settled,
+};
 
 /// The argument that makes this program the reference server.
 pub const BARE_SERVER: &str = "bare-server";
@@ -26,7 +26,6 @@ const CONNECTIONS: u64 = 256;
 const WARM_UP: Duration = Duration::from_secs(2);
 const RUN: Duration = Duration::from_secs(8);
 const ROUNDS: usize = 3;
-const TOKEN: &str = "benchmark";
 
 /// Runs the comparison and prints it. Takes about a minute.
 pub async fn run() -> anyhow::Result<()> {
@@ -42,7 +41,7 @@ pub async fn run() -> anyhow::Result<()> {
         bare.stop().await?;
         let full = Server::doorbuster().await?;
         let rate = saturate(&full).await?.per_second();
-        full.settled().await?;
+        settled(full.address).await?;
         full.stop().await?;
         println!(
             "{round:>6} {rate:>14.0} {reference:>14.0} {:>7.2}",
@@ -55,26 +54,16 @@ pub async fn run() -> anyhow::Result<()> {
     println!("median ratio {ratio:.2} (goal: 0.50 or more)\n");
 
     println!("latency at half load, each from the moment it was due, in milliseconds");
-    println!(
-        "{:>22} {:>8} {:>8} {:>8} {:>8}",
-        "", "p50", "p90", "p99", "p99.9"
-    );
     let full = Server::doorbuster().await?;
-    load::run(full.address, CONNECTIONS, Arrival::Closed, WARM_UP, false).await?;
-    full.settled().await?;
+    let doors = Doors::from(full.address);
+    load::run(doors, CONNECTIONS, Arrival::Closed, WARM_UP, false).await?;
+    settled(full.address).await?;
     let half = Arrival::Open {
         per_second: rate / 2.0,
     };
-    let outcome = load::run(full.address, CONNECTIONS, half, RUN, true).await?;
+    let outcome = load::run(doors, CONNECTIONS, half, RUN, true).await?;
     full.stop().await?;
-    for (what, histogram) in [
-        ("due to accepted", &outcome.accepted_us),
-        ("accepted to visible", &outcome.visible_us),
-    ] {
-        let ms = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
-        let (p50, p90, p99, p999) = (ms(0.5), ms(0.9), ms(0.99), ms(0.999));
-        println!("{what:>22} {p50:>8.2} {p90:>8.2} {p99:>8.2} {p999:>8.2}");
-    }
+    print_latencies(&outcome);
     println!(
         "(goal: accepted to visible p99 of 5 ms at half load; {:.0}/s here)",
         rate / 2.0
@@ -83,8 +72,9 @@ pub async fn run() -> anyhow::Result<()> {
 }
 
 async fn saturate(server: &Server) -> anyhow::Result<Outcome> {
-    load::run(server.address, CONNECTIONS, Arrival::Closed, WARM_UP, false).await?;
-    load::run(server.address, CONNECTIONS, Arrival::Closed, RUN, false).await
+    let doors = Doors::from(server.address);
+    load::run(doors, CONNECTIONS, Arrival::Closed, WARM_UP, false).await?;
+    load::run(doors, CONNECTIONS, Arrival::Closed, RUN, false).await
 }
 
 /// A server in a process of its own.
@@ -112,19 +102,8 @@ impl Server {
         let mut command = Command::new(program);
         command.arg("serve").env("DOORBUSTER_ADMIN_TOKEN", TOKEN);
         let server = Self::start(command).await?;
-        let mut line = Line::open(server.address).await?;
-        let bearer = format!("Bearer {TOKEN}");
-        let headers = [("authorization", bearer.as_str())];
-        let terms = Bytes::from_static(
-            br#"{"name":"Hot","price":{"minor":100,"currency":"EUR"},"stock":1000}"#,
-        );
-        let path = format!("/api/admin/flash-sales/{PRODUCT}");
-        let (status, body) = line.send(Method::PUT, &path, &headers, terms).await?;
-        ensure!(
-            status == StatusCode::ACCEPTED,
-            "the sale got {status}: {body:?}"
-        );
-        server.settled().await?;
+        open_sale(server.address).await?;
+        settled(server.address).await?;
         Ok(server)
     }
 
@@ -155,37 +134,9 @@ impl Server {
         })
     }
 
-    /// Waits until the sale is seen and everything accepted is decided, so that one run does
-    /// not pay for another.
-    async fn settled(&self) -> anyhow::Result<()> {
-        let mut line = Line::open(self.address).await?;
-        let patience = Instant::now() + Duration::from_secs(60);
-        let path = format!("/api/flash-sales/{PRODUCT}");
-        let mut before = Bytes::new();
-        loop {
-            let (status, body) = line.send(Method::GET, &path, &[], Bytes::new()).await?;
-            let version = serde_json::from_slice::<Version>(&body).map(|sale| sale.version);
-            let now = Bytes::from(version.map_or(String::new(), |version| version.to_string()));
-            if status == StatusCode::OK && now == before {
-                return Ok(());
-            }
-            before = now;
-            ensure!(
-                Instant::now() < patience,
-                "the server does not settle within a minute"
-            );
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        }
-    }
-
     async fn stop(mut self) -> anyhow::Result<()> {
         self.child.kill().await.context("cannot end the server")
     }
-}
-
-#[derive(Deserialize)]
-struct Version {
-    version: u64,
 }
 
 #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! Load on an HTTP server: one task a connection, in a closed loop or by a timetable.
+//! Load on the HTTP doors: one task a connection, in a closed loop or by a timetable.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,9 +18,28 @@ use tokio::task::JoinSet;
 
 /// The sale that the load is on.
 pub const PRODUCT: &str = "hot";
+/// The admin token of the servers that are started here.
+pub const TOKEN: &str = "benchmark";
 
 /// One attempt in so many is followed to its answer when latency is measured.
 const FOLLOW_EVERY: u64 = 20;
+
+/// Where orders go, and where outcomes are asked for.
+#[derive(Clone, Copy)]
+pub struct Doors {
+    pub orders: SocketAddr,
+    pub questions: SocketAddr,
+}
+
+impl From<SocketAddr> for Doors {
+    /// One server for both.
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            orders: address,
+            questions: address,
+        }
+    }
+}
 
 /// What a load came to.
 pub struct Outcome {
@@ -50,7 +69,7 @@ pub enum Arrival {
 
 /// Places attempts for a while over so many connections, following some when `follow`.
 pub async fn run(
-    address: SocketAddr,
+    doors: Doors,
     connections: u64,
     arrival: Arrival,
     during: Duration,
@@ -61,7 +80,7 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     for _ in 0..connections {
         tasks.spawn(connection(
-            address,
+            doors,
             ticket.clone(),
             arrival,
             began,
@@ -86,14 +105,18 @@ pub async fn run(
 }
 
 async fn connection(
-    address: SocketAddr,
+    doors: Doors,
     ticket: Arc<AtomicU64>,
     arrival: Arrival,
     began: Instant,
     during: Duration,
     follow: bool,
 ) -> anyhow::Result<Outcome> {
-    let mut line = Line::open(address).await?;
+    let mut line = Line::open(doors.orders).await?;
+    let mut questions = match doors.questions == doors.orders {
+        true => None,
+        false => Some(Line::open(doors.questions).await?),
+    };
     let mut done = Outcome {
         answered: 0,
         took: Duration::ZERO,
@@ -119,10 +142,67 @@ async fn connection(
         done.accepted_us
             .saturating_record((accepted - due).as_micros() as u64);
         if follow && number.is_multiple_of(FOLLOW_EVERY) {
+            let line = questions.as_mut().unwrap_or(&mut line);
             line.outcome(&attempt_id).await?;
             done.visible_us
                 .saturating_record(accepted.elapsed().as_micros() as u64);
         }
+    }
+}
+
+/// Puts the sale on, with a thousand units.
+pub async fn open_sale(address: SocketAddr) -> anyhow::Result<()> {
+    let mut line = Line::open(address).await?;
+    let bearer = format!("Bearer {TOKEN}");
+    let headers = [("authorization", bearer.as_str())];
+    let terms = Bytes::from_static(
+        br#"{"name":"Hot","price":{"minor":100,"currency":"EUR"},"stock":1000}"#,
+    );
+    let path = format!("/api/admin/flash-sales/{PRODUCT}");
+    let (status, body) = line.send(Method::PUT, &path, &headers, terms).await?;
+    ensure!(
+        status == StatusCode::ACCEPTED,
+        "the sale got {status}: {body:?}"
+    );
+    Ok(())
+}
+
+/// Waits until the sale is seen and everything accepted is decided, so that one run does not
+/// pay for another.
+pub async fn settled(address: SocketAddr) -> anyhow::Result<()> {
+    let mut line = Line::open(address).await?;
+    let patience = Instant::now() + Duration::from_secs(60);
+    let path = format!("/api/flash-sales/{PRODUCT}");
+    let mut before = None;
+    loop {
+        let (status, body) = line.send(Method::GET, &path, &[], Bytes::new()).await?;
+        let sale = serde_json::from_slice::<Sale>(&body).ok();
+        let now = sale.map(|sale| sale.version);
+        if status == StatusCode::OK && now == before {
+            return Ok(());
+        }
+        before = now;
+        ensure!(
+            Instant::now() < patience,
+            "the server does not settle within a minute"
+        );
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+/// Prints quantiles in milliseconds.
+pub fn print_latencies(outcome: &Outcome) {
+    println!(
+        "{:>22} {:>8} {:>8} {:>8} {:>8}",
+        "", "p50", "p90", "p99", "p99.9"
+    );
+    for (what, histogram) in [
+        ("due to accepted", &outcome.accepted_us),
+        ("accepted to visible", &outcome.visible_us),
+    ] {
+        let ms = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
+        let (p50, p90, p99, p999) = (ms(0.5), ms(0.9), ms(0.99), ms(0.999));
+        println!("{what:>22} {p50:>8.2} {p90:>8.2} {p99:>8.2} {p999:>8.2}");
     }
 }
 
@@ -135,6 +215,11 @@ fn histogram() -> Histogram<u64> {
 pub struct Line {
     address: SocketAddr,
     sender: SendRequest<Full<Bytes>>,
+}
+
+#[derive(Deserialize)]
+struct Sale {
+    version: u64,
 }
 
 #[derive(Deserialize)]

@@ -5,16 +5,19 @@ use std::process::ExitCode;
 
 mod core;
 mod http;
+mod kafka;
 mod load;
 mod log;
 
 const HELP: &str = "\
-Usage: bench [core|log|http|all]
+Usage: bench [core|log|http|kafka|all]
 
   core   decisions a second on one hot product, against a hash table insert
   log    the embedded log, against a bare loop of write and fdatasync
   http   attempts through the HTTP door, against an endpoint that answers at once
-  all    the three of them (the default); takes about two minutes
+  kafka  the product on Kafka and Cassandra, which it starts: catching up, the whole path,
+         recovery and projecting, against bare loops over the same clients
+  all    the four of them (the default); takes about eight minutes
 
 Absolute figures depend on the machine and what else runs on it; compare ratios.";
 
@@ -26,7 +29,7 @@ async fn main() -> ExitCode {
         // Not for people: the reference server of `http`, in a process of its own as the real
         // one is.
         http::BARE_SERVER => http::serve_bare().await,
-        "core" | "log" | "http" | "all" => run(which).await,
+        "core" | "log" | "http" | "kafka" | "all" => run(which).await,
         _ => {
             println!("{HELP}");
             return ExitCode::from(u8::from(which != "--help"));
@@ -53,6 +56,10 @@ async fn run(which: &str) -> anyhow::Result<()> {
     }
     if wanted("http") {
         http::run().await?;
+        println!();
+    }
+    if wanted("kafka") {
+        kafka::run().await?;
     }
     Ok(())
 }
