@@ -39,8 +39,8 @@ impl CheckpointPolicy {
     }
 }
 
-/// The partition's last complete checkpoint. One that this version cannot read is passed over
-/// with a warning: log 2 has everything, it only takes longer.
+/// The partition's last complete checkpoint. One that this version cannot read, or that lacks a
+/// piece, is passed over with a warning: log 2 has everything, it only takes longer.
 pub(crate) async fn load(
     decider: &Decider,
     partition: Partition,
@@ -48,8 +48,8 @@ pub(crate) async fn load(
     match read_last(decider, partition).await {
         Ok(Some(checkpoint)) => return Ok(checkpoint),
         Ok(None) => {}
-        Err(DeciderError::Decode { offset, error, .. }) => {
-            warn!(%partition, %offset, %error, "the checkpoint cannot be read; folding all decisions");
+        Err(error @ (DeciderError::Decode { .. } | DeciderError::Violation { .. })) => {
+            warn!(%partition, %error, "the checkpoint cannot be used; folding all decisions");
         }
         Err(error) => return Err(error),
     }
@@ -88,6 +88,13 @@ async fn read_last(
             products.change(&product_id, |product| snapshot::restore(product, part));
         }
         (at, record) = rest.next(decider).await?;
+    }
+    for (_, product) in products.iter() {
+        snapshot::check(product).map_err(|violation| DeciderError::Violation {
+            topic: Topic::ProductSnapshots,
+            offset,
+            violation,
+        })?;
     }
     let fence = Fence {
         claim: last.claim,
