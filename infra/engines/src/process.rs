@@ -25,6 +25,9 @@ pub(crate) const MARK: &str = "-Ddoorbuster.engine=";
 const START_LIMIT: Duration = Duration::from_secs(300);
 /// What a JVM may take to end when asked to; then it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// How long a JVM must be missing to count as ended. While a process begins its program the
+/// system shows no command line for it.
+const MISSING_LIMIT: Duration = Duration::from_secs(2);
 /// How often is looked whether something has happened.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -87,12 +90,15 @@ impl Process {
     /// Waits until `answers` gives Ok, while the process runs.
     pub fn wait_until(&self, mut answers: impl FnMut() -> io::Result<()>) -> Result<(), Error> {
         let deadline = Instant::now() + START_LIMIT;
+        let mut seen = Instant::now();
         loop {
             let Err(last) = answers() else {
                 return Ok(());
             };
             let (name, log, tail) = (self.name.clone(), self.log(), self.log_tail());
-            if self.pid().is_none() {
+            if self.pid().is_some() {
+                seen = Instant::now();
+            } else if seen.elapsed() > MISSING_LIMIT {
                 return Err(Error::Ended { name, log, tail });
             }
             if Instant::now() > deadline {
