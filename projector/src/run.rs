@@ -80,14 +80,15 @@ async fn project(
         .log
         .read(Topic::StockDecisions, partition, next)
         .await?;
-    report(projector, partition, next, component).await?;
+    let now = lag(projector, partition, next).await?;
+    report(projector, partition, next, now, component);
     let mut reported = Instant::now();
     loop {
         let Ok(records) = timeout(REPORT_EVERY, reader.next()).await else {
             // Nothing came. That is well only if there was nothing to come.
             let next = projection.progress().next;
             if lag(projector, partition, next).await? == 0 {
-                report(projector, partition, next, component).await?;
+                report(projector, partition, next, 0, component);
             }
             continue;
         };
@@ -99,7 +100,8 @@ async fn project(
             projector.store.apply(partition, rows, progress).await?;
             metrics::counter!(ROWS).increment(count);
             if reported.elapsed() >= REPORT_EVERY / 4 {
-                report(projector, partition, progress.next, component).await?;
+                let now = lag(projector, partition, progress.next).await?;
+                report(projector, partition, progress.next, now, component);
                 reported = Instant::now();
             }
         }
@@ -107,19 +109,18 @@ async fn project(
 }
 
 /// Tells health, metrics and those who watch the log how far the partition is.
-async fn report(
+fn report(
     projector: &Projector,
     partition: Partition,
     next: Offset,
+    lag: u64,
     component: &Component,
-) -> Result<(), ReadError> {
-    let lag = lag(projector, partition, next).await?;
+) {
     metrics::gauge!(PROJECTOR_LAG, "partition" => partition.to_string()).set(lag as f64);
     component.working(lag);
     projector
         .log
         .note_progress(Group::Projectors, partition, next);
-    Ok(())
 }
 
 /// How many records of log 2 are still to be projected.

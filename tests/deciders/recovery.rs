@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kit::{Faults, FaultyLog};
+use ports::{EventLog, LogRecord};
 use schemas::command::{Command, CommandBody, PlaceAttempt, SaleTerms};
 use schemas::decision::Event;
 use schemas::ids::{AttemptId, Money, Offset, ProductId};
@@ -124,6 +125,47 @@ async fn another_deciders_records_within_a_checkpoint_are_passed_over() {
     let counting: Vec<_> = bench.counting().iter().map(substance).collect();
     let undisturbed: Vec<_> = bench.undisturbed().iter().map(substance).collect();
     assert_eq!(counting, undisturbed);
+}
+
+/// Old checkpoints are forgotten, and one that is superseded may write on as if its own had not
+/// been.
+#[tokio::test(start_paused = true)]
+async fn what_names_a_forgotten_checkpoint_is_passed_over() {
+    let topic = Topic::ProductSnapshots;
+    for completes in [true, false] {
+        let bench = Bench::new();
+        let mut shoppers = Shoppers::new(13);
+        fill(&bench, &mut shoppers, 300);
+        decide_all(&bench, 50).await;
+        let mut reader = bench.log.read(topic, PARTITION, Offset(0)).await.unwrap();
+        let lowest = reader.next().await.unwrap()[0].offset;
+        assert!(lowest.0 > 0, "older checkpoints were forgotten");
+        let records = bench.log.records(topic, PARTITION);
+        let decode = |record: &LogRecord| bench.codec.decode_snapshot(&record.value).unwrap();
+        let stray = match completes {
+            true => SnapshotRecord {
+                first: Offset(0),
+                ..decode(records.last().unwrap())
+            },
+            false => SnapshotRecord {
+                previous: Offset(0),
+                ..decode(&records[records.len() - 2])
+            },
+        };
+        assert_eq!(stray.part.is_none(), completes);
+        let value = bench.codec.encode_snapshot(&stray).into();
+        let record = ports::NewRecord {
+            value,
+            ..Default::default()
+        };
+        bench.log.put(topic, PARTITION, vec![record]);
+
+        fill(&bench, &mut shoppers, 100);
+        decide_all(&bench, 1_000_000).await;
+        let counting: Vec<_> = bench.counting().iter().map(substance).collect();
+        let undisturbed: Vec<_> = bench.undisturbed().iter().map(substance).collect();
+        assert_eq!(counting, undisturbed, "completes: {completes}");
+    }
 }
 
 fn sale(product: &str, stock: u32, hold_ms: Option<i64>) -> Command {

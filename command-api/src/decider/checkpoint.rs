@@ -65,21 +65,12 @@ async fn read_last(
     decider: &Decider,
     partition: Partition,
 ) -> Result<Option<Checkpoint>, DeciderError> {
-    let Some((offset, last)) = find_last(decider, partition).await? else {
+    let Some(found) = find_last(decider, partition).await? else {
         return Ok(None);
     };
-    let first = if last.first == NONE {
-        offset
-    } else {
-        last.first
-    };
+    let Found { offset, last, .. } = found;
     let mut products = Products::default();
-    let ((mut at, mut record), mut rest) = read_from(decider, partition, first).await?;
-    if at != first {
-        // Another decider has completed a newer one just now, and this one was forgotten.
-        let why = format!("the checkpoint at {first} of product-snapshots is gone");
-        return Err(ReadError::Unavailable(why).into());
-    }
+    let ((mut at, mut record), mut rest) = found.begins;
     while at < offset {
         // A decider that was superseded may have been writing one of its own in between.
         let of_this = record.covers == last.covers && record.claim == last.claim;
@@ -109,11 +100,18 @@ async fn read_last(
     }))
 }
 
-/// The record that completes the last complete checkpoint, and its offset.
-async fn find_last(
-    decider: &Decider,
-    partition: Partition,
-) -> Result<Option<(Offset, SnapshotRecord)>, DeciderError> {
+/// A complete checkpoint.
+struct Found {
+    /// Where the record is that completes it.
+    offset: Offset,
+    /// That record.
+    last: SnapshotRecord,
+    /// Its first record, and what reads on from there.
+    begins: ((Offset, SnapshotRecord), SnapshotReader),
+}
+
+/// The last complete checkpoint.
+async fn find_last(decider: &Decider, partition: Partition) -> Result<Option<Found>, DeciderError> {
     let end = decider.log.end(Topic::ProductSnapshots, partition).await?;
     let mut candidate = Offset(end.0 - 1);
     while candidate.0 >= 0 {
@@ -122,7 +120,10 @@ async fn find_last(
             return scan_for_last(decider, partition, end).await;
         }
         if record.part.is_none() {
-            return Ok(Some((at, record)));
+            return match begin_at(decider, partition, at, record).await? {
+                Some(found) => Ok(Some(found)),
+                None => scan_for_last(decider, partition, end).await,
+            };
         }
         // This one was cut off, or is still being written; the one before it is complete.
         candidate = record.previous;
@@ -131,22 +132,61 @@ async fn find_last(
 }
 
 /// The same by looking at everything that has not been forgotten. A decider that is being
-/// superseded may leave records that name a checkpoint forgotten since.
+/// superseded may name a checkpoint that was forgotten since, and may complete one whose
+/// beginning was.
 async fn scan_for_last(
     decider: &Decider,
     partition: Partition,
     end: Offset,
-) -> Result<Option<(Offset, SnapshotRecord)>, DeciderError> {
-    let mut last = None;
+) -> Result<Option<Found>, DeciderError> {
     let ((mut at, mut record), mut rest) = read_from(decider, partition, Offset(0)).await?;
+    let lowest = at;
+    let mut last = None;
     loop {
-        if record.part.is_none() {
+        if record.part.is_none() && first_of(at, &record) >= lowest {
             last = Some((at, record));
         }
         if at.next() >= end {
-            return Ok(last);
+            break;
         }
         (at, record) = rest.next(decider).await?;
+    }
+    let Some((at, record)) = last else {
+        return Ok(None);
+    };
+    match begin_at(decider, partition, at, record).await? {
+        Some(found) => Ok(Some(found)),
+        None => {
+            // Another decider has completed a newer one just now.
+            let why = format!("the checkpoint at {at} of product-snapshots is gone");
+            Err(ReadError::Unavailable(why).into())
+        }
+    }
+}
+
+/// The checkpoint that the record at `offset` completes; none when its beginning was forgotten.
+async fn begin_at(
+    decider: &Decider,
+    partition: Partition,
+    offset: Offset,
+    last: SnapshotRecord,
+) -> Result<Option<Found>, DeciderError> {
+    let first = first_of(offset, &last);
+    let begins = read_from(decider, partition, first).await?;
+    let is_there = begins.0.0 == first;
+    Ok(is_there.then_some(Found {
+        offset,
+        last,
+        begins,
+    }))
+}
+
+/// Where a checkpoint begins that the record at `offset` completes.
+fn first_of(offset: Offset, last: &SnapshotRecord) -> Offset {
+    match last.first {
+        // The first record cannot name itself.
+        NONE => offset,
+        first => first,
     }
 }
 
@@ -252,11 +292,7 @@ impl Writing {
                 ..NewRecord::default()
             }])
             .await?;
-        let first = if self.stamp.first == NONE {
-            completed
-        } else {
-            self.stamp.first
-        };
+        let first = first_of(completed, &self.stamp);
         // What is before it serves nobody any more. It takes up room if it stays, no more.
         let (topic, partition) = (Topic::ProductSnapshots, self.partition);
         if let Err(error) = self.log.forget(topic, partition, first).await {
