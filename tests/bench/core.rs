@@ -70,6 +70,13 @@ pub fn run() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Decisions a second on one hot product whose few units are gone.
+pub fn decisions_per_second() -> f64 {
+    let commands: Vec<Command> = (0..ATTEMPTS).map(attempt).collect();
+    let terms = terms(10, None);
+    best(|| decide_and_evolve(&commands, &terms))
+}
+
 /// The best rate of some runs, in attempts a second.
 fn best(run: impl Fn() -> f64) -> f64 {
     (0..RUNS).map(|_| run()).fold(0.0, f64::max)

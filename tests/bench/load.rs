@@ -5,22 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
-use bytes::Bytes;
 use hdrhistogram::Histogram;
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use serde::Deserialize;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// The sale that the load is on.
+mod line;
+mod sale;
+
+pub use line::Line;
+pub use sale::{Stock, open_sale, settled, visible};
+
+/// The sale that the load is on where there is one only.
 pub const PRODUCT: &str = "hot";
 /// The admin token of the servers that are started here.
 pub const TOKEN: &str = "benchmark";
 
+/// As many clients as wait at once where the load is at saturation.
+const CONNECTIONS: u64 = 256;
 /// One attempt in so many is followed to its answer when latency is measured.
 const FOLLOW_EVERY: u64 = 20;
 
@@ -41,22 +41,6 @@ impl From<SocketAddr> for Doors {
     }
 }
 
-/// What a load came to.
-pub struct Outcome {
-    pub answered: u64,
-    pub took: Duration,
-    /// From the moment a request was due to its 202, in microseconds.
-    pub accepted_us: Histogram<u64>,
-    /// From an attempt's 202 to its outcome in the hands of the client, in microseconds.
-    pub visible_us: Histogram<u64>,
-}
-
-impl Outcome {
-    pub fn per_second(&self) -> f64 {
-        self.answered as f64 / self.took.as_secs_f64()
-    }
-}
-
 /// How load arrives.
 #[derive(Clone, Copy)]
 pub enum Arrival {
@@ -67,127 +51,169 @@ pub enum Arrival {
     Open { per_second: f64 },
 }
 
-/// Places attempts for a while over so many connections, following some when `follow`.
-pub async fn run(
-    doors: Doors,
-    connections: u64,
-    arrival: Arrival,
-    during: Duration,
-    follow: bool,
-) -> anyhow::Result<Outcome> {
-    let ticket = Arc::new(AtomicU64::new(0));
-    let began = Instant::now();
-    let mut tasks = JoinSet::new();
-    for _ in 0..connections {
-        tasks.spawn(connection(
+/// Which attempts are followed to their outcome.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    None,
+    /// The last of each connection: the load ends when all of it is decided.
+    Last,
+    /// One in so many, for their latency.
+    Some,
+}
+
+/// Attempts to be placed. Each is another buyer's, for one unit.
+#[derive(Clone)]
+pub struct Load {
+    pub doors: Doors,
+    pub connections: u64,
+    pub arrival: Arrival,
+    pub during: Duration,
+    /// The number of the first attempt, and of the one that is not placed any more.
+    pub from: u64,
+    pub to: u64,
+    /// What the attempts are for, each the next, over again when there are more.
+    pub products: Arc<[String]>,
+    pub follow: Follow,
+}
+
+impl Load {
+    /// As much as is taken, on the one hot product.
+    pub fn saturating(doors: Doors, during: Duration) -> Self {
+        Self {
             doors,
-            ticket.clone(),
-            arrival,
-            began,
+            connections: CONNECTIONS,
+            arrival: Arrival::Closed,
             during,
-            follow,
-        ));
+            from: 0,
+            to: u64::MAX,
+            products: Arc::new([PRODUCT.to_owned()]),
+            follow: Follow::None,
+        }
     }
-    let mut all = Outcome {
-        answered: 0,
-        took: Duration::ZERO,
-        accepted_us: histogram(),
-        visible_us: histogram(),
-    };
-    while let Some(done) = tasks.join_next().await {
-        let done = done??;
-        all.answered += done.answered;
-        all.accepted_us.add(&done.accepted_us)?;
-        all.visible_us.add(&done.visible_us)?;
+
+    /// So many attempts a second on the one hot product, some of them followed.
+    pub fn steady(doors: Doors, per_second: f64, during: Duration) -> Self {
+        Self {
+            arrival: Arrival::Open { per_second },
+            follow: Follow::Some,
+            ..Self::saturating(doors, during)
+        }
     }
-    all.took = began.elapsed();
-    Ok(all)
+
+    /// Places the attempts.
+    pub async fn run(self) -> anyhow::Result<Outcome> {
+        let load = Arc::new(self);
+        let ticket = Arc::new(AtomicU64::new(load.from));
+        let began = Instant::now();
+        let mut tasks = JoinSet::new();
+        for _ in 0..load.connections {
+            tasks.spawn(connection(load.clone(), ticket.clone(), began));
+        }
+        let mut all = Outcome::new();
+        while let Some(done) = tasks.join_next().await {
+            let done = done??;
+            all.answered += done.answered;
+            all.accepted_us.add(&done.accepted_us)?;
+            all.visible_us.add(&done.visible_us)?;
+            all.decided_us.add(&done.decided_us)?;
+        }
+        all.took = began.elapsed();
+        Ok(all)
+    }
+}
+
+/// What a load came to.
+pub struct Outcome {
+    pub answered: u64,
+    pub took: Duration,
+    /// From the moment a request was due to its 202, in microseconds.
+    pub accepted_us: Histogram<u64>,
+    /// From an attempt's 202 to its outcome in the hands of the client, in microseconds.
+    pub visible_us: Histogram<u64>,
+    /// From the moment an attempt was due to its outcome in the hands of the client, in
+    /// microseconds.
+    pub decided_us: Histogram<u64>,
+}
+
+impl Outcome {
+    fn new() -> Self {
+        // From 1 microsecond to a minute, three digits.
+        let histogram =
+            || Histogram::new_with_bounds(1, 60_000_000, 3).expect("the bounds are valid");
+        Self {
+            answered: 0,
+            took: Duration::ZERO,
+            accepted_us: histogram(),
+            visible_us: histogram(),
+            decided_us: histogram(),
+        }
+    }
+
+    pub fn per_second(&self) -> f64 {
+        self.answered as f64 / self.took.as_secs_f64()
+    }
 }
 
 async fn connection(
-    doors: Doors,
+    load: Arc<Load>,
     ticket: Arc<AtomicU64>,
-    arrival: Arrival,
     began: Instant,
-    during: Duration,
-    follow: bool,
 ) -> anyhow::Result<Outcome> {
-    let mut line = Line::open(doors.orders).await?;
-    let mut questions = match doors.questions == doors.orders {
+    let Doors { orders, questions } = load.doors;
+    let mut line = Line::open(orders).await?;
+    let mut other = match questions == orders {
         true => None,
-        false => Some(Line::open(doors.questions).await?),
+        false => Some(Line::open(questions).await?),
     };
-    let mut done = Outcome {
-        answered: 0,
-        took: Duration::ZERO,
-        accepted_us: histogram(),
-        visible_us: histogram(),
-    };
+    let mut done = Outcome::new();
+    let mut last = None;
     loop {
         let number = ticket.fetch_add(1, Ordering::Relaxed);
-        let due = match arrival {
+        if number >= load.to {
+            break;
+        }
+        let due = match load.arrival {
             Arrival::Closed => Instant::now(),
             Arrival::Open { per_second } => {
-                let due = began + Duration::from_secs_f64(number as f64 / per_second);
+                let after = (number - load.from) as f64 / per_second;
+                let due = began + Duration::from_secs_f64(after);
                 tokio::time::sleep_until(due.into()).await;
                 due
             }
         };
-        if due.duration_since(began) > during {
-            return Ok(done);
+        if due.duration_since(began) > load.during {
+            break;
         }
-        let attempt_id = line.order(number).await?;
+        let product = &load.products[number as usize % load.products.len()];
+        let attempt_id = line.order(product, number).await?;
         let accepted = Instant::now();
         done.answered += 1;
-        done.accepted_us
-            .saturating_record((accepted - due).as_micros() as u64);
-        if follow && number.is_multiple_of(FOLLOW_EVERY) {
-            let line = questions.as_mut().unwrap_or(&mut line);
-            line.outcome(&attempt_id).await?;
-            done.visible_us
-                .saturating_record(accepted.elapsed().as_micros() as u64);
+        record(&mut done.accepted_us, accepted - due);
+        if load.follow == Follow::Some && number.is_multiple_of(FOLLOW_EVERY) {
+            other
+                .as_mut()
+                .unwrap_or(&mut line)
+                .outcome(&attempt_id)
+                .await?;
+            record(&mut done.visible_us, accepted.elapsed());
+            record(&mut done.decided_us, due.elapsed());
         }
+        last = Some(attempt_id);
     }
+    if load.follow == Follow::Last
+        && let Some(attempt_id) = last
+    {
+        other
+            .as_mut()
+            .unwrap_or(&mut line)
+            .outcome(&attempt_id)
+            .await?;
+    }
+    Ok(done)
 }
 
-/// Puts the sale on, with a thousand units.
-pub async fn open_sale(address: SocketAddr) -> anyhow::Result<()> {
-    let mut line = Line::open(address).await?;
-    let bearer = format!("Bearer {TOKEN}");
-    let headers = [("authorization", bearer.as_str())];
-    let terms = Bytes::from_static(
-        br#"{"name":"Hot","price":{"minor":100,"currency":"EUR"},"stock":1000}"#,
-    );
-    let path = format!("/api/admin/flash-sales/{PRODUCT}");
-    let (status, body) = line.send(Method::PUT, &path, &headers, terms).await?;
-    ensure!(
-        status == StatusCode::ACCEPTED,
-        "the sale got {status}: {body:?}"
-    );
-    Ok(())
-}
-
-/// Waits until the sale is seen and everything accepted is decided, so that one run does not
-/// pay for another.
-pub async fn settled(address: SocketAddr) -> anyhow::Result<()> {
-    let mut line = Line::open(address).await?;
-    let patience = Instant::now() + Duration::from_secs(60);
-    let path = format!("/api/flash-sales/{PRODUCT}");
-    let mut before = None;
-    loop {
-        let (status, body) = line.send(Method::GET, &path, &[], Bytes::new()).await?;
-        let sale = serde_json::from_slice::<Sale>(&body).ok();
-        let now = sale.map(|sale| sale.version);
-        if status == StatusCode::OK && now == before {
-            return Ok(());
-        }
-        before = now;
-        ensure!(
-            Instant::now() < patience,
-            "the server does not settle within a minute"
-        );
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+fn record(histogram: &mut Histogram<u64>, took: Duration) {
+    histogram.saturating_record(took.as_micros() as u64);
 }
 
 /// Prints quantiles in milliseconds.
@@ -203,98 +229,5 @@ pub fn print_latencies(outcome: &Outcome) {
         let ms = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
         let (p50, p90, p99, p999) = (ms(0.5), ms(0.9), ms(0.99), ms(0.999));
         println!("{what:>22} {p50:>8.2} {p90:>8.2} {p99:>8.2} {p999:>8.2}");
-    }
-}
-
-/// From 1 microsecond to a minute, three digits.
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 60_000_000, 3).expect("the bounds are valid")
-}
-
-/// A connection that is kept open.
-pub struct Line {
-    address: SocketAddr,
-    sender: SendRequest<Full<Bytes>>,
-}
-
-#[derive(Deserialize)]
-struct Sale {
-    version: u64,
-}
-
-#[derive(Deserialize)]
-struct Receipt {
-    attempt_id: String,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    status: String,
-}
-
-impl Line {
-    pub async fn open(address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address)
-            .await
-            .context("cannot connect")?;
-        stream.set_nodelay(true)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        Ok(Self { address, sender })
-    }
-
-    /// Sends a request; gives the status and the whole body back.
-    pub async fn send(
-        &mut self,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Bytes,
-    ) -> anyhow::Result<(StatusCode, Bytes)> {
-        let mut request = Request::builder().method(method).uri(path);
-        request = request.header("host", self.address.to_string());
-        if !body.is_empty() {
-            request = request.header("content-type", "application/json");
-        }
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        self.sender.ready().await?;
-        let response = self
-            .sender
-            .send_request(request.body(Full::new(body))?)
-            .await?;
-        let (head, body) = Response::into_parts(response);
-        Ok((head.status, body.collect().await?.to_bytes()))
-    }
-
-    /// Places the attempt of this number; each is another buyer's.
-    async fn order(&mut self, number: u64) -> anyhow::Result<String> {
-        let buyer = format!("buyer-{number}");
-        let headers = [("x-buyer-id", buyer.as_str())];
-        let path = format!("/api/flash-sales/{PRODUCT}/order");
-        let body = Bytes::from_static(br#"{"quantity":1}"#);
-        let (status, body) = self.send(Method::POST, &path, &headers, body).await?;
-        ensure!(
-            status == StatusCode::ACCEPTED,
-            "an order got {status}: {body:?}"
-        );
-        Ok(serde_json::from_slice::<Receipt>(&body)?.attempt_id)
-    }
-
-    /// Waits for an attempt's outcome.
-    async fn outcome(&mut self, attempt_id: &str) -> anyhow::Result<()> {
-        let path = format!("/api/attempts/{attempt_id}?wait=10");
-        let (status, body) = self.send(Method::GET, &path, &[], Bytes::new()).await?;
-        ensure!(
-            status == StatusCode::OK,
-            "an attempt's answer got {status}: {body:?}"
-        );
-        let answer: Answer = serde_json::from_slice(&body)?;
-        ensure!(
-            answer.status != "queued",
-            "an attempt was not decided within ten seconds"
-        );
-        Ok(())
     }
 }

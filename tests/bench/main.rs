@@ -1,16 +1,27 @@
 //! Benchmarks, each against a reference in the same run, because a ratio means something on any
 //! machine: `cargo run --release -p tests --bin bench -- --help`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 mod core;
+mod growth;
 mod http;
 mod kafka;
-mod load;
 mod log;
+mod versus;
+
+mod load;
+mod server;
+mod usage;
+
+/// Where reports go if nobody says otherwise.
+const REPORTS: &str = "target/bench";
 
 const HELP: &str = "\
 Usage: bench [core|log|http|kafka|all]
+       bench [versus|growth] [quick] [DIRECTORY]
+       bench report [DIRECTORY]
 
   core   decisions a second on one hot product, against a hash table insert
   log    the embedded log, against a bare loop of write and fdatasync
@@ -18,6 +29,15 @@ Usage: bench [core|log|http|kafka|all]
   kafka  the product on Kafka and Cassandra, which it starts: catching up, the whole path,
          recovery and projecting, against bare loops over the same clients
   all    the four of them (the default); takes about eight minutes
+
+  versus the product against Redis with a script, PostgreSQL, and a front door that only
+         appends to Kafka; takes about twenty minutes, and four when quick
+  growth what an attempt costs as one sale grows to ten million of them, and the start after
+         it; takes about six minutes, and one when quick
+  report the report of both again, from the data that they kept
+
+These keep their data, plot and report in a directory, target/bench if none is named.
+tests/bench/run runs both of them.
 
 Absolute figures depend on the machine and what else runs on it; compare ratios.";
 
@@ -30,6 +50,7 @@ async fn main() -> ExitCode {
         // one is.
         http::BARE_SERVER => http::serve_bare().await,
         "core" | "log" | "http" | "kafka" | "all" => run(which).await,
+        "versus" | "growth" | "report" => compare(which, &arguments[1..]).await,
         _ => {
             println!("{HELP}");
             return ExitCode::from(u8::from(which != "--help"));
@@ -62,4 +83,17 @@ async fn run(which: &str) -> anyhow::Result<()> {
         kafka::run().await?;
     }
     Ok(())
+}
+
+async fn compare(which: &str, arguments: &[String]) -> anyhow::Result<()> {
+    let (quick, rest) = match arguments {
+        [first, rest @ ..] if first == "quick" => (true, rest),
+        all => (false, all),
+    };
+    let dir = Path::new(rest.first().map_or(REPORTS, String::as_str));
+    match which {
+        "versus" => versus::run(quick, dir).await,
+        "growth" => growth::run(quick, dir).await,
+        _ => versus::write_report(dir),
+    }
 }

@@ -12,7 +12,7 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, TopicPartitionList};
 
-use super::site::PATIENCE;
+use crate::server::PATIENCE;
 
 /// How long the loop takes for so many records of partition 0, from when a first one, like a
 /// decider's claim, has been acknowledged until all are. Blocks.

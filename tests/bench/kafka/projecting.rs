@@ -13,7 +13,8 @@ use schemas::topics::Topic;
 use tokio::time::sleep;
 
 use super::bare_rows::BareRows;
-use super::site::{PARTITION, PATIENCE, Site, eventually};
+use super::site::{PARTITION, Site};
+use crate::server::{PATIENCE, eventually};
 
 /// So many decisions are projected.
 const DECISIONS: usize = 40_000;

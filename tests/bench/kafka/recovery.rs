@@ -17,9 +17,8 @@ use schemas::ids::Offset;
 use schemas::topics::Topic;
 use tokio_util::sync::CancellationToken;
 
-use super::site::{
-    PARTITION, Site, attempt, decided, eventually, fill, read_back, record, sale, visit,
-};
+use super::site::{PARTITION, Site, attempt, decided, fill, read_back, record, sale, visit};
+use crate::server::eventually;
 
 const HOLDS: u32 = 1_000_000;
 /// The product has some units more, for the attempts that show that it goes on.

@@ -1,34 +1,26 @@
 //! Topics and a keyspace of its own on shared engines, and processes of the real program on them.
 
-use std::net::SocketAddr;
-use std::process::Stdio;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use bytes::Bytes;
 use domain::fence::{Fence, Verdict};
 use engines::Engines;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use hyper::{Method, StatusCode};
 use log_kafka::KafkaLog;
 use ports::{EventLog, LogRecord, NewRecord};
 use runtime::settings::Service;
-use rustix::process::{Pid, Signal, kill_process};
 use schemas::codec::Codec;
 use schemas::command::{Command, CommandBody, PlaceAttempt, SaleTerms};
 use schemas::decision::DecisionRecord;
 use schemas::ids::{AttemptId, Money, Offset, Partition, ProductId};
 use schemas::topics::Topic;
 use store_scylla::ScyllaStore;
-use tokio::net::TcpListener;
-use tokio::process::Child;
-use tokio::time::sleep;
 
-use crate::load::{Line, PRODUCT, TOKEN};
+use crate::load::{PRODUCT, TOKEN};
+use crate::server::{PATIENCE, Server, eventually, program};
 
-/// How long anything is waited for before the benchmark gives up.
-pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The partition that the product is in where there is one only.
 pub const PARTITION: Partition = Partition(0);
 /// The most requests that a store has under way: the product's default.
@@ -114,16 +106,8 @@ impl Site {
     }
 
     /// A service of the real program, in a process of its own.
-    pub async fn start(&self, service: Service) -> anyhow::Result<Process> {
-        let program = std::env::current_exe()?.with_file_name("doorbuster");
-        ensure!(
-            program.exists(),
-            "{} is missing: cargo build --release -p doorbuster",
-            program.display()
-        );
-        let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
+    pub async fn start(&self, service: Service) -> anyhow::Result<Server> {
         let settings = [
-            ("LISTEN", address.to_string()),
             ("KAFKA_BROKERS", self.brokers.clone()),
             ("KAFKA_TOPIC_PREFIX", self.topic_prefix.clone()),
             ("KAFKA_REPLICATION", "1".to_owned()),
@@ -137,67 +121,9 @@ impl Site {
             ("ADMIN_TOKEN", TOKEN.to_owned()),
         ];
         let settings = settings.map(|(name, value)| (format!("DOORBUSTER_{name}"), value));
-        let child = tokio::process::Command::new(program)
-            .arg(service.name())
-            .envs(settings)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .context("cannot start the program")?;
-        Ok(Process {
-            service,
-            child,
-            address,
-        })
-    }
-}
-
-/// A running service.
-pub struct Process {
-    service: Service,
-    child: Child,
-    pub address: SocketAddr,
-}
-
-impl Process {
-    /// Waits until it says that it is ready.
-    pub async fn ready(&self) -> anyhow::Result<()> {
-        eventually(&format!("{} is ready", self.service.name()), async || {
-            let Ok(mut line) = Line::open(self.address).await else {
-                return Ok(None);
-            };
-            let asked = line.send(Method::GET, "/readyz", &[], Bytes::new()).await;
-            Ok(matches!(asked, Ok((StatusCode::OK, _))).then_some(()))
-        })
-        .await
-    }
-
-    /// Lets it end in order, so that it leaves its group and the next one need not wait.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
-        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid as i32));
-        if let Some(pid) = pid {
-            kill_process(pid, Signal::TERM)?;
-        }
-        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
-        ended.with_context(|| format!("{} does not end", self.service.name()))??;
-        Ok(())
-    }
-}
-
-/// Asks again and again until there is an answer.
-pub async fn eventually<T>(
-    what: &str,
-    mut probe: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
-) -> anyhow::Result<T> {
-    let began = Instant::now();
-    loop {
-        if let Some(it) = probe().await? {
-            return Ok(it);
-        }
-        ensure!(began.elapsed() < PATIENCE, "not in {PATIENCE:?}: {what}");
-        sleep(Duration::from_millis(5)).await;
+        let mut command = tokio::process::Command::new(program("doorbuster")?);
+        command.arg(service.name()).envs(settings);
+        Server::start(command).await
     }
 }
 

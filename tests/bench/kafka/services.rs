@@ -1,0 +1,69 @@
+//! The product's services, each a process of the real program.
+
+use runtime::settings::Service;
+
+use super::site::Site;
+use crate::load::Doors;
+use crate::server::Server;
+
+/// All services of the product, each a process.
+pub struct Services {
+    commands: Server,
+    decider: Server,
+    projector: Server,
+    questions: Server,
+}
+
+impl Services {
+    /// Starts them, and returns when each says that it is ready.
+    pub async fn start(site: &Site) -> anyhow::Result<Self> {
+        let services = Self {
+            commands: site.start(Service::CommandApi).await?,
+            decider: site.start(Service::Decider).await?,
+            projector: site.start(Service::Projector).await?,
+            questions: site.start(Service::QueryApi).await?,
+        };
+        for server in services.all() {
+            server.ready().await?;
+        }
+        Ok(services)
+    }
+
+    pub fn doors(&self) -> Doors {
+        Doors {
+            orders: self.commands.address,
+            questions: self.questions.address,
+        }
+    }
+
+    pub fn all(&self) -> [&Server; 4] {
+        [
+            &self.commands,
+            &self.decider,
+            &self.projector,
+            &self.questions,
+        ]
+    }
+
+    /// Lets them end in order, first the one that takes orders.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.commands.stop().await?;
+        self.decider.stop().await?;
+        self.projector.stop().await?;
+        self.questions.stop().await
+    }
+
+    /// Kills them.
+    pub async fn kill(self) -> anyhow::Result<()> {
+        let Self {
+            commands,
+            decider,
+            projector,
+            questions,
+        } = self;
+        for server in [commands, decider, projector, questions] {
+            server.kill().await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! Servers in processes of their own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use hyper::{Method, StatusCode};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use tokio::time::sleep;
+
+use crate::load::{Line, TOKEN};
+
+/// How long anything is waited for before the benchmark gives up.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A server in a process of its own. It is killed when this is dropped.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts it on a free port, which it is told by `--listen`, and waits until it listens.
+    pub async fn start(mut command: Command) -> anyhow::Result<Self> {
+        let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
+        let child = command
+            .args(["--listen", &address.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start a server")?;
+        let mut server = Self { child, address };
+        eventually(&format!("{command:?} listens"), async || {
+            let ended = server.child.try_wait()?;
+            ensure!(ended.is_none(), "{command:?} has ended: {ended:?}");
+            Ok(Line::open(address).await.ok())
+        })
+        .await?;
+        Ok(server)
+    }
+
+    /// The product in one process, on the data of a directory, when it says that it is ready.
+    pub async fn doorbuster(data: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new(program("doorbuster")?);
+        command
+            .args(["serve", "--data-dir"])
+            .arg(data)
+            .env("DOORBUSTER_ADMIN_TOKEN", TOKEN);
+        let server = Self::start(command).await?;
+        server.ready().await?;
+        Ok(server)
+    }
+
+    /// Waits until it says that it is ready.
+    pub async fn ready(&self) -> anyhow::Result<()> {
+        eventually(&format!("{} is ready", self.address), async || {
+            let mut line = Line::open(self.address).await?;
+            let asked = line.send(Method::GET, "/readyz", &[], Bytes::new()).await;
+            Ok(matches!(asked, Ok((StatusCode::OK, _))).then_some(()))
+        })
+        .await
+    }
+
+    /// Its process; none once it has ended.
+    pub fn pid(&self) -> Option<Pid> {
+        self.child.id().and_then(|pid| Pid::from_raw(pid as i32))
+    }
+
+    /// Lets it end in order, so that whoever comes after it need not wait.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        if let Some(pid) = self.pid() {
+            kill_process(pid, Signal::TERM)?;
+        }
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        ended.with_context(|| format!("{} does not end", self.address))??;
+        Ok(())
+    }
+
+    /// Kills it.
+    pub async fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill().await.context("cannot kill a server")
+    }
+}
+
+/// A program of the workspace, which is built beside this one.
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe()?.with_file_name(name);
+    ensure!(
+        program.exists(),
+        "{} is missing: cargo build --release --workspace",
+        program.display()
+    );
+    Ok(program)
+}
+
+/// Asks again and again until there is an answer.
+pub async fn eventually<T>(
+    what: &str,
+    mut probe: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let began = Instant::now();
+    loop {
+        if let Some(it) = probe().await? {
+            return Ok(it);
+        }
+        ensure!(began.elapsed() < PATIENCE, "not in {PATIENCE:?}: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}

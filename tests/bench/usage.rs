@@ -1,0 +1,49 @@
+//! What processes use, as Linux accounts for it.
+
+use std::fs;
+
+use anyhow::Context;
+use rustix::param::clock_ticks_per_second;
+use rustix::process::Pid;
+
+/// What some processes have used so far, and the memory they have now.
+#[derive(Clone, Copy, Default)]
+pub struct Usage {
+    pub cpu_seconds: f64,
+    /// What went to disk, or will.
+    pub bytes_written: u64,
+    /// Pages that several of them share count once.
+    pub memory_bytes: u64,
+}
+
+impl Usage {
+    /// Of all these processes together. One that has just ended counts as nothing.
+    pub fn of(pids: &[Pid]) -> anyhow::Result<Self> {
+        let mut all = Self::default();
+        for pid in pids {
+            let read = |file| fs::read_to_string(format!("/proc/{pid}/{file}"));
+            let (Ok(stat), Ok(io), Ok(memory)) = (read("stat"), read("io"), read("smaps_rollup"))
+            else {
+                continue;
+            };
+            all.cpu_seconds += cpu_seconds(&stat).context("/proc/PID/stat is of another form")?;
+            all.bytes_written += figure(&io, "write_bytes:").context("no write_bytes")?;
+            all.memory_bytes += figure(&memory, "Pss:").context("no Pss")? * 1024;
+        }
+        Ok(all)
+    }
+}
+
+/// Its own time and that of children which have ended: connections of PostgreSQL, for one.
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    // The program's name, in parentheses, may hold spaces.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let ticks = fields.split(' ').skip(11).take(4);
+    let ticks: Option<u64> = ticks.map(|field| field.parse::<u64>().ok()).sum();
+    Some(ticks? as f64 / clock_ticks_per_second() as f64)
+}
+
+fn figure(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}

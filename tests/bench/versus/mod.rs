@@ -1,0 +1,156 @@
+//! The product against what people would use instead: the same workloads on every system in one
+//! session, each behind the same front door and under the same client.
+
+mod loss;
+mod measure;
+mod systems;
+mod workloads;
+
+mod machine;
+mod plot;
+mod record;
+mod report;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use engines::Engines;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use self::machine::Machine;
+use self::measure::Times;
+use self::record::Session;
+use self::systems::{Place, System};
+use self::workloads::Workload;
+use crate::{core, kafka};
+
+pub use self::record::{read, write};
+pub use self::report::write as write_report;
+
+const FULL: Times = Times {
+    rounds: 3,
+    warm_up: Duration::from_secs(2),
+    saturated: Duration::from_secs(5),
+    half: Duration::from_secs(5),
+};
+const QUICK: Times = Times {
+    rounds: 1,
+    warm_up: Duration::from_millis(500),
+    saturated: Duration::from_millis(1_500),
+    half: Duration::from_millis(1_500),
+};
+
+/// Runs the session, and keeps its data, plot and report in a directory. Takes about twenty
+/// minutes, or four when quick.
+pub async fn run(quick: bool, dir: &Path) -> anyhow::Result<()> {
+    let times = if quick { QUICK } else { FULL };
+    let mut run = Running {
+        times,
+        session: Session {
+            quick,
+            machine: Machine::this()?,
+            decisions_per_second: 0.0,
+            runs: Vec::new(),
+            losses: Vec::new(),
+        },
+        bar: bar(times.rounds),
+    };
+    run.bar.set_message("the core");
+    run.session.decisions_per_second = tokio::task::block_in_place(core::decisions_per_second);
+    run.all(&System::ALONE, None).await?;
+    run.bar.set_message("starting Kafka and Cassandra");
+    let engines = kafka::start_engines().await?;
+    run.all(&System::ON_KAFKA, Some(&engines)).await?;
+    kafka::stop_engines(engines).await?;
+    run.bar.finish_and_clear();
+    run.session.write(dir)?;
+    write_report(dir)
+}
+
+/// A session under way.
+struct Running {
+    times: Times,
+    session: Session,
+    bar: ProgressBar,
+}
+
+impl Running {
+    /// Runs all rounds on some systems, which take turns, and then kills each of them.
+    async fn all(&mut self, systems: &[System], engines: Option<&Engines>) -> anyhow::Result<()> {
+        for round in 1..=self.times.rounds {
+            for system in systems {
+                let what = || format!("{}, round {round}", system.title());
+                self.round(round, *system, engines)
+                    .await
+                    .with_context(what)?;
+            }
+        }
+        for system in systems.iter().filter(|system| system.decides()) {
+            self.bar.set_message(format!("{}, killed", system.title()));
+            let place = Place::new(*system, engines)?;
+            let loss = loss::measure(&place, *system, self.times.saturated);
+            let loss = loss.await.with_context(|| system.title())?;
+            self.say(&format!(
+                "{:<32} killed: {} of {} acknowledged attempts are gone",
+                system.title(),
+                loss.gone,
+                loss.asked
+            ));
+            self.session.losses.push(loss);
+            self.bar.inc(1);
+        }
+        Ok(())
+    }
+
+    async fn round(
+        &mut self,
+        round: usize,
+        system: System,
+        engines: Option<&Engines>,
+    ) -> anyhow::Result<()> {
+        self.bar
+            .set_message(format!("{}, warming up", system.title()));
+        let place = Place::new(system, engines)?;
+        let running = place.start().await?;
+        measure::warm_up(&running, self.times).await?;
+        for workload in workloads(system) {
+            let (system_title, title) = (system.title(), workload.title());
+            self.bar.set_message(format!("{system_title}, {title}"));
+            let run = measure::measure(&running, system, *workload, round, self.times)
+                .await
+                .context(title)?;
+            let p99 = run.half.as_ref().map(|half| half.due_to_visible.p99);
+            self.say(&format!(
+                "{system_title:<32} {title:<20} {:>9.0} attempts/s, outcome p99 {:>7.1} ms",
+                run.per_second(),
+                p99.unwrap_or(f64::NAN)
+            ));
+            self.session.runs.push(run);
+            self.bar.inc(1);
+        }
+        running.stop().await
+    }
+
+    /// Prints a line whether or not there is a terminal for the bar.
+    fn say(&self, line: &str) {
+        self.bar.suspend(|| println!("{line}"));
+    }
+}
+
+/// What a system is asked for. One that only appends does the same for whatever comes.
+fn workloads(system: System) -> &'static [Workload] {
+    match system.decides() {
+        true => &Workload::ALL,
+        false => &[Workload::Hot],
+    }
+}
+
+fn bar(rounds: usize) -> ProgressBar {
+    let deciding = System::all().filter(|system| system.decides()).count();
+    let runs: usize = System::all().map(|system| workloads(system).len()).sum();
+    let style = ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos}/{len} {msg}");
+    let bar = ProgressBar::new((rounds * runs + deciding) as u64);
+    bar.enable_steady_tick(Duration::from_secs(1));
+    bar.with_style(style.expect("the template is valid"))
+}
