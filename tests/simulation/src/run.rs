@@ -46,7 +46,7 @@ pub fn run(plan: &Plan) -> Outcome {
     let people = Shoppers::new(world.clone(), &cast);
     let ran = catch_unwind(AssertUnwindSafe(|| {
         let mut run = Run::new(plan, world.clone(), people.clone());
-        run.to_the_end()
+        run.go_to_the_end()
     }));
     let simulated = Duration::from_millis(world.now());
     let mut violations = match ran {
@@ -121,7 +121,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn to_the_end(&mut self) -> Result<(), String> {
+    fn go_to_the_end(&mut self) -> Result<(), String> {
         self.share();
         let plan = self.plan;
         let mut faults = plan

@@ -376,7 +376,7 @@ impl ReadStore for Connection {
             .ask_store(|_| ())
             .await
             .map(|()| self.world.lock().store.rows())?;
-        let _ = rows.into_iter().all(|row| visit(row));
+        let _ = rows.into_iter().all(&mut visit);
         Ok(())
     }
 }
