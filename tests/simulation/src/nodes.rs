@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use command_api::decider::{self, CheckpointPolicy, Decider};
 use command_api::http::{Door, KnownProducts};
+use futures::stream::{FuturesUnordered, StreamExt};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -118,16 +119,21 @@ fn questions(line: &Arc<Connection>, cast: Cast) -> Router {
     query_api::http::router(api, AdminToken::new(ADMIN_TOKEN)).into()
 }
 
-/// Answers requests from the simulated network.
+/// Answers requests from the simulated network. The connections are part of this one task, and
+/// so are closed in their order when the node is crashed: a runtime ends its tasks in any.
 async fn serve(routes: Router) -> turmoil::Result {
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
+    let mut connections = FuturesUnordered::new();
     loop {
-        let (stream, _) = listener.accept().await?;
-        let service = TowerToHyperService::new(routes.clone());
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            accepted = listener.accept() => {
+                let service = TowerToHyperService::new(routes.clone());
+                let stream = TokioIo::new(accepted?.0);
+                connections.push(http1::Builder::new().serve_connection(stream, service));
+            }
             // A client that goes away is no news.
-            let _ = connection.await;
-        });
+            Some(_ended) = connections.next() => {}
+        }
     }
 }
