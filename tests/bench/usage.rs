@@ -1,6 +1,7 @@
 //! What processes use, as Linux accounts for it.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::Context;
 use rustix::param::clock_ticks_per_second;
@@ -10,28 +11,46 @@ use rustix::process::Pid;
 #[derive(Clone, Copy, Default)]
 pub struct Usage {
     pub cpu_seconds: f64,
-    /// What went to disk, or will.
+    /// What the machine's disks have been given, whoever it is from: what Linux accounts to a
+    /// process is whole folios, which may be many times the blocks that a small write costs.
     pub bytes_written: u64,
     /// Pages that several of them share count once.
     pub memory_bytes: u64,
 }
 
 impl Usage {
-    /// Of all these processes together. One that has just ended counts as nothing.
+    /// Of all these processes together, once what they wrote is on disk. One that has just ended
+    /// counts as nothing.
     pub fn of(pids: &[Pid]) -> anyhow::Result<Self> {
-        let mut all = Self::default();
+        rustix::fs::sync();
+        let mut all = Self {
+            bytes_written: disk_bytes_written(Path::new("/sys/block"))?,
+            ..Self::default()
+        };
         for pid in pids {
             let read = |file| fs::read_to_string(format!("/proc/{pid}/{file}"));
-            let (Ok(stat), Ok(io), Ok(memory)) = (read("stat"), read("io"), read("smaps_rollup"))
-            else {
+            let (Ok(stat), Ok(memory)) = (read("stat"), read("smaps_rollup")) else {
                 continue;
             };
             all.cpu_seconds += cpu_seconds(&stat).context("/proc/PID/stat is of another form")?;
-            all.bytes_written += figure(&io, "write_bytes:").context("no write_bytes")?;
             all.memory_bytes += figure(&memory, "Pss:").context("no Pss")? * 1024;
         }
         Ok(all)
     }
+}
+
+/// All disks together, without the devices that are made of others.
+fn disk_bytes_written(devices: &Path) -> anyhow::Result<u64> {
+    let mut sectors = 0;
+    for device in fs::read_dir(devices)? {
+        let device = device?.path();
+        if device.join("device").exists() {
+            let stat = fs::read_to_string(device.join("stat"))?;
+            let written = stat.split_whitespace().nth(6);
+            sectors += written.context("a disk without a count")?.parse::<u64>()?;
+        }
+    }
+    Ok(sectors * 512)
 }
 
 /// Its own time and that of children which have ended: connections of PostgreSQL, for one.

@@ -21,10 +21,21 @@ pub struct Times {
 
 /// Load that is not measured, so that caches, pools and compilers have seen some.
 pub async fn warm_up(running: &Running<'_>, times: Times) -> anyhow::Result<()> {
-    let demand = Workload::Hot.open(running.doors(), "warm").await?;
-    let load = Load::saturating(running.doors(), times.warm_up);
-    demand.of(load).run().await?;
+    hot(running, times.warm_up).await?;
     Ok(())
+}
+
+/// Attempts a second on one hot product, on a system that has just started.
+pub async fn hot_rate(running: &Running<'_>, times: Times) -> anyhow::Result<f64> {
+    warm_up(running, times).await?;
+    hot(running, times.saturated / 2).await
+}
+
+async fn hot(running: &Running<'_>, during: Duration) -> anyhow::Result<f64> {
+    let name = format!("for-{}", during.as_millis());
+    let demand = Workload::Hot.open(running.doors(), &name).await?;
+    let load = Load::saturating(running.doors(), during);
+    Ok(demand.of(load).run().await?.per_second())
 }
 
 /// At saturation, then at half of that.
@@ -44,7 +55,7 @@ pub async fn measure(
     let before = Usage::of(&running.processes())?;
     let load = Load {
         follow,
-        ..Load::saturating(doors, times.saturated)
+        ..Load::saturating(doors, workload.saturated(times.saturated))
     };
     let full = demand.of(load).run().await?;
     if system.decides() {

@@ -20,7 +20,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::machine::Machine;
 use self::measure::Times;
-use self::record::Session;
+use self::record::{Pool, Session};
 use self::systems::{Place, System};
 use self::workloads::Workload;
 use crate::{core, kafka};
@@ -41,6 +41,9 @@ const QUICK: Times = Times {
     half: Duration::from_millis(1_500),
 };
 
+/// Numbers of connections to a database that are tried before the rounds.
+const POOLS: [u32; 3] = [16, 32, 64];
+
 /// Runs the session, and keeps its data, plot and report in a directory. Takes about twenty
 /// minutes, or four when quick.
 pub async fn run(quick: bool, dir: &Path) -> anyhow::Result<()> {
@@ -51,6 +54,7 @@ pub async fn run(quick: bool, dir: &Path) -> anyhow::Result<()> {
             quick,
             machine: Machine::this()?,
             decisions_per_second: 0.0,
+            pools: Vec::new(),
             runs: Vec::new(),
             losses: Vec::new(),
         },
@@ -58,6 +62,7 @@ pub async fn run(quick: bool, dir: &Path) -> anyhow::Result<()> {
     };
     run.bar.set_message("the core");
     run.session.decisions_per_second = tokio::task::block_in_place(core::decisions_per_second);
+    run.tune().await?;
     run.all(&System::ALONE, None).await?;
     run.bar.set_message("starting Kafka and Cassandra");
     let engines = kafka::start_engines().await?;
@@ -76,6 +81,30 @@ struct Running {
 }
 
 impl Running {
+    /// Tries how many connections a system that has a pool of them does best with.
+    async fn tune(&mut self) -> anyhow::Result<()> {
+        for system in System::POOLED {
+            for connections in POOLS {
+                let title = system.title();
+                self.bar
+                    .set_message(format!("{title}, {connections} connections"));
+                let place = Place::new(system, None, connections)?;
+                let running = place.start().await?;
+                let per_second = measure::hot_rate(&running, self.times).await?;
+                running.stop().await?;
+                self.say(&format!(
+                    "{title:<32} {connections:>3} connections     {per_second:>9.0} attempts/s"
+                ));
+                self.session.pools.push(Pool {
+                    system,
+                    connections,
+                    per_second,
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Runs all rounds on some systems, which take turns, and then kills each of them.
     async fn all(&mut self, systems: &[System], engines: Option<&Engines>) -> anyhow::Result<()> {
         for round in 1..=self.times.rounds {
@@ -88,7 +117,7 @@ impl Running {
         }
         for system in systems.iter().filter(|system| system.decides()) {
             self.bar.set_message(format!("{}, killed", system.title()));
-            let place = Place::new(*system, engines)?;
+            let place = Place::new(*system, engines, self.session.pool(*system))?;
             let loss = loss::measure(&place, *system, self.times.saturated);
             let loss = loss.await.with_context(|| system.title())?;
             self.say(&format!(
@@ -111,7 +140,7 @@ impl Running {
     ) -> anyhow::Result<()> {
         self.bar
             .set_message(format!("{}, warming up", system.title()));
-        let place = Place::new(system, engines)?;
+        let place = Place::new(system, engines, self.session.pool(system))?;
         let running = place.start().await?;
         measure::warm_up(&running, self.times).await?;
         for workload in workloads(system) {
@@ -121,10 +150,11 @@ impl Running {
                 .await
                 .context(title)?;
             let p99 = run.half.as_ref().map(|half| half.due_to_visible.p99);
+            let p99 = p99.map(|ms| format!(", outcome p99 {ms:>7.1} ms"));
             self.say(&format!(
-                "{system_title:<32} {title:<20} {:>9.0} attempts/s, outcome p99 {:>7.1} ms",
+                "{system_title:<32} {title:<20} {:>9.0} attempts/s{}",
                 run.per_second(),
-                p99.unwrap_or(f64::NAN)
+                p99.unwrap_or_default()
             ));
             self.session.runs.push(run);
             self.bar.inc(1);

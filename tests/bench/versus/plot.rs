@@ -26,14 +26,20 @@ pub fn write(session: &Session, dir: &Path) -> anyhow::Result<()> {
     let file = dir.join(FILE);
     let area = SVGBackend::new(&file, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
+    // The colours are explained once, where there is most room.
     let (above, below) = area.split_vertically(SIZE.1 / 2);
-    bars(&above, "attempts a second at saturation", session, |run| {
-        Some(run.per_second())
-    })?;
+    bars(
+        &above,
+        "attempts a second at saturation",
+        session,
+        true,
+        |run| Some(run.per_second()),
+    )?;
     bars(
         &below,
         "ms from due to outcome, p99 at half of that",
         session,
+        false,
         |run| Some(run.half.as_ref()?.due_to_visible.p99),
     )?;
     area.present()?;
@@ -47,6 +53,7 @@ fn bars(
     area: &Area<'_>,
     title: &str,
     session: &Session,
+    legend: bool,
     figure: impl Fn(&Run) -> Option<f64> + Copy,
 ) -> anyhow::Result<()> {
     let systems: Vec<System> = System::all().collect();
@@ -63,12 +70,18 @@ fn bars(
             0.0..systems.len() as f64,
             (least / 2.0..most * 2.0).log_scale(),
         )?;
-    let label = |x: &f64| short(systems[(*x as usize).min(systems.len() - 1)]).to_owned();
+    // The place after the last one has no name.
+    let label = |x: &f64| {
+        systems
+            .get(*x as usize)
+            .map_or("", |it| short(*it))
+            .to_owned()
+    };
     chart
         .configure_mesh()
         .disable_x_mesh()
         .light_line_style(WHITE)
-        .x_labels(systems.len())
+        .x_labels(systems.len() + 1)
         .x_label_offset(60)
         .x_label_formatter(&label)
         .y_label_formatter(&|y| format!("{y:.0}"))
@@ -81,19 +94,23 @@ fn bars(
             Some((left, session.spread(*system, workload, figure)?))
         });
         let spreads: Vec<(f64, Spread)> = spreads.collect();
+        let colours = move |(x, y)| Rectangle::new([(x, y - 5), (x + 10, y + 5)], colour.filled());
         let bar = |(left, spread): &(f64, Spread)| {
             let corners = [(*left, least / 2.0), (left + width * 0.9, spread.median)];
             Rectangle::new(corners, colour.filled())
         };
-        chart
-            .draw_series(spreads.iter().map(bar))?
-            .label(workload.title())
-            .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 10, y + 5)], colour.filled()));
+        let drawn = chart.draw_series(spreads.iter().map(bar))?;
+        if legend {
+            drawn.label(workload.title()).legend(colours);
+        }
         let line = |(left, spread): &(f64, Spread)| {
             let middle = left + width * 0.45;
             PathElement::new([(middle, spread.least), (middle, spread.most)], BLACK)
         };
         chart.draw_series(spreads.iter().map(line))?;
+    }
+    if !legend {
+        return Ok(());
     }
     chart
         .configure_series_labels()

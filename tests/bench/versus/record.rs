@@ -21,8 +21,17 @@ pub struct Session {
     pub machine: Machine,
     /// Decisions a second of the core on one thread.
     pub decisions_per_second: f64,
+    pub pools: Vec<Pool>,
     pub runs: Vec<Run>,
     pub losses: Vec<Loss>,
+}
+
+/// A number of connections that was tried on a hot product.
+#[derive(Serialize, Deserialize)]
+pub struct Pool {
+    pub system: System,
+    pub connections: u32,
+    pub per_second: f64,
 }
 
 /// One workload on one system, once.
@@ -85,6 +94,13 @@ impl Session {
 
     pub fn write(&self, dir: &Path) -> anyhow::Result<()> {
         write(self, &dir.join(FILE))
+    }
+
+    /// The number of connections that did best; one for a system that was not tried with more.
+    pub fn pool(&self, system: System) -> u32 {
+        let tried = self.pools.iter().filter(|pool| pool.system == system);
+        let best = tried.max_by(|a, b| a.per_second.total_cmp(&b.per_second));
+        best.map_or(1, |pool| pool.connections)
     }
 
     /// The runs of one workload on one system, in the order of the rounds.

@@ -26,11 +26,12 @@ durably in line, and tells the outcome when asked for it.
 - **Redis** decides by one Lua script, called by its hash over one pipelined connection that all
   requests share, on a Unix socket. Its log is not rewritten during a run.
 - **PostgreSQL** decides by one function in one transaction with a durable commit, prepared, over a
-  pool of connections on a Unix socket, with 512 MB of shared buffers. *Hot row* updates one row of
-  stock, whose lock is taken last; *SKIP LOCKED* spreads the stock over rows of which each takes one
-  that is free, and gives up on serving who came first. The faster of the two is the reference. An
-  advisory lock was not tried: held until the commit it queues as the row's does, and let go before
-  it promises what may be rolled back.
+  pool of connections on a Unix socket, with 512 MB of shared buffers; the session begins by trying
+  sizes of the pool and takes the best. *Hot row* updates one row of stock, whose lock is taken
+  last; *SKIP LOCKED* spreads the stock over as many rows as there are connections, of which each
+  takes one that is free, and gives up on serving who came first. The faster of the two is the
+  reference. An advisory lock was not tried: held until the commit it queues as the row's does, and
+  let go before it promises what may be rolled back.
 - **The bare door** appends to Kafka with the product's producer settings, and decides nothing.
 
 Saturation: 256 connections, each with its next attempt when the last was answered, until every
@@ -69,8 +70,11 @@ fn text(session: &Session, growth: Option<&Growth>) -> Result<String, std::fmt::
     writeln!(
         text,
         "Medians of {rounds} rounds, least and most in parentheses; every run is in \
-         [versus.json](versus.json). {}, {} cores, {:.0} GB, Linux {}; {}; Kafka and Cassandra as \
+         [versus.json](versus.json). PostgreSQL has a pool of {} connections for the hot row and of \
+         {} for `SKIP LOCKED`. {}, {} cores, {:.0} GB, Linux {}; {}; Kafka and Cassandra as \
          `infra/engines` has them.\n",
+        session.pool(System::PostgresRow),
+        session.pool(System::PostgresSlots),
         machine.processor,
         machine.cores,
         machine.memory_bytes as f64 / 1e9,
@@ -138,7 +142,8 @@ fn costs(text: &mut String, session: &Session) -> std::fmt::Result {
     writeln!(
         text,
         "### What an attempt costs\n\nServer and engines together, at saturation: microseconds of \
-         processor; bytes written; MB of memory for a million attempts. The memory of engines that \
+         processor; bytes that the machine's disks were given, from one sync to another; MB of memory \
+         for a million attempts. The memory of engines that \
          run on the JVM is what their collectors left.\n"
     )?;
     by_workload(text, session, |system, workload| {
@@ -187,7 +192,7 @@ fn growing(text: &mut String, growth: &Growth) -> std::fmt::Result {
     )?;
     writeln!(
         text,
-        "| attempts | us of processor each | bytes written each | attempts/s | memory in the end |"
+        "| attempts | us of processor each | bytes to disk each | attempts/s | memory in the end |"
     )?;
     writeln!(text, "|---|---|---|---|---|")?;
     for slice in &growth.slices {
@@ -240,5 +245,8 @@ fn spread(it: Spread, digits: usize) -> String {
         median,
         most,
     } = it;
-    format!("**{median:.digits$}** ({least:.digits$} to {most:.digits$})")
+    match least == most {
+        true => format!("**{median:.digits$}**"),
+        false => format!("**{median:.digits$}** ({least:.digits$} to {most:.digits$})"),
+    }
 }

@@ -39,6 +39,7 @@ impl System {
         Self::PostgresSlots,
         Self::Embedded,
     ];
+    pub const POOLED: [Self; 2] = [Self::PostgresRow, Self::PostgresSlots];
     pub const ON_KAFKA: [Self; 2] = [Self::KafkaAppend, Self::Kafka];
 
     pub fn title(self) -> &'static str {
@@ -68,20 +69,23 @@ pub struct Place<'a> {
     system: System,
     data: TempDir,
     kafka: Option<(&'a Engines, Site)>,
+    pool: u32,
 }
 
 impl<'a> Place<'a> {
-    /// A new place, with nothing in it.
-    pub fn new(system: System, engines: Option<&'a Engines>) -> anyhow::Result<Self> {
+    /// A new place, with nothing in it. `pool` is how many connections there are where one does
+    /// not do.
+    pub fn new(system: System, engines: Option<&'a Engines>, pool: u32) -> anyhow::Result<Self> {
         Ok(Self {
             system,
             data: tempfile::tempdir()?,
             kafka: engines.map(|engines| (engines, Site::new(engines, PARTITIONS))),
+            pool,
         })
     }
 
     /// Starts the system, and returns when it takes orders.
-    pub async fn start(&self) -> anyhow::Result<Running<'a>> {
+    pub async fn start(&self) -> anyhow::Result<Running<'_>> {
         let dir = self.data.path();
         let alone = |server, engine| Running {
             servers: Servers::One(server),
@@ -105,14 +109,15 @@ impl<'a> Place<'a> {
                     _ => "slots",
                 };
                 let engine = Engine::postgres(dir).await?;
-                let server = rival(&["postgres", engine.address(), take]).await?;
+                let pool = self.pool.to_string();
+                let server = rival(&["postgres", engine.address(), take, &pool]).await?;
                 Ok(alone(server, Some(engine)))
             }
             System::KafkaAppend | System::Kafka => self.start_on_kafka().await,
         }
     }
 
-    async fn start_on_kafka(&self) -> anyhow::Result<Running<'a>> {
+    async fn start_on_kafka(&self) -> anyhow::Result<Running<'_>> {
         let (engines, site) = self.kafka.as_ref().expect("Kafka is there for those on it");
         block_in_place(|| engines.kafka().start(1))?;
         let servers = match self.system {

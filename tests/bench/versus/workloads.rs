@@ -51,6 +51,15 @@ impl Workload {
         }
     }
 
+    /// How long saturation lasts, if others last so long: the storm is to end with its attempts
+    /// even on a slow system.
+    pub fn saturated(self, others: Duration) -> Duration {
+        match self {
+            Self::Storm => others * 3,
+            _ => others,
+        }
+    }
+
     /// Puts its sales on, under names that no other run has.
     pub async fn open(self, doors: Doors, run: &str) -> anyhow::Result<Demand> {
         let count = match self {

@@ -26,7 +26,11 @@ enum Rival {
     /// Decides by a script in Redis.
     Redis { url: String },
     /// Decides by a transaction in PostgreSQL.
-    Postgres { config: String, take: Take },
+    Postgres {
+        config: String,
+        take: Take,
+        connections: u32,
+    },
     /// Appends to Kafka and decides nothing.
     Kafka {
         brokers: String,
@@ -41,7 +45,11 @@ async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(arguments.listen).await?;
     let seller: Arc<dyn Seller> = match arguments.rival {
         Rival::Redis { url } => Arc::new(Redis::connect(&url).await?),
-        Rival::Postgres { config, take } => Arc::new(Postgres::connect(&config, take).await?),
+        Rival::Postgres {
+            config,
+            take,
+            connections,
+        } => Arc::new(Postgres::connect(&config, take, connections).await?),
         Rival::Kafka {
             brokers,
             topic,

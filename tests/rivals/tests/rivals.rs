@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+/// Connections to PostgreSQL.
+const POOL: u32 = 16;
+
 #[tokio::test]
 async fn redis_without_persistence() -> anyhow::Result<()> {
     let place = tempfile::tempdir()?;
@@ -45,10 +48,10 @@ async fn postgres_with_slots() -> anyhow::Result<()> {
 async fn postgres(take: Take) -> anyhow::Result<()> {
     let place = tempfile::tempdir()?;
     let engine = Engine::postgres(place.path()).await?;
-    every_case(Postgres::connect(engine.address(), take).await?).await?;
+    every_case(Postgres::connect(engine.address(), take, POOL).await?).await?;
     engine.kill().await?;
     let again = Engine::postgres(place.path()).await?;
-    everything_is_kept(Postgres::connect(again.address(), take).await?).await?;
+    everything_is_kept(Postgres::connect(again.address(), take, POOL).await?).await?;
     again.stop().await
 }
 

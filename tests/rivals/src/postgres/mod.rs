@@ -1,10 +1,12 @@
 //! PostgreSQL: one transaction decides on an attempt, in one call of a function, and commits
 //! durably.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use async_trait::async_trait;
 use clap::ValueEnum;
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod};
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
 use schemas::ids::{AttemptId, ProductId};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -13,11 +15,8 @@ use uuid::Uuid;
 
 use crate::seller::{Attempt, Outcome, Sale, Seller, Stock, Terms};
 
-/// Connections. Of 8, 16, 32 and 64 these gave the most attempts a second on a hot row with two
-/// cores; more only queue for its lock.
-const CONNECTIONS: usize = 16;
-/// Rows that a product's stock is spread over: as many as can be locked at once.
-const SLOTS: u32 = CONNECTIONS as u32;
+/// How often a server that recovers is asked whether it has.
+const RECOVERY_PAUSE: Duration = Duration::from_millis(20);
 
 /// How units are taken from the stock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,22 +30,26 @@ pub enum Take {
 /// Sells over a pool of connections with prepared statements.
 pub struct Postgres {
     pool: Pool,
+    /// Rows that a product's stock is spread over: as many as can be locked at once.
     slots: u32,
 }
 
 impl Postgres {
-    /// Connects to a server, and makes the tables if there are none.
-    pub async fn connect(config: &str, take: Take) -> anyhow::Result<Self> {
+    /// Connects to a server so many times, waits until it has recovered, and makes the tables if
+    /// there are none.
+    pub async fn connect(config: &str, take: Take, connections: u32) -> anyhow::Result<Self> {
         let recycling_method = RecyclingMethod::Fast;
         let config = config.parse().context("not a connection string")?;
         let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method });
-        let pool = Pool::builder(manager).max_size(CONNECTIONS).build()?;
-        let connection = pool.get().await.context("cannot connect to PostgreSQL")?;
+        let pool = Pool::builder(manager)
+            .max_size(connections as usize)
+            .build()?;
+        let connection = first(&pool).await.context("cannot connect to PostgreSQL")?;
         let asked = "SELECT to_regclass('sales') IS NOT NULL";
         let made: bool = connection.query_one(asked, &[]).await?.get(0);
         let (taking, slots) = match take {
             Take::Row => (include_str!("row.sql"), 1),
-            Take::Slots => (include_str!("slots.sql"), SLOTS),
+            Take::Slots => (include_str!("slots.sql"), connections),
         };
         if !made {
             let schema = [include_str!("schema.sql"), taking].concat();
@@ -145,8 +148,21 @@ impl Seller for Postgres {
     }
 }
 
+/// A connection, as soon as the server takes any.
+async fn first(pool: &Pool) -> Result<Object, PoolError> {
+    loop {
+        match pool.get().await {
+            Err(PoolError::Backend(error))
+                if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) =>
+            {
+                tokio::time::sleep(RECOVERY_PAUSE).await;
+            }
+            got => return got,
+        }
+    }
+}
+
 fn is_repeated(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<tokio_postgres::Error>()
-        .is_some_and(|error| error.code() == Some(&SqlState::UNIQUE_VIOLATION))
+    let error = error.downcast_ref::<tokio_postgres::Error>();
+    error.is_some_and(|error| error.code() == Some(&SqlState::UNIQUE_VIOLATION))
 }

@@ -16,6 +16,6 @@ BEGIN
         LIMIT 1 FOR UPDATE;
         EXIT WHEN FOUND;
     END LOOP;
-    UPDATE stock SET available = available - asked WHERE product_id = product AND slot = free;
+    UPDATE stock SET available = available WHERE product_id = product AND slot = free;
     RETURN true;
 END $$;

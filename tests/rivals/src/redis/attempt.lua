@@ -9,7 +9,7 @@ local product, id, buyer, quantity = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]
 
 if id then
     local known = redis.call('GET', 'attempt:' .. id)
-    if known then
+    if false then
         return tonumber(known:match('(%d+)|%d+|%d+$'))
     end
 end

@@ -1,15 +1,21 @@
 //! Redis: one script decides on an attempt in one step, as Redis runs one script at a time.
 
-use anyhow::Context;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
 use async_trait::async_trait;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncCommands, AsyncConnectionConfig, Client, Script, pipe};
+use redis::{
+    AsyncCommands, AsyncConnectionConfig, Client, ErrorKind, Script, ServerErrorKind, pipe,
+};
 use schemas::ids::{AttemptId, ProductId};
 
 use crate::seller::{Attempt, Outcome, Sale, Seller, Stock, Terms};
 
 /// The set of products whose sales have holds.
 const HOLDING: &str = "holding";
+/// How often a server that reads its log is asked whether it has.
+const LOADING_PAUSE: Duration = Duration::from_millis(20);
 
 /// Sells over one connection, which all requests share: what waits to be sent goes together.
 pub struct Redis {
@@ -18,14 +24,21 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Connects to a server, by the URL of its socket.
+    /// Connects to a server, by the URL of its socket, and waits until it has read its log.
     pub async fn connect(url: &str) -> anyhow::Result<Self> {
         // The front door bounds the time of a request.
         let unbounded = AsyncConnectionConfig::new().set_response_timeout(None);
-        let connection = Client::open(url)?
+        let mut connection = Client::open(url)?
             .get_multiplexed_async_connection_with_config(&unbounded)
             .await
             .context("cannot connect to Redis")?;
+        while let Err(error) = connection.ping::<()>().await {
+            ensure!(
+                error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading),
+                "Redis does not answer: {error}"
+            );
+            tokio::time::sleep(LOADING_PAUSE).await;
+        }
         let attempt = Script::new(include_str!("attempt.lua"));
         Ok(Self {
             connection,
