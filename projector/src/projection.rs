@@ -1,6 +1,6 @@
 //! One partition's decisions to rows, batch by batch.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use domain::fence::{Fence, Verdict};
 use ports::read_store::{Progress, Row, SaleRow};
@@ -100,7 +100,8 @@ impl Projection {
     ) -> Result<Vec<Row>, ProjectError> {
         let partition = self.partition;
         let mut rows = Vec::with_capacity(batch.len() * 2);
-        let mut touched = HashSet::new();
+        // In order, so that the same decisions make the same rows in the same order.
+        let mut touched = BTreeSet::new();
         for record in batch {
             let offset = record.offset;
             let decoded = codec.decode_decision(&record.value);

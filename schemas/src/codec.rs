@@ -9,6 +9,8 @@ use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_avro_fast::Schema;
+use serde_avro_fast::de::read::SliceRead;
+use serde_avro_fast::de::{DeserializerConfig, DeserializerState};
 use serde_avro_fast::schema::SchemaError;
 use serde_avro_fast::ser::SerializerConfig;
 use sha2::{Digest, Sha256};
@@ -202,7 +204,11 @@ impl Codec {
 }
 
 fn read<T: DeserializeOwned>(value: &[u8], schema: &Schema) -> Result<T, DecodeError> {
-    let mut reader = serde_avro_fast::de::DeserializerState::from_slice(value, schema);
+    let mut config = DeserializerConfig::new(schema);
+    // No item of ours takes less than a byte. A list that says it has more items than there are
+    // bytes is of a schema whose items take none, and would fill the memory.
+    config.max_seq_size = value.len();
+    let mut reader = DeserializerState::with_config(SliceRead::new(value), config);
     let value = T::deserialize(reader.deserializer())
         .map_err(|error| DecodeError::Malformed(error.to_string()))?;
     match reader.into_reader().fill_buf() {

@@ -353,3 +353,33 @@ fn what_is_learned_is_bounded_and_changes_nothing_that_is_known() {
     );
     assert_eq!(codec.learn(topic, OTHER, r#""string""#), Ok(()));
 }
+
+/// A list's items may take no bytes by a schema that is not ours, and then a record of a few
+/// bytes can say that it has a billion.
+#[test]
+fn a_list_of_more_items_than_bytes_is_refused() {
+    let empty = json!({"type": "record", "name": "Empty", "fields": []});
+    let list = json!({"type": "array", "items": empty});
+    let decision = |events: &Value, extra: &Value| {
+        let fields = json!([
+            {"name": "events", "type": events},
+            {"name": "more", "type": extra},
+        ]);
+        json!({"type": "record", "name": "Decision", "fields": fields})
+    };
+    for decision in [
+        decision(&list, &json!("null")),
+        decision(&json!("null"), &list),
+    ] {
+        let field = json!([{"name": "decision", "type": decision}]);
+        let schema = json!({"type": "record", "name": "Record", "fields": field});
+        let codec = codec_that_knows(Topic::StockDecisions, &schema.to_string());
+        // A billion items, as Avro writes the number, and then the list's end.
+        let value = [0x80, 0xa8, 0xd6, 0xb9, 0x07, 0];
+        let bytes = [&[0][..], &OTHER.to_be_bytes(), &value].concat();
+        let started = std::time::Instant::now();
+        let read = decode(&codec, Topic::StockDecisions, &bytes);
+        assert!(matches!(read, Err(DecodeError::Malformed(_))), "{read:?}");
+        assert!(started.elapsed().as_millis() < 500, "it went through them");
+    }
+}

@@ -242,9 +242,11 @@ pub(crate) struct Writing {
 
 /// Takes the products as they are; all that was decided must have been read back.
 pub(crate) fn begin(decider: &Decider, held: &Held, covers: Offset) -> Writing {
-    let parts = held
-        .products
-        .iter()
+    let mut products: Vec<_> = held.products.iter().collect();
+    // In order, so that the same products make the same checkpoint, to the byte.
+    products.sort_unstable_by_key(|(id, _)| *id);
+    let parts = products
+        .into_iter()
         .flat_map(|(id, product)| snapshot::parts(id, product));
     Writing {
         log: decider.log.clone(),

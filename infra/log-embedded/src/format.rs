@@ -31,6 +31,9 @@ const META_MAGIC: u64 = u64::from_le_bytes(*b"DBLOGMTA");
 const SEGMENT_MAGIC: u64 = u64::from_le_bytes(*b"DBLOGSEG");
 const CLEAN_MAGIC: u64 = u64::from_le_bytes(*b"DBLOGEND");
 
+/// The most partitions of a topic.
+pub(crate) const MAX_PARTITIONS: u32 = 1024;
+
 /// The checksum of the format.
 pub(crate) fn crc(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
@@ -104,7 +107,12 @@ impl Meta {
 
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, HeaderFault> {
         let (partitions, log_id, _) = parse_file_header(META_MAGIC, bytes)?;
-        Ok(Self { partitions, log_id })
+        match (1..=MAX_PARTITIONS).contains(&partitions) {
+            true => Ok(Self { partitions, log_id }),
+            false => Err(HeaderFault::Damaged(
+                "its number of partitions is not 1 to 1024",
+            )),
+        }
     }
 
     /// All pairs of topic and partition.

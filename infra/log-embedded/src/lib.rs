@@ -76,10 +76,11 @@ impl Default for Options {
 impl Options {
     fn check(&self) -> Result<(), OpenError> {
         let refuse = |what: String| Err(OpenError::Options(what));
-        if !(1..=1024).contains(&self.partitions) {
+        if !(1..=format::MAX_PARTITIONS).contains(&self.partitions) {
             return refuse(format!(
-                "partitions is {}, but must be 1 to 1024",
-                self.partitions
+                "partitions is {}, but must be 1 to {}",
+                self.partitions,
+                format::MAX_PARTITIONS
             ));
         }
         if self.queue_records == 0 {

@@ -158,13 +158,15 @@ impl SegmentReader {
         let header = header.ok_or_else(|| bad("the file ends within a batch's header"))?;
         let (head_bytes, batch_bytes) = format::batch_lengths(header, meta.log_id)
             .ok_or_else(|| bad("no batch of this log begins here"))?;
-        let head = self.bytes_at(position, head_bytes)?;
-        let batch = format::parse_batch(head, meta)
-            .ok_or_else(|| bad("the checksum of the batch's header does not match"))?;
+        // Before anything is read by these lengths: damaged ones ask for up to 4 GiB.
         if position + batch_bytes as u64 > self.file_bytes {
             return Err(bad("the file ends within the batch"));
         }
-        Ok(Some(batch))
+        let head = self.bytes_at(position, head_bytes)?;
+        let batch = format::parse_batch(head, meta);
+        batch
+            .map(Some)
+            .ok_or_else(|| bad("the checksum of the batch's header does not match"))
     }
 
     /// Checks the records of a batch against their checksums, and that its padding is zero.

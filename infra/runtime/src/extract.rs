@@ -264,19 +264,24 @@ fn explain<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 /// A problem from what serde says about the value at a path.
 fn wrong(path: String, message: &str) -> Problem {
     let quoted = |prefix| {
-        let (name, rest) = message.strip_prefix(prefix)?.split_once('`')?;
-        Some((name.to_owned(), rest))
+        let (name, _) = message.strip_prefix(prefix)?.split_once('`')?;
+        Some(name.to_owned())
     };
     let path = if path == "." { "body".to_owned() } else { path };
-    if let Some((name, rest)) = quoted("unknown field `") {
-        let known = match rest.strip_prefix(", expected ") {
-            Some(known) => known.replace('`', ""),
-            None => "no field at all".to_owned(),
+    if let Some(rest) = message.strip_prefix("unknown field `") {
+        // The name is the client's and may hold anything; what is known here does not.
+        let (name, known) = match rest.rsplit_once("`, expected ") {
+            Some((name, known)) => (name, known.replace('`', "")),
+            None => (
+                rest.strip_suffix("`, there are no fields").unwrap_or(rest),
+                "no field at all".to_owned(),
+            ),
         };
+        let name = if name.is_empty() { "\"\"" } else { name };
         let detail = format!("There is no field {name} here.");
-        return Problem::new(Code::UnknownField, detail).at(name, known);
+        return Problem::new(Code::UnknownField, detail).at(name.to_owned(), known);
     }
-    if let Some((name, _)) = quoted("missing field `") {
+    if let Some(name) = quoted("missing field `") {
         // Of a nested value the path names the parent, of the top level nothing.
         let field = match path.as_str() {
             "body" | "query" => name,
@@ -285,7 +290,7 @@ fn wrong(path: String, message: &str) -> Problem {
         let detail = format!("{field} is missing.");
         return Problem::new(Code::InvalidRequest, detail).at(field, "given");
     }
-    if let Some((name, _)) = quoted("duplicate field `") {
+    if let Some(name) = quoted("duplicate field `") {
         return Problem::invalid(name, "given once");
     }
     match message.rsplit_once(", expected ") {

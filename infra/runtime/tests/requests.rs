@@ -161,6 +161,18 @@ async fn a_wrong_body_is_told_where_it_is_wrong() {
             "one of quantity, price, at",
         ),
         (
+            r#"{"quantity":1,"`a`, expected `b":2}"#,
+            "unknown_field",
+            "`a`, expected `b",
+            "one of quantity, price, at",
+        ),
+        (
+            r#"{"quantity":1,"":2}"#,
+            "unknown_field",
+            "\"\"",
+            "one of quantity, price, at",
+        ),
+        (
             r#"{"quantity":1,"price":{}}"#,
             "invalid_request",
             "price.minor",
@@ -202,6 +214,11 @@ async fn a_wrong_body_is_told_where_it_is_wrong() {
     assert_eq!(
         problem(&answer),
         (400, "unknown_field", "a", "no field at all")
+    );
+    let answer = post_json("/empty", r#"{"`a":1}"#).await;
+    assert_eq!(
+        problem(&answer),
+        (400, "unknown_field", "`a", "no field at all")
     );
 
     for kind in [

@@ -168,35 +168,36 @@ fn what_is_no_read_store_is_refused() {
 async fn a_newer_format_is_refused_and_an_older_one_rebuilt() {
     let directory = tempfile::tempdir().unwrap();
     let path = written(directory.path()).await;
+    // Sets the format, and returns the one that was there.
     let set_format = |format: u64| {
         let file = Database::open(&path).unwrap();
         let transaction = file.begin_write().unwrap();
-        transaction
-            .open_table(META)
-            .unwrap()
-            .insert("format", format)
-            .unwrap();
+        let mut meta = transaction.open_table(META).unwrap();
+        let before = meta.insert("format", format).unwrap().unwrap().value();
+        drop(meta);
         transaction.commit().unwrap();
+        before
     };
-    set_format(2);
+    // Whatever format this version writes, no version has got so far.
+    let current = set_format(1_000);
     for opened in [EmbeddedStore::open(&path), EmbeddedStore::open_copy(&path)] {
         let refused = opened.err().expect("a newer format must be refused");
         assert!(
-            matches!(refused, OpenError::FutureFormat { found: 2, .. }),
+            matches!(refused, OpenError::FutureFormat { found: 1_000, .. }),
             "{refused:?}"
         );
         let text = refused.to_string();
         assert!(
-            text.contains("read.redb") && text.contains("format 2"),
+            text.contains("read.redb") && text.contains("format 1000"),
             "{text}"
         );
     }
-    set_format(1);
+    set_format(current);
     assert_eq!(
         check(&EmbeddedStore::open(&path).unwrap()).await.unwrap()[&0],
         BATCHES * BATCH
     );
-    set_format(0);
+    set_format(current - 1);
     let store = EmbeddedStore::open(&path).unwrap();
     assert!(
         check(&store).await.unwrap().is_empty(),

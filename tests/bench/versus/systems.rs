@@ -121,7 +121,7 @@ impl<'a> Place<'a> {
         let (engines, site) = self.kafka.as_ref().expect("Kafka is there for those on it");
         block_in_place(|| engines.kafka().start(1))?;
         let servers = match self.system {
-            System::Kafka => Servers::Product(Services::start(site).await?),
+            System::Kafka => Servers::Product(Box::new(Services::start(site).await?)),
             _ => {
                 // Opening the log makes its topics.
                 site.log().await?.close().await;
@@ -153,7 +153,7 @@ pub struct Running<'a> {
 
 enum Servers {
     One(Server),
-    Product(Services),
+    Product(Box<Services>),
 }
 
 impl Running<'_> {

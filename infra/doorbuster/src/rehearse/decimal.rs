@@ -101,7 +101,9 @@ impl FromStr for Decimal {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let digits = format!("{whole}{fraction}");
         let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-        if digits.is_empty() || digits.len() > 18 || !plain {
+        // A number is shown with a zero before the point, which must not make it too long.
+        let longest = digits.trim_start_matches('0').len().max(fraction.len());
+        if digits.is_empty() || longest > 18 || !plain {
             return Err(NotDecimal);
         }
         Ok(Self {
@@ -155,6 +157,8 @@ mod tests {
         for text in ["0.8", "1", "0.05", "12.50"] {
             assert_eq!(text.parse::<Share>().unwrap().to_string(), text);
         }
+        let longest: Share = ".734406093709551615".parse().unwrap();
+        assert_eq!(longest.to_string().parse(), Ok(longest));
     }
 
     #[test]

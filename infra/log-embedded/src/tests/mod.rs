@@ -4,6 +4,7 @@
 mod damage;
 mod disk;
 mod faults;
+mod forged;
 mod reading;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,152 @@
+//! Requests to the write side: orders and cancellations as they come, and those of the
+//! administration with the admin token added.
+//!
+//! What is taken is in the log once, at the place that the answer and its receipt name, and says
+//! what the answer says. What is refused leaves nothing in the log, and the client is to blame
+//! for it. Whatever headers of the request are kept stay within the log's bounds.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use command_api::http::{Door, KnownProducts};
+use kit::{ManualClock, MemoryLog, MemoryStore};
+use ports::LogRecord;
+use ports::read_store::Row;
+use runtime::problem::Code;
+use runtime::receipt::ReceiptKey;
+use schemas::codec::Codec;
+use schemas::command::CommandBody;
+use schemas::ids::{Offset, Partition};
+use schemas::placement::Placement;
+use schemas::topics::Topic;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::http::{ADMIN_TOKEN, NOW, Process, request, settings};
+use crate::questions::open_sale;
+
+const PARTITIONS: u32 = 4;
+/// After so many commands the log is begun anew, lest it grow for as long as libFuzzer runs.
+const MAX_APPENDED: usize = 500;
+
+/// A write side over a log and a store in memory, which knows one product, the sneaker.
+struct WriteSide {
+    process: Process,
+    log: Arc<MemoryLog>,
+}
+
+thread_local! {
+    static WRITE_SIDE: RefCell<WriteSide> = RefCell::new(WriteSide::new());
+}
+
+pub(crate) fn orders(input: &[u8]) {
+    run(input, false);
+}
+
+pub(crate) fn admin(input: &[u8]) {
+    run(input, true);
+}
+
+fn run(input: &[u8], as_admin: bool) {
+    let Some(mut request) = request(input) else {
+        return;
+    };
+    if as_admin {
+        let token = HeaderValue::try_from(format!("Bearer {ADMIN_TOKEN}"));
+        let token = token.expect("the token is visible ASCII");
+        request.headers_mut().insert(header::AUTHORIZATION, token);
+    }
+    let is_head = *request.method() == Method::HEAD;
+    WRITE_SIDE.with_borrow_mut(|side| {
+        let before = side.ends();
+        let answer = side.process.send(request);
+        let after = side.ends();
+        if answer.status == StatusCode::ACCEPTED {
+            side.check_taken(&before, &after, &answer.json(), answer.header("location"));
+        } else {
+            assert_eq!(before, after, "a refused request has left something");
+        }
+        let refused = answer.status.is_client_error() && !is_head;
+        if refused {
+            let code = answer.check_problem();
+            assert_ne!(code, Code::RequestTimeout, "nothing here takes time");
+        }
+        // Of what is asked with GET the write side has the description of itself alone.
+        assert!(
+            refused || is_head || answer.status.is_success(),
+            "{}: the client is to blame, or nobody",
+            answer.status
+        );
+        if after.iter().sum::<usize>() > MAX_APPENDED {
+            *side = WriteSide::new();
+        }
+    });
+}
+
+impl WriteSide {
+    fn new() -> Self {
+        let clock = Arc::new(ManualClock::still_at(NOW));
+        let log = Arc::new(MemoryLog::new(PARTITIONS, clock.clone()));
+        let store = MemoryStore::default();
+        store.put(Row::Sale(open_sale("sneaker")));
+        let door = Door {
+            log: log.clone(),
+            store: Arc::new(store),
+            codec: Arc::new(Codec::embedded()),
+            placement: Placement::new(PARTITIONS),
+            receipts: ReceiptKey::new(&[7; 32]),
+            clock,
+            known: KnownProducts::default(),
+        };
+        let process = Process::new(async || doorbuster::routes::commands(door, &settings()));
+        Self { process, log }
+    }
+
+    fn records(&self, partition: u32) -> Vec<LogRecord> {
+        let partition = Partition(partition);
+        self.log.records(Topic::PurchaseAttempts, partition)
+    }
+
+    /// How many records each partition of log 1 has.
+    fn ends(&self) -> Vec<usize> {
+        (0..PARTITIONS).map(|p| self.records(p).len()).collect()
+    }
+
+    fn check_taken(&self, before: &[usize], after: &[usize], said: &Value, location: &str) {
+        let partition = said["position"]["partition"].as_u64().expect("a partition") as usize;
+        let mut expected = before.to_vec();
+        expected[partition] += 1;
+        assert_eq!(after, expected, "one record, where the answer says");
+        let records = self.records(partition as u32);
+        let record = records.last().expect("a record was appended");
+        assert_eq!(said["position"]["offset"], record.offset.0);
+
+        let command = Codec::embedded().decode_command(&record.value);
+        let command = command.expect("what was appended can be read");
+        assert_eq!(said["product_id"], command.product_id.as_str());
+        assert_eq!(record.key, command.product_id.as_str());
+        let attempt = match command.body {
+            CommandBody::PlaceAttempt(place) => place.attempt_id,
+            CommandBody::CancelOrder(cancel) => cancel.attempt_id,
+            _ => return assert!(location.starts_with("/api/flash-sales/"), "{location}"),
+        };
+        assert_eq!(said["attempt_id"], attempt.to_string());
+        assert!(
+            location.starts_with(&format!("/api/attempts/{attempt}")),
+            "{location}"
+        );
+        let receipt = said["receipt"].as_str().expect("a receipt");
+        let claims = ReceiptKey::new(&[7; 32])
+            .verify(receipt)
+            .expect("it is ours");
+        assert_eq!(claims.sub, attempt.to_string());
+        assert_eq!(
+            (claims.partition as usize, Offset(claims.offset)),
+            (partition, record.offset)
+        );
+        let digest = Sha256::digest(&record.value);
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(claims.value_sha256, digest);
+    }
+}

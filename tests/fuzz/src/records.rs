@@ -1,0 +1,124 @@
+//! The values of records, of all topics: a topic's own are known by the schema's id in them.
+//!
+//! What is read is written and read again as the same. A command that is read gets its turn: the
+//! decision on it keeps every invariant, also when it is read back. A decision that is read
+//! goes to all who read decisions, and a piece of a checkpoint into a product; that may be
+//! refused, but no more than that.
+
+use std::sync::LazyLock;
+
+use domain::fence::{Fence, Verdict};
+use domain::product::Product;
+use domain::{Turn, absorb, answer, snapshot};
+use projector::views;
+use schemas::codec::{Codec, chain_hash};
+use schemas::command::{Command, CommandBody, SaleTerms};
+use schemas::decision::{Decision, DecisionRecord};
+use schemas::ids::{ChainHash, Money, Offset, Partition};
+use schemas::snapshot::SnapshotRecord;
+
+static CODEC: LazyLock<Codec> = LazyLock::new(Codec::embedded);
+const NOW: i64 = 1_795_248_000_000;
+
+pub(crate) fn run(input: &[u8]) {
+    let codec = &*CODEC;
+    if let Ok(command) = codec.decode_command(input) {
+        let bytes = codec.encode_command(command.clone());
+        assert_eq!(codec.decode_command(&bytes), Ok(command.clone()));
+        take_turns(codec, &command);
+    }
+    if let Ok(record) = codec.decode_decision(input) {
+        let bytes = codec.encode_decision(record.clone());
+        assert_eq!(codec.decode_decision(&bytes), Ok(record.clone()));
+        if let DecisionRecord::Decision(decision) = record {
+            chain_hash(input, ChainHash::default());
+            read_by_all(&decision);
+        }
+    }
+    if let Ok(record) = codec.decode_snapshot(input) {
+        let bytes = codec.encode_snapshot(&record);
+        assert_eq!(codec.decode_snapshot(&bytes), Ok(record.clone()));
+        restore(record);
+    }
+}
+
+/// Gives a command its turn on a product nobody has put on sale, and on one that is open; on
+/// each twice, since the second time is another case.
+fn take_turns(codec: &Codec, command: &Command) {
+    let open = Command {
+        product_id: command.product_id.clone(),
+        body: CommandBody::PutSale(terms()),
+    };
+    for commands in [&[command, command][..], &[&open, command, command]] {
+        let (mut product, mut shadow) = (Product::default(), Product::default());
+        for (offset, command) in (0..).zip(commands) {
+            let turn = Turn {
+                claim: Offset(0),
+                offset: Offset(offset),
+                follows: Offset(offset - 1),
+                appended_at_ms: NOW,
+            };
+            let decision = answer(&mut product, command, turn).expect("invariants hold");
+            let (bytes, chain) = codec.encode_chained(decision, product.chain);
+            product.chain = chain;
+            let Ok(DecisionRecord::Decision(decision)) = codec.decode_decision(&bytes) else {
+                panic!("a decision does not read back as one")
+            };
+            assert_eq!(chain_hash(&bytes, shadow.chain), decision.chain);
+            absorb(&mut shadow, &decision).expect("what was decided can be absorbed");
+            assert_eq!(shadow, product);
+            read_by_all(&decision);
+        }
+    }
+}
+
+/// What every reader of log 2 does with a decision that counts.
+fn read_by_all(decision: &Decision) {
+    let mut fence = Fence {
+        claim: decision.claim,
+        answered: decision.follows,
+    };
+    let record = DecisionRecord::Decision(decision.clone());
+    let verdict = fence.pass(Offset(i64::MAX), &record);
+    assert_ne!(verdict, Verdict::Claimed);
+    // A violation is an answer: the reader stops there.
+    let _ = absorb(&mut Product::default(), decision);
+    let sale = views::next_sale(None, decision);
+    assert_eq!(views::next_sale(sale.as_ref(), decision), sale);
+    let rows = views::attempt_rows(Partition(0), decision, None);
+    assert!(rows.len() <= 3 * decision.events.len());
+}
+
+fn restore(record: SnapshotRecord) {
+    let Some(part) = record.part else {
+        return;
+    };
+    let id = part.product_id.clone();
+    let mut product = Product::default();
+    snapshot::restore(&mut product, part.clone());
+    let once = product.clone();
+    snapshot::restore(&mut product, part);
+    assert_eq!(product, once, "the same piece again changes nothing");
+    let mut again = Product::default();
+    for part in snapshot::parts(&id, &product) {
+        snapshot::restore(&mut again, part);
+    }
+    assert_eq!(again, product);
+    // Whether it is whole is for the reader to refuse.
+    let _ = snapshot::check(&product);
+}
+
+fn terms() -> SaleTerms {
+    SaleTerms {
+        name: "x".into(),
+        price: Money {
+            minor: 1999,
+            currency: "EUR".into(),
+        },
+        stock: 10,
+        limit_per_buyer: Some(4),
+        hold_ms: Some(1_000),
+        opens_at_ms: NOW,
+        closes_at_ms: None,
+    }
+}

@@ -1,0 +1,252 @@
+//! What people were told, and what the store holds in the end, against what happened.
+
+use std::collections::BTreeMap;
+
+use ports::read_store::{AttemptRow, AttemptStatus, Row};
+use schemas::command::CommandBody;
+use schemas::ids::{AttemptId, Partition, ProductId};
+use schemas::placement::Placement;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::LOGS;
+use super::account::Fate;
+use super::history::History;
+use crate::nodes::receipt_key;
+use crate::plan::PRODUCTS;
+use crate::shoppers::Told;
+use crate::world::{EndState, Ms};
+
+/// Everything that somebody was told and that is not so.
+pub fn check(history: &History, end: &EndState, told: &[(Ms, Told)]) -> Vec<String> {
+    let mut violations = Vec::new();
+    let mut named = BTreeMap::new();
+    for (at, told) in told {
+        let holds = match told {
+            Told::Taken {
+                order,
+                attempt,
+                position,
+                receipt,
+            } => {
+                let first = named.entry(*order).or_insert_with(|| attempt.clone());
+                let same = first == attempt;
+                let same = if same {
+                    Ok(())
+                } else {
+                    Err("one key names two attempts".to_owned())
+                };
+                same.and(taken(history, end, order.0, attempt, *position, receipt))
+            }
+            Told::Attempt {
+                attempt,
+                body,
+                at_least,
+                at_the_end,
+            } => stands(history, end, attempt, body, *at_least, *at_the_end),
+            Told::Sale { body, at_the_end } => sale(history, end, body, *at_the_end),
+            Told::Unknown { .. } => Err("it had been taken".into()),
+            Told::Wrong(_) => Err("nobody should be answered so".into()),
+        };
+        if let Err(why) = holds {
+            violations.push(format!("told at {at} ms: {told:?}, but {why}"));
+        }
+    }
+    violations.extend(rows(history, end));
+    violations
+}
+
+/// A receipt is for the record that stands at its position.
+fn taken(
+    history: &History,
+    end: &EndState,
+    product: usize,
+    attempt: &str,
+    (partition, offset): (u32, i64),
+    receipt: &str,
+) -> Result<(), String> {
+    let partition = Partition(partition);
+    let record = end
+        .records
+        .get(&(LOGS.0, partition))
+        .and_then(|all| all.get(offset as usize));
+    let record = record.ok_or("there is no record at its position")?;
+    let command = &history.commands[&partition][offset as usize];
+    match &command.body {
+        CommandBody::PlaceAttempt(place) if place.attempt_id.to_string() == attempt => {}
+        other => return Err(format!("{other:?} stands at its position")),
+    }
+    let claims = receipt_key()
+        .verify(receipt)
+        .map_err(|error| error.to_string())?;
+    let value: String = Sha256::digest(&record.value)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let said = (
+        claims.sub.as_str(),
+        claims.product.as_str(),
+        claims.partition,
+        claims.offset,
+    );
+    let is_so = said == (attempt, PRODUCTS[product], partition.0, offset);
+    if is_so && claims.value_sha256 == value {
+        Ok(())
+    } else {
+        Err("its receipt says otherwise".into())
+    }
+}
+
+/// An attempt's answer is one of its fates, none older than asked for, and in the end the last.
+fn stands(
+    history: &History,
+    end: &EndState,
+    attempt: &str,
+    body: &Value,
+    at_least: Option<(u32, i64)>,
+    at_the_end: bool,
+) -> Result<(), String> {
+    let id: AttemptId = attempt.parse().map_err(|_| "it has no id")?;
+    let position = (
+        body["position"]["partition"].as_u64(),
+        body["position"]["offset"].as_i64(),
+    );
+    let fates = history.fates.get(&id).map_or(&[][..], Vec::as_slice);
+    if body["status"] == "queued" && !at_the_end {
+        let (Some(partition), Some(offset)) = position else {
+            return Err("it has no position".into());
+        };
+        let commands = history.commands.get(&Partition(partition as u32));
+        return match commands
+            .and_then(|all| all.get(offset as usize))
+            .map(|command| &command.body)
+        {
+            Some(CommandBody::PlaceAttempt(place)) if place.attempt_id == id => Ok(()),
+            other => Err(format!("{other:?} stands at that place")),
+        };
+    }
+    let is_told = |fate: &Fate| {
+        let (partition, offset) = fate.position;
+        let reason = fate.reason.map(|reason| reason.as_str());
+        body["status"] == fate.status
+            && position == (Some(partition.into()), Some(offset))
+            && body["reason"].as_str() == reason
+    };
+    let told = fates
+        .iter()
+        .rposition(is_told)
+        .ok_or_else(|| format!("its fates are {fates:?}"))?;
+    let due = match at_least {
+        Some((_, offset)) => fates.iter().rposition(|fate| fate.answers.0 <= offset),
+        None if at_the_end => fates
+            .iter()
+            .rposition(|fate| end.has_settled(fate.position.0, fate.at)),
+        None => None,
+    };
+    match due {
+        Some(due) if told < due => Err(format!("by then {:?} was due", fates[due])),
+        _ => Ok(()),
+    }
+}
+
+/// A sale's figures are those that it had at that version, and in the end the last.
+fn sale(history: &History, end: &EndState, body: &Value, at_the_end: bool) -> Result<(), String> {
+    let product: ProductId = body["product_id"]
+        .as_str()
+        .and_then(|id| id.parse().ok())
+        .ok_or("it has no id")?;
+    let version = body["version"].as_u64().ok_or("it has no version")?;
+    let account = history
+        .products
+        .get(&product)
+        .ok_or("there is no such sale")?;
+    let figures = account.figures.get((version as usize).wrapping_sub(1));
+    let (stock, tally, _) = figures.ok_or("there is no such version")?;
+    let partition = Placement::new(end.partitions).partition_of(&product).0;
+    let settled = account
+        .figures
+        .iter()
+        .filter(|(_, _, at)| end.has_settled(partition, *at))
+        .count();
+    let (units, counts) = (&body["stock"], &body["attempts"]);
+    let is_so = units["total"] == stock.total
+        && units["available"] == stock.available
+        && units["reserved"] == stock.reserved
+        && units["sold"] == stock.sold
+        && counts["accepted"] == tally.accepted
+        && counts["refused"] == tally.refused
+        && counts["cancelled"] == tally.cancelled
+        && counts["expired"] == tally.expired;
+    match is_so {
+        false => Err(format!(
+            "at version {version} it had {stock:?} and {tally:?}"
+        )),
+        true if at_the_end && version < settled as u64 => {
+            Err(format!("by then it was at version {settled}"))
+        }
+        true => Ok(()),
+    }
+}
+
+/// The store holds what happened, nothing else and nothing less.
+fn rows(history: &History, end: &EndState) -> Vec<String> {
+    let mut attempts = BTreeMap::new();
+    let (mut orders, mut intents) = (BTreeMap::new(), BTreeMap::new());
+    for (attempt, fates) in &history.fates {
+        for fate in fates {
+            attempts.insert(*attempt, fate);
+            if fate.reason.is_none() {
+                orders.insert(fate.position, fate);
+            }
+            if matches!(fate.status, "refused" | "expired") {
+                intents.insert(fate.position, fate);
+            }
+        }
+    }
+    let mut violations = Vec::new();
+    for row in &end.rows {
+        let (list, expected, row) = match row {
+            Row::Sale(row) => {
+                let account = history.products.get(&row.product_id);
+                let last = account.and_then(|account| account.figures.last());
+                if last.map(|(stock, tally, _)| (*stock, *tally)) != Some((row.stock, row.tally))
+                    || account.map(|a| a.version()) != Some(row.version)
+                {
+                    violations.push(format!(
+                        "the store has {row:?} of a sale that ended with {last:?}"
+                    ));
+                }
+                continue;
+            }
+            Row::Attempt(row) => ("attempts", attempts.remove(&row.attempt_id), row),
+            Row::Order(row) => ("orders", orders.remove(&place(row)), row),
+            Row::Intent(row) => ("intents", intents.remove(&place(row)), row),
+        };
+        if expected.is_none_or(|fate| !is_of(row, fate)) {
+            violations.push(format!(
+                "{list} of the store have {row:?}, where {expected:?} is right"
+            ));
+        }
+    }
+    let missing = attempts
+        .values()
+        .chain(orders.values())
+        .chain(intents.values());
+    violations.extend(missing.map(|fate| format!("the store lacks {fate:?}")));
+    violations
+}
+
+fn place(row: &AttemptRow) -> (u32, i64) {
+    (row.position.partition.0, row.position.offset.0)
+}
+
+fn is_of(row: &AttemptRow, fate: &Fate) -> bool {
+    let (status, reason) = match row.status {
+        AttemptStatus::Reserved => ("reserved", None),
+        AttemptStatus::Sold => ("sold", None),
+        AttemptStatus::Refused(reason) => ("refused", Some(reason)),
+        AttemptStatus::Released(cause) => (cause.as_str(), None),
+    };
+    let row = (status, reason, place(row), row.version);
+    row == (fate.status, fate.reason, fate.position, fate.version)
+}

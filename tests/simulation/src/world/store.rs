@@ -1,0 +1,116 @@
+//! The read store that all nodes share: rows by version, as CQL keeps them by their write time.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ports::read_store::{AttemptRow, Progress, Row, SaleRow};
+use rand::RngExt;
+use rand::rngs::StdRng;
+use schemas::ids::{AttemptId, BuyerId, Partition, Position, ProductId};
+
+use super::Ms;
+
+/// How often the store is remembered as it is, for a power cut to fall back to.
+const REMEMBER_EVERY_MS: Ms = 200;
+/// How many such moments are kept: the port lets a crash take back a few seconds.
+const MOMENTS: usize = 10;
+
+/// The store.
+#[derive(Default)]
+pub(super) struct Store {
+    pub tables: Tables,
+    /// It does not answer before then.
+    pub silent_until: Ms,
+    moments: VecDeque<Tables>,
+    remembered_at: Ms,
+}
+
+/// What the store holds.
+#[derive(Default, Clone)]
+pub(super) struct Tables {
+    pub sales: BTreeMap<ProductId, SaleRow>,
+    pub attempts: BTreeMap<AttemptId, AttemptRow>,
+    pub orders: BTreeMap<(BuyerId, Position), AttemptRow>,
+    pub intents: BTreeMap<(ProductId, Position), AttemptRow>,
+    pub progress: BTreeMap<Partition, Progress>,
+}
+
+impl Store {
+    /// Writes rows and progress by version: lower ones change nothing.
+    pub fn write(&mut self, partition: Partition, rows: Vec<Row>, progress: Option<Progress>) {
+        let tables = &mut self.tables;
+        let version = |row: &AttemptRow| row.version;
+        for row in rows {
+            match row {
+                Row::Sale(row) => put(&mut tables.sales, row.product_id.clone(), row, |row| {
+                    row.version
+                }),
+                Row::Attempt(row) => put(&mut tables.attempts, row.attempt_id, row, version),
+                Row::Order(row) => put(
+                    &mut tables.orders,
+                    (row.buyer_id.clone(), row.position),
+                    row,
+                    version,
+                ),
+                Row::Intent(row) => put(
+                    &mut tables.intents,
+                    (row.product_id.clone(), row.position),
+                    row,
+                    version,
+                ),
+            }
+        }
+        if let Some(progress) = progress {
+            put(&mut tables.progress, partition, progress, |at| at.next);
+        }
+    }
+
+    pub fn progress(&self) -> &BTreeMap<Partition, Progress> {
+        &self.tables.progress
+    }
+
+    /// Every row.
+    pub fn rows(&self) -> Vec<Row> {
+        let Tables {
+            sales,
+            attempts,
+            orders,
+            intents,
+            ..
+        } = self.tables.clone();
+        let sales = sales.into_values().map(Row::Sale);
+        let attempts = attempts.into_values().map(Row::Attempt);
+        let orders = orders.into_values().map(Row::Order);
+        let intents = intents.into_values().map(Row::Intent);
+        sales.chain(attempts).chain(orders).chain(intents).collect()
+    }
+
+    /// Keeps in mind how the store is now, every so often.
+    pub fn remember(&mut self, now: Ms) {
+        if now >= self.remembered_at + REMEMBER_EVERY_MS {
+            self.remembered_at = now;
+            self.moments.push_back(self.tables.clone());
+            if self.moments.len() > MOMENTS {
+                self.moments.pop_front();
+            }
+        }
+    }
+
+    /// Falls back to one of the last moments, rows and progress together.
+    pub fn forget_last(&mut self, dice: &mut StdRng) {
+        let moments = self.moments.len();
+        if moments > 0 {
+            self.tables = self.moments[dice.random_range(0..moments)].clone();
+            self.moments.clear();
+        }
+    }
+}
+
+/// Writes a row unless a later version is there.
+fn put<K: Ord, R, V: Ord>(table: &mut BTreeMap<K, R>, key: K, row: R, version: impl Fn(&R) -> V) {
+    if table
+        .get(&key)
+        .is_none_or(|there| version(there) <= version(&row))
+    {
+        table.insert(key, row);
+    }
+}
