@@ -142,8 +142,8 @@ fn costs(text: &mut String, session: &Session) -> std::fmt::Result {
     writeln!(
         text,
         "### What an attempt costs\n\nServer and engines together, at saturation: microseconds of \
-         processor; bytes that the machine's disks were given, from one sync to another; MB of memory \
-         for a million attempts. The memory of engines that \
+         processor; bytes that the machine's disks were given, from one sync to another, whoever they \
+         were from; MB of memory for a million attempts. The memory of engines that \
          run on the JVM is what their collectors left.\n"
     )?;
     by_workload(text, session, |system, workload| {
