@@ -4,7 +4,7 @@ use simulation::plan::Plan;
 use simulation::run;
 
 /// Fresh seeds of one test run.
-const FRESH: u64 = 400;
+const FRESH: u64 = 200;
 /// Seeds run twice.
 const TWICE: u64 = 25;
 
