@@ -140,7 +140,7 @@ impl<'a> Run<'a> {
             }
             self.step()?;
         }
-        self.calm_down()?;
+        self.calm_down();
         let patience = self.world.now() + END_WITHIN_MS;
         while !(*self.people.satisfied.borrow() && self.world.is_quiet()) {
             self.step()?;
@@ -266,7 +266,7 @@ impl<'a> Run<'a> {
     }
 
     /// The faults end: whoever is down starts, whatever is cut is mended.
-    fn calm_down(&mut self) -> Result<(), String> {
+    fn calm_down(&mut self) {
         for (_, undo) in std::mem::take(&mut self.later) {
             self.undo(undo);
         }
@@ -277,7 +277,6 @@ impl<'a> Run<'a> {
         }
         self.world.silence_store(0);
         self.share();
-        Ok(())
     }
 
     fn what_is_left(&self) -> String {
