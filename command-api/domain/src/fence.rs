@@ -8,7 +8,7 @@
 //! A decider that was paused or split off may therefore write what it likes, and one whose
 //! write was lost cannot go on as if it had not been.
 
-use schemas::decision::DecisionRecord;
+use schemas::decision::{Decision, DecisionRecord};
 use schemas::ids::Offset;
 
 /// What a reader of one partition of log 2 remembers to tell what counts.
@@ -40,6 +40,27 @@ pub enum Verdict {
     Dropped,
 }
 
+/// What a decision says of itself that tells whether it counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The claim it was made under.
+    pub claim: Offset,
+    /// The offset of log 1 that it follows.
+    pub follows: Offset,
+    /// The offset of log 1 that it answers.
+    pub answers: Offset,
+}
+
+impl From<&Decision> for Head {
+    fn from(decision: &Decision) -> Self {
+        Self {
+            claim: decision.claim,
+            follows: decision.follows,
+            answers: decision.answers,
+        }
+    }
+}
+
 impl Fence {
     /// Takes the next record of the partition.
     pub fn pass(&mut self, offset: Offset, record: &DecisionRecord) -> Verdict {
@@ -48,17 +69,21 @@ impl Fence {
                 self.claim = offset;
                 Verdict::Claimed
             }
-            DecisionRecord::Decision(decision)
-                if decision.claim == self.claim
-                    && decision.claim.0 >= 0
-                    && decision.follows == self.answered
-                    && decision.answers > self.answered =>
-            {
-                self.answered = decision.answers;
-                Verdict::Counts
-            }
-            DecisionRecord::Decision(_) => Verdict::Dropped,
+            DecisionRecord::Decision(decision) => self.pass_decision(decision.into()),
         }
+    }
+
+    /// Takes the next record of the partition when that is a decision.
+    pub fn pass_decision(&mut self, decision: Head) -> Verdict {
+        let counts = decision.claim == self.claim
+            && decision.claim.0 >= 0
+            && decision.follows == self.answered
+            && decision.answers > self.answered;
+        if !counts {
+            return Verdict::Dropped;
+        }
+        self.answered = decision.answers;
+        Verdict::Counts
     }
 }
 

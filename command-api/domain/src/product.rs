@@ -1,13 +1,13 @@
 //! A product's state, and how each event changes it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use schemas::command::SaleTerms;
 use schemas::decision::{Event, Order, ReleaseCause, Stock, Tally};
 use schemas::ids::{AttemptId, BuyerId, ChainHash, TimestampMs};
 
 use crate::invariants::Figures;
-use crate::seen::IdIsHash;
+use crate::seen::{IdIsHash, IdSet, NameHash};
 
 /// What is known of a product after its decisions so far. A product nobody has put on sale is
 /// the default one.
@@ -38,9 +38,9 @@ pub struct Product {
     /// The held ones by deadline.
     pub(crate) holds: BTreeSet<(TimestampMs, AttemptId)>,
     /// The attempts of the round that have no standing order: refused or released.
-    pub(crate) spent: HashSet<AttemptId, IdIsHash>,
+    pub(crate) spent: IdSet,
     /// Units of standing orders by buyer.
-    pub(crate) units_of: HashMap<BuyerId, u32>,
+    pub(crate) units_of: HashMap<BuyerId, u32, NameHash>,
 }
 
 /// Where a sale stands.
@@ -151,8 +151,8 @@ fn begin_round(product: &mut Product) {
     product.tally = Tally::default();
     product.orders = HashMap::default();
     product.holds = BTreeSet::new();
-    product.spent = HashSet::default();
-    product.units_of = HashMap::new();
+    product.spent = IdSet::default();
+    product.units_of = HashMap::default();
 }
 
 fn set_total(stock: &mut Stock, total: u32) {

@@ -1,9 +1,17 @@
-//! Hash tables over attempt ids, which are evenly spread and so are their own hash.
+//! The core's tables. Attempt ids are evenly spread and so are their own hash; names of buyers
+//! are not, and anybody may choose them.
 
+use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
+
+use schemas::ids::AttemptId;
 
 /// Builds the hasher that takes an attempt id's first eight bytes as its hash.
 pub(crate) type IdIsHash = BuildHasherDefault<FirstBytes>;
+
+/// Hashes names, seeded anew in every process, at a fraction of what the standard library's
+/// hash takes. Nothing may depend on the order of such a table.
+pub(crate) type NameHash = foldhash::quality::RandomState;
 
 /// Takes the first eight bytes written to it for the hash.
 #[derive(Debug, Default, Clone, Copy)]
@@ -24,19 +32,270 @@ impl Hasher for FirstBytes {
     }
 }
 
+/// Attempts that were answered, 21 to 43 bytes each.
+///
+/// A large set consists of many tables, by their ids' bits. Each grows on its own and fits into
+/// the processor's cache, so that no attempt waits until millions have found their new slots, and
+/// a set filled in the order of another one, as from a checkpoint, is filled table by table.
+#[derive(Clone, Default)]
+pub(crate) struct IdSet {
+    /// None, one, or [`TABLES`].
+    tables: Vec<Table>,
+    len: usize,
+    /// Whether the id whose bits are all zero is in, which no table takes.
+    has_zero: bool,
+}
+
+/// The tables of a large set.
+const TABLES: usize = 256;
+
+/// The most ids that one table alone takes: as many as fill 65,536 slots.
+const MAX_ALONE: usize = 49_152;
+
+impl IdSet {
+    pub(crate) fn contains(&self, id: &AttemptId) -> bool {
+        match u128::from_be_bytes(*id.as_bytes()) {
+            0 => self.has_zero,
+            number => {
+                let table = self.tables.get(self.table_of(number));
+                table.is_some_and(|table| table.contains(number))
+            }
+        }
+    }
+
+    /// Puts an id in, if it is not.
+    pub(crate) fn insert(&mut self, id: AttemptId) {
+        let number = u128::from_be_bytes(*id.as_bytes());
+        if number == 0 {
+            self.len += usize::from(!self.has_zero);
+            self.has_zero = true;
+            return;
+        }
+        match self.tables.len() {
+            0 => self.tables.push(Table::default()),
+            1 if self.len >= MAX_ALONE => self.split(),
+            _ => {}
+        }
+        let table = self.table_of(number);
+        self.len += usize::from(self.tables[table].insert(number));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = AttemptId> {
+        let zero = self.has_zero.then_some(0);
+        let numbers = zero
+            .into_iter()
+            .chain(self.tables.iter().flat_map(Table::iter));
+        numbers.map(|number| AttemptId::from_bytes(number.to_be_bytes()))
+    }
+
+    /// By other bits than those that lead to the slot, which has only the lower half.
+    fn table_of(&self, number: u128) -> usize {
+        match self.tables.len() {
+            TABLES => (number >> (u128::BITS - TABLES.ilog2())) as usize,
+            _ => 0,
+        }
+    }
+
+    /// Gives way from one table to many.
+    fn split(&mut self) {
+        let one_of_many = Table {
+            turns: TURNS_OF_MANY,
+            ..Table::default()
+        };
+        let alone = std::mem::replace(&mut self.tables, vec![one_of_many; TABLES]);
+        for number in alone.iter().flat_map(Table::iter) {
+            let table = self.table_of(number);
+            self.tables[table].insert(number);
+        }
+    }
+}
+
+/// A refused attempt is looked for and put in at the same slot, so it costs one line of memory
+/// that is in no cache. In the standard library's table it costs two, of which the second is
+/// written: whatever is read of the product next then waits until that is done.
+///
+/// An id's slot is given by its bits mixed with the numbers of slots and of tables, and the next
+/// free one is taken (linear probing). Without the mixing, ids that come in the order of another
+/// table, as from a checkpoint, would crowd in a few places of one that is still small, and
+/// finding a free slot would take longer and longer.
+#[derive(Clone, Default)]
+struct Table {
+    /// Ids as numbers, 0 where there is none. None, or a power of two of them.
+    slots: Vec<u128>,
+    /// How many slots are taken.
+    taken: usize,
+    /// How far the mixing is turned, besides by the number of slots.
+    turns: u32,
+}
+
+/// The turns of a table among many; of one alone they are none. More than the number of slots
+/// makes, so that no two kinds of table are mixed alike.
+const TURNS_OF_MANY: u32 = u64::BITS / 2;
+
+/// 2^64 divided by the golden ratio.
+const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// The fewest slots that there are, when there are any.
+const MIN_SLOTS: usize = 16;
+
+impl Table {
+    fn contains(&self, number: u128) -> bool {
+        !self.slots.is_empty() && self.slots[self.slot_of(number)] == number
+    }
+
+    /// Whether it grows before another one is put in: at most three in four slots are taken, so
+    /// that a free one is near.
+    fn is_full(&self) -> bool {
+        self.taken >= self.slots.len() / 4 * 3
+    }
+
+    /// Puts a number in, which is not 0; returns whether it is new.
+    fn insert(&mut self, number: u128) -> bool {
+        if self.is_full() {
+            self.grow();
+        }
+        let slot = self.slot_of(number);
+        let is_new = self.slots[slot] == 0;
+        self.taken += usize::from(is_new);
+        self.slots[slot] = number;
+        is_new
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u128> {
+        self.slots.iter().copied().filter(|number| *number != 0)
+    }
+
+    /// Where a number is, or the free slot where it would be.
+    fn slot_of(&self, number: u128) -> usize {
+        let last = self.slots.len() - 1;
+        let turns = self.slots.len().ilog2() + self.turns;
+        let mixed = u128::from(number as u64 ^ MIX.rotate_left(turns));
+        let mixed = mixed * u128::from(MIX);
+        let mut slot = ((mixed >> 64) as u64 ^ mixed as u64) as usize & last;
+        while self.slots[slot] != 0 && self.slots[slot] != number {
+            slot = (slot + 1) & last;
+        }
+        slot
+    }
+
+    fn grow(&mut self) {
+        let slots = (self.slots.len() * 2).max(MIN_SLOTS);
+        let before = std::mem::replace(&mut self.slots, vec![0; slots]);
+        for number in before.into_iter().filter(|number| *number != 0) {
+            let slot = self.slot_of(number);
+            self.slots[slot] = number;
+        }
+    }
+}
+
+impl Extend<AttemptId> for IdSet {
+    fn extend<I: IntoIterator<Item = AttemptId>>(&mut self, ids: I) {
+        ids.into_iter().for_each(|id| self.insert(id));
+    }
+}
+
+impl PartialEq for IdSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.iter().all(|id| other.contains(&id))
+    }
+}
+
+impl fmt::Debug for IdSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::hash::BuildHasher;
 
-    use schemas::ids::AttemptId;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     use super::*;
+
+    /// Ids that often share their first bits, and are often the same.
+    fn crowded() -> impl Strategy<Value = AttemptId> {
+        let first = prop_oneof![Just(0u8), Just(0xff), any::<u8>()];
+        (first, 0..4u8).prop_map(|(first, last)| {
+            let mut bytes = [first; 16];
+            bytes[15] ^= last;
+            AttemptId::from_bytes(bytes)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_has_what_was_put_in_and_nothing_else(
+            ids in vec(crowded(), 0..600),
+            others in vec(crowded(), 0..50),
+        ) {
+            let (mut set, mut model) = (IdSet::default(), HashSet::new());
+            for id in &ids {
+                prop_assert_eq!(set.contains(id), model.contains(id));
+                set.insert(*id);
+                model.insert(*id);
+                prop_assert_eq!(set.len(), model.len());
+            }
+            for id in ids.iter().chain(&others) {
+                prop_assert_eq!(set.contains(id), model.contains(id));
+            }
+            prop_assert_eq!(set.iter().collect::<HashSet<_>>(), model.clone());
+            prop_assert_eq!(set.iter().count(), model.len());
+            let mut backwards = IdSet::default();
+            backwards.extend(ids.iter().rev().copied());
+            prop_assert_eq!(&backwards, &set);
+            if let Some(other) = others.iter().find(|id| !model.contains(*id)) {
+                backwards.insert(*other);
+                prop_assert!(backwards != set);
+            }
+        }
+    }
+
+    #[test]
+    fn ids_in_the_order_of_another_set_do_not_crowd() {
+        // Of one table and of many; as many as a table takes before it grows, and fewer.
+        for ids in [49_152, 40_000, 25_000, 1_500_000, 1_000_000] {
+            no_crowd_of(ids);
+        }
+    }
+
+    fn no_crowd_of(ids: usize) {
+        let mut whole = IdSet::default();
+        let product = "p".parse().unwrap();
+        let buyer = "b".parse().unwrap();
+        let id = |n: usize| AttemptId::from_key(&product, &buyer, &n.to_string());
+        whole.extend((0..ids).map(id));
+        let expected = if ids > MAX_ALONE { TABLES } else { 1 };
+        assert_eq!((whole.len(), whole.tables.len()), (ids, expected));
+        let mut part = IdSet::default();
+        for (count, id) in whole.iter().enumerate() {
+            let number = u128::from_be_bytes(*id.as_bytes());
+            part.insert(id);
+            // Looked at now and then; just before it grows it is fullest.
+            let table = &part.tables[part.table_of(number)];
+            if table.is_full() || count % 10_000 == 0 {
+                let runs = table.slots.split(|number| *number == 0);
+                let longest = runs.map(<[u128]>::len).max().unwrap_or(0);
+                assert!(longest < 500, "{longest} in a row of {}", table.taken);
+            }
+        }
+        assert_eq!(part, whole);
+        let tables = part.tables.iter().map(|table| table.taken);
+        let (least, most) = (tables.clone().min().unwrap(), tables.max().unwrap());
+        assert!(most < 2 * least, "tables have {least} to {most} ids");
+    }
 
     #[test]
     fn different_ids_have_different_hashes() {
         let hash = |id: AttemptId| IdIsHash::default().hash_one(id);
-        let hashes: std::collections::HashSet<u64> =
-            (0..1000).map(|_| hash(AttemptId::generate())).collect();
+        let hashes: HashSet<u64> = (0..1000).map(|_| hash(AttemptId::generate())).collect();
         assert_eq!(hashes.len(), 1000);
     }
 }

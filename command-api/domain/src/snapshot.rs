@@ -22,7 +22,7 @@ pub fn parts(product_id: &ProductId, product: &Product) -> Vec<ProductPart> {
         tally: product.tally,
     });
     let mut orders = product.orders.values().cloned();
-    let mut spent = product.spent.iter().copied();
+    let mut spent = product.spent.iter();
     let mut parts = Vec::new();
     loop {
         let part = ProductPart {

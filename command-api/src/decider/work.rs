@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use domain::Turn;
-use domain::fence::Verdict;
+use domain::fence::{Head, Verdict};
 use futures::future::{BoxFuture, OptionFuture};
 use ports::{AppendError, Group, LogRecord, NewRecord, ReadError};
 use runtime::health::{Component, REPORT_EVERY};
@@ -81,6 +81,9 @@ struct Work<'a> {
     decided: Offset,
     /// Decisions not yet given to the log.
     pending: VecDeque<NewRecord>,
+    /// Decisions not yet read back, in the order in which log 2 should have them: their bytes,
+    /// shared with the record that is appended, and what they say of themselves.
+    unconfirmed: VecDeque<(Bytes, Head)>,
     appending: Option<BoxFuture<'static, Result<Offset, AppendError>>>,
     asking: Option<BoxFuture<'static, ()>>,
     checkpointing: Option<BoxFuture<'static, Result<Offset, AppendError>>>,
@@ -94,7 +97,7 @@ impl<'a> Work<'a> {
     fn new(decider: &'a Decider, held: Held) -> Self {
         let label = [("partition", held.partition.to_string())];
         let (decided, read_back) = (held.fence.answered, held.claim.next());
-        let pending = VecDeque::new();
+        let (pending, unconfirmed) = (VecDeque::new(), VecDeque::new());
         let (appending, asking, checkpointing, measuring) = (None, None, None, None);
         Self {
             decider,
@@ -102,6 +105,7 @@ impl<'a> Work<'a> {
             label,
             decided,
             pending,
+            unconfirmed,
             appending,
             asking,
             checkpointing,
@@ -144,11 +148,14 @@ impl<'a> Work<'a> {
                 _ => other += 1,
             }
             let previous = self.held.products.chain(product);
+            let head = Head::from(&decision);
             let (value, chain) = self.decider.codec.encode_chained(decision, previous);
             self.held.products.set_chain(product, chain);
+            let value = Bytes::from(value);
+            self.unconfirmed.push_back((value.clone(), head));
             self.pending.push_back(NewRecord {
                 key: record.key.clone(),
-                value: value.into(),
+                value,
                 headers: record.headers.clone(),
             });
             self.decided = offset;
@@ -201,23 +208,40 @@ impl<'a> Work<'a> {
         }));
     }
 
-    /// Holds what log 2 has against what was decided here.
+    /// Holds what log 2 has against what was decided here. The next decision of ours is known
+    /// by its bytes; only what is something else is decoded.
     fn read_back(&mut self, records: &[LogRecord]) -> Result<(), DeciderError> {
         for record in records {
             let offset = record.offset;
-            let decoded = self.decider.decision(record)?;
-            match (self.held.fence.pass(offset, &decoded), decoded) {
-                (Verdict::Claimed, _) => return Err(DeciderError::Superseded(offset)),
-                (Verdict::Dropped, DecisionRecord::Decision(decision))
-                    if decision.claim == self.held.claim =>
-                {
-                    return Err(DeciderError::Dropped(offset));
+            let ours = self
+                .unconfirmed
+                .pop_front_if(|(value, _)| *value == record.value);
+            match ours {
+                Some((_, head)) => {
+                    if self.held.fence.pass_decision(head) == Verdict::Dropped {
+                        return Err(DeciderError::Dropped(offset));
+                    }
                 }
-                _ => {}
+                None => self.read_other(record)?,
             }
             self.read_back = offset.next();
         }
         Ok(())
+    }
+
+    /// Takes a record of log 2 that is not the next one written here.
+    fn read_other(&mut self, record: &LogRecord) -> Result<(), DeciderError> {
+        let offset = record.offset;
+        let decoded = self.decider.decision(record)?;
+        match (self.held.fence.pass(offset, &decoded), decoded) {
+            (Verdict::Claimed, _) => Err(DeciderError::Superseded(offset)),
+            (Verdict::Dropped, DecisionRecord::Decision(decision))
+                if decision.claim == self.held.claim =>
+            {
+                Err(DeciderError::Dropped(offset))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn checkpoint_is_due(&self) -> bool {

@@ -12,7 +12,7 @@ use schemas::ids::{AttemptId, BuyerId, ChainHash, Offset, TimestampMs};
 use super::{Figures, Violation, check_decision};
 use crate::product::Phase;
 use crate::sale::MAX_TIME_MS;
-use crate::seen::IdIsHash;
+use crate::seen::{IdIsHash, NameHash};
 use crate::time::MAX_EXPIRIES;
 
 /// A product's whole history, taken decision by decision: beyond [`check_decision`], one
@@ -35,7 +35,7 @@ struct Round {
     standing: HashMap<AttemptId, Order, IdIsHash>,
     holds: BTreeSet<(TimestampMs, AttemptId)>,
     answered: HashSet<AttemptId, IdIsHash>,
-    units_of: HashMap<BuyerId, u32>,
+    units_of: HashMap<BuyerId, u32, NameHash>,
 }
 
 impl Ledger {
