@@ -1,7 +1,7 @@
 //! The thread that writes the recent rows to the file.
 
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -9,56 +9,71 @@ use ports::read_store::StoreError;
 
 use crate::Shared;
 use crate::open::{PROGRESS, definition};
-use crate::recent::Recent;
+use crate::recent::{Layers, Recent};
 use crate::rows::{Table, encode_progress, version};
 
-/// How long rows gather at least, from one writing to the next. At 100,000 rows a second a
-/// writing takes a tenth of a second while the file is small and one second at 1 GiB, most of
-/// it for the leaves that random keys fall on; then the next begins at once.
+/// How long rows gather at least, from one writing to the next.
 const GATHER: Duration = Duration::from_millis(500);
+/// How long at most; a crash takes back no more than this and the writing under way.
+const GATHER_AT_MOST: Duration = Duration::from_secs(4);
+/// The thread rests so many times as long as it wrote. Random keys fall on leaves all over the
+/// file, each of which is written whole; the more rows gather, the more of them share one.
+const REST: u32 = 9;
+/// How much lower than that of all other threads its priority is: whoever waits for an answer
+/// comes first, and nobody waits for the file.
+const NICENESS: i32 = 10;
+
+/// The thread puts so many rows into the transaction and then rests [`BREATH`] times as long as that
+/// took, unless it is urgent. Without the rests it would have a core for a third of a second and more;
+/// whoever is woken there waits for it to be put off, some milliseconds each time and for all its
+/// lower priority, and an answer takes many wakings.
+const ROWS_AT_ONCE: u32 = 256;
+const BREATH: u32 = 2;
 
 /// The thread's handle.
-pub(crate) struct Flusher {
-    /// Dropped to end the thread.
-    running: Option<Sender<()>>,
-    thread: Option<JoinHandle<Result<(), StoreError>>>,
-}
+pub(crate) struct Flusher(Option<JoinHandle<Result<(), StoreError>>>);
 
 impl Flusher {
-    pub(crate) fn start(shared: Arc<Shared>) -> std::io::Result<Self> {
-        let (running, ended) = channel::<()>();
+    /// `hurry` tells when so much has gathered that it is time to write, or the end has come.
+    pub(crate) fn start(shared: Arc<Shared>, hurry: Receiver<()>) -> std::io::Result<Self> {
         let run = move || {
+            lower_priority();
             let mut pause = GATHER;
-            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(pause) {
+            loop {
+                let _ = hurry.recv_timeout(pause);
+                if shared.layers.are_closed() {
+                    return shared.flush();
+                }
                 let began = Instant::now();
                 // A failure is logged there, and the same rows are tried again next time.
-                let failed = shared.flush().is_err();
-                pause = if failed {
-                    GATHER
-                } else {
-                    GATHER.saturating_sub(began.elapsed())
+                pause = match shared.flush() {
+                    Ok(()) => (began.elapsed() * REST).clamp(GATHER, GATHER_AT_MOST),
+                    Err(_) => GATHER,
                 };
             }
-            shared.flush()
         };
         let thread = std::thread::Builder::new()
             .name("store-flush".into())
             .spawn(run)?;
-        Ok(Self {
-            running: Some(running),
-            thread: Some(thread),
-        })
+        Ok(Self(Some(thread)))
     }
 
     pub(crate) fn close(&mut self, shared: &Shared) -> Result<(), StoreError> {
-        let Some(thread) = self.thread.take() else {
+        let Some(thread) = self.0.take() else {
             return Ok(());
         };
         shared.layers.close();
-        self.running = None;
         thread
             .join()
             .unwrap_or_else(|_| Err(StoreError("the flushing thread panicked".into())))
+    }
+}
+
+/// Of this thread alone, to which Linux applies it.
+fn lower_priority() {
+    let this = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(this), NICENESS) {
+        tracing::debug!(%error, "the read store is written at ordinary priority");
     }
 }
 
@@ -83,11 +98,13 @@ impl Shared {
     }
 
     /// One durable transaction: the rows whose versions are not lower, then the progress.
-    fn write(&self, recent: &Recent) -> Result<(), redb::Error> {
+    pub(crate) fn write(&self, recent: &Recent) -> Result<(), redb::Error> {
         let transaction = self.file.begin_write()?;
+        let mut rests = Rests::new();
         for table in Table::ALL {
             let mut file = transaction.open_table(definition(table))?;
             for (key, value) in recent.rows(table) {
+                rests.before_row(&self.layers);
                 // Written first and put back if need be: nearly every row is new or newer, and
                 // a look before each write would double the work.
                 let old = file.insert(key.as_slice(), value.as_slice())?;
@@ -109,6 +126,31 @@ impl Shared {
     }
 }
 
+/// The rests between rows.
+struct Rests {
+    began: Instant,
+    rows: u32,
+}
+
+impl Rests {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            rows: 0,
+        }
+    }
+
+    fn before_row(&mut self, layers: &Layers) {
+        if self.rows == ROWS_AT_ONCE {
+            if !layers.are_urgent() {
+                std::thread::sleep(self.began.elapsed() * BREATH);
+            }
+            *self = Self::new();
+        }
+        self.rows += 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -122,7 +164,6 @@ mod tests {
     use super::*;
     use crate::EmbeddedStore;
     use crate::open::prepare;
-    use crate::recent::Layers;
     use crate::rows::tests::attempt;
 
     /// A disk that fails when told to.
@@ -173,11 +214,9 @@ mod tests {
             };
             let file = redb::Database::builder().create_with_backend(disk).unwrap();
             prepare(&file).unwrap();
-            let shared = Arc::new(Shared {
-                file,
-                layers: Layers::default(),
-            });
-            let flusher = Flusher::start(shared.clone()).unwrap();
+            let (layers, hurry) = Layers::new();
+            let shared = Arc::new(Shared { file, layers });
+            let flusher = Flusher::start(shared.clone(), hurry).unwrap();
             let store = EmbeddedStore {
                 shared,
                 flusher: Some(flusher.into()),
@@ -232,10 +271,8 @@ mod tests {
             let path = directory.path().join(format!("{versions:?}"));
             let file = redb::Database::create(&path).unwrap();
             prepare(&file).unwrap();
-            let shared = Shared {
-                file,
-                layers: Layers::default(),
-            };
+            let (layers, _) = Layers::new();
+            let shared = Shared { file, layers };
             let progress = Progress {
                 next: Offset(1),
                 claim: Offset(0),

@@ -1,7 +1,8 @@
 //! The read store on redb.
 //!
-//! Rows are applied in memory, where reads see them at once, and twice a second a thread of
-//! its own writes what has gathered to the file in one durable transaction, sorted by key:
+//! Rows are applied in memory, where reads see them at once. At most twice a second, and more
+//! rarely the more there is to write, a thread of its own writes what has gathered to the file in
+//! one durable transaction, sorted by key:
 //!
 //! ```text
 //! apply --> recent rows (memory) --> rows being written (memory) --> redb (file)
@@ -10,11 +11,11 @@
 //!
 //! A read looks in all three and takes the highest version it finds. That is the version rule
 //! of the port, so `apply` needs no look at the file, and a row that changes thousands of
-//! times a second, as a hot sale's does, reaches the file twice a second.
+//! times a second, as a hot sale's does, reaches the file twice a second at most.
 //!
 //! Each layer is written with its progress in one transaction, so the file never has
-//! progress without its rows, and a crash takes back what was still in memory: the last half
-//! second and the transaction that was under way. The decisions log has all of it; the
+//! progress without its rows, and a crash takes back what was still in memory: the last four
+//! seconds at most and the transaction that was under way. The decisions log has all of it; the
 //! projector goes on from the progress it finds.
 //!
 //! Measured on two shared cores (`cargo run --release -p store-embedded --example rates`),
@@ -32,6 +33,9 @@
 mod open;
 mod rows;
 
+mod paced;
+
+mod eras;
 mod flush;
 mod reads;
 mod recent;

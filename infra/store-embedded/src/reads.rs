@@ -8,6 +8,7 @@ use redb::ReadableDatabase;
 use schemas::ids::{AttemptId, Partition, Position, ProductId};
 
 use crate::Shared;
+use crate::eras;
 use crate::open::{PROGRESS, definition};
 use crate::rows::{
     Table, decode, decode_attempt, decode_progress, decode_sale, keys_after, version,
@@ -19,7 +20,7 @@ type Keys = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 impl Shared {
     pub(crate) fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
-        let value = self.get(Table::Attempts, id.as_bytes()).map_err(failed)?;
+        let value = eras::newest(self, id).map_err(failed)?;
         value.map(|value| decode_attempt(&value)).transpose()
     }
 
@@ -77,7 +78,8 @@ impl Shared {
         &self,
         mut visit: Box<dyn FnMut(Row) -> bool + Send>,
     ) -> Result<(), StoreError> {
-        for table in Table::ALL {
+        let by_key = Table::ALL.into_iter().filter(|t| *t != Table::Attempts);
+        for table in by_key {
             let mut from = Bound::Unbounded;
             loop {
                 let page = self
@@ -94,20 +96,30 @@ impl Shared {
                 }
             }
         }
-        Ok(())
+        let mut after = None;
+        loop {
+            let page = eras::page(self, after).map_err(failed)?;
+            for value in page.rows.values() {
+                if !visit(decode(Table::Attempts, value)?) {
+                    return Ok(());
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// The highest version of one row.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, redb::Error> {
-        let mut found = self.layers.read(|layers| {
+        let found = self.layers.read(|layers| {
             let values = layers.iter().filter_map(|layer| layer.rows(table).get(key));
             values.max_by_key(|value| version(value)).cloned()
         });
         let file = self.file.begin_read()?.open_table(definition(table))?;
-        if let Some(value) = file.get(key)? {
-            keep_newer(&mut found, value.value());
-        }
-        Ok(found)
+        let in_file = file.get(key)?.map(|value| value.value().to_vec());
+        Ok(newer(found, in_file))
     }
 
     /// The first `limit` rows with these keys, each in its highest version. A row of the
@@ -159,13 +171,9 @@ impl Shared {
     }
 }
 
-fn keep_newer(found: &mut Option<Vec<u8>>, value: &[u8]) {
-    if found
-        .as_ref()
-        .is_none_or(|found| version(value) > version(found))
-    {
-        *found = Some(value.to_vec());
-    }
+/// The value of the higher version, if there is any.
+pub(crate) fn newer(a: Option<Vec<u8>>, b: Option<Vec<u8>>) -> Option<Vec<u8>> {
+    a.into_iter().chain(b).max_by_key(|value| version(value))
 }
 
 fn failed(error: redb::Error) -> StoreError {

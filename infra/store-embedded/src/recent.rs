@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use parking_lot::RwLock;
 use ports::read_store::{Progress, StoreError};
@@ -14,6 +15,10 @@ use crate::rows::{EncodedRow, Table, version};
 /// The most bytes that may gather before `apply` waits for the file. At 100,000 rows a second
 /// this is three seconds' worth. The layer being written may have as many again.
 const MAX_BYTES: usize = 64 << 20;
+
+/// When so many have gathered, they are written without further delay, and there is room for
+/// as many again while the writing begins.
+const HURRY_BYTES: usize = MAX_BYTES / 2;
 
 /// What a row costs in memory beside its key and value, roughly: two allocations and its
 /// place in the tree.
@@ -53,9 +58,10 @@ impl Recent {
 }
 
 /// The layers above the file.
-#[derive(Default)]
 pub(crate) struct Layers {
     state: RwLock<State>,
+    /// Tells the thread that writes not to wait any longer.
+    hurry: SyncSender<()>,
     /// Told when `apply` may look again: there is room, or there will be none.
     changed: Notify,
 }
@@ -71,6 +77,17 @@ struct State {
 }
 
 impl Layers {
+    /// Empty ones, and what tells when they should be written at once, or are closed.
+    pub(crate) fn new() -> (Self, Receiver<()>) {
+        let (hurry, told) = sync_channel(1);
+        let layers = Self {
+            state: RwLock::default(),
+            hurry,
+            changed: Notify::new(),
+        };
+        (layers, told)
+    }
+
     /// Applies rows, then the progress. Waits while too much is unwritten.
     pub(crate) async fn apply(
         &self,
@@ -92,6 +109,10 @@ impl Layers {
                 if state.recent.bytes < MAX_BYTES {
                     rows.into_iter().for_each(|row| state.recent.write(row));
                     state.recent.progress.insert(partition, progress);
+                    if state.recent.bytes >= HURRY_BYTES {
+                        // It may have been told already.
+                        let _ = self.hurry.try_send(());
+                    }
                     return Ok(());
                 }
             }
@@ -122,6 +143,13 @@ impl Layers {
         state.writing.clone()
     }
 
+    /// Whether what has gathered should be in the file soon: there is much of it, or the end has
+    /// come.
+    pub(crate) fn are_urgent(&self) -> bool {
+        let state = self.state.read();
+        state.closed || state.recent.bytes >= HURRY_BYTES
+    }
+
     /// The layer is in the file.
     pub(crate) fn written(&self) {
         let mut state = self.state.write();
@@ -148,6 +176,12 @@ impl Layers {
     pub(crate) fn close(&self) {
         self.state.write().closed = true;
         self.changed.notify_waiters();
+        let _ = self.hurry.try_send(());
+    }
+
+    /// Whether nothing more will be applied.
+    pub(crate) fn are_closed(&self) -> bool {
+        self.state.read().closed
     }
 }
 
@@ -175,7 +209,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn apply_waits_for_the_file_when_memory_is_full() {
-        let layers = Layers::default();
+        let (layers, _) = Layers::new();
         let mut applied = 0;
         let waits = std::time::Duration::from_secs(1);
         loop {
@@ -205,10 +239,26 @@ mod tests {
         assert_eq!(rows_in_memory, [1, applied as usize]);
     }
 
+    #[tokio::test]
+    async fn writing_is_urgent_when_much_has_gathered_and_at_the_end() {
+        let (layers, _) = Layers::new();
+        let apply =
+            |number, bytes| layers.apply(Partition(0), vec![row(number, bytes)], progress(1));
+        apply(0, 1).await.unwrap();
+        assert!(!layers.are_urgent());
+        apply(1, HURRY_BYTES).await.unwrap();
+        assert!(layers.are_urgent());
+        // What is on its way to the file presses nobody.
+        layers.begin_writing().unwrap();
+        assert!(!layers.are_urgent());
+        layers.close();
+        assert!(layers.are_urgent());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn one_that_waits_is_refused_when_the_store_fails_or_closes() {
         for closes in [false, true] {
-            let layers = Layers::default();
+            let (layers, _) = Layers::new();
             layers
                 .apply(Partition(0), vec![row(0, MAX_BYTES)], progress(1))
                 .await

@@ -9,19 +9,19 @@
 use std::ops::Bound;
 
 use ports::read_store::{AttemptRow, Progress, Row, SaleRow, StoreError};
-use schemas::ids::{Offset, Position};
+use schemas::ids::{AttemptId, Offset, Position};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The version of everything in this file. Raise it with every change of the bytes.
-pub(crate) const FORMAT: u64 = 2;
+pub(crate) const FORMAT: u64 = 3;
 
 /// The tables, one a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Table {
     /// By product id.
     Sales,
-    /// By attempt id, 16 bytes.
+    /// By [`Era`], then attempt id.
     Attempts,
     /// By buyer, then position.
     Orders,
@@ -43,6 +43,51 @@ impl Table {
     }
 }
 
+/// A stretch of a log partition: 262,144 offsets.
+///
+/// Ids are spread evenly, so in one table by id every new row would fall on a page of its own as
+/// soon as there are more pages than rows to write at once. Rows that are new at the same time are
+/// of the same era, and era by era they fall on few pages, however many there are in all. An id is
+/// looked for in every era, newest first: a walk down the tree each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Era(u64);
+
+/// Bytes of a key of [`Table::Attempts`].
+pub(crate) const ATTEMPT_KEY: usize = 24;
+
+impl Era {
+    /// The newest that there can be.
+    pub(crate) const LAST: Self = Self(u64::MAX);
+
+    /// The era in which an attempt had its place. Within a partition a later place is in the same
+    /// era or a higher one.
+    pub(crate) fn of(position: Position) -> Self {
+        let Offset(offset) = position.offset;
+        let number = (offset.max(0) as u64 >> 18).min(u32::MAX.into());
+        Self(number << 32 | u64::from(position.partition.0))
+    }
+
+    /// The next lower one, whether there is anything in it or not.
+    pub(crate) fn before(self) -> Option<Self> {
+        self.0.checked_sub(1).map(Self)
+    }
+
+    pub(crate) fn key(self, id: AttemptId) -> [u8; ATTEMPT_KEY] {
+        let mut key = [0; ATTEMPT_KEY];
+        key[..8].copy_from_slice(&self.0.to_be_bytes());
+        key[8..].copy_from_slice(id.as_bytes());
+        key
+    }
+
+    /// The era and the id of a key; none of what is no such key.
+    pub(crate) fn of_key(key: &[u8]) -> Option<(Self, AttemptId)> {
+        let key: &[u8; ATTEMPT_KEY] = key.try_into().ok()?;
+        let (era, id) = key.split_first_chunk::<8>()?;
+        let id = AttemptId::from_bytes(id.try_into().ok()?);
+        Some((Self(u64::from_be_bytes(*era)), id))
+    }
+}
+
 /// A row ready to be written.
 pub(crate) struct EncodedRow {
     pub(crate) table: Table,
@@ -59,7 +104,7 @@ pub(crate) fn encode(row: &Row) -> Result<EncodedRow, StoreError> {
         ),
         Row::Attempt(a) => (
             Table::Attempts,
-            a.attempt_id.as_bytes().to_vec(),
+            Era::of(a.position).key(a.attempt_id).into(),
             value_of(a.version, a),
         ),
         Row::Order(a) => (
@@ -240,7 +285,7 @@ pub(crate) mod tests {
         let intent = encode(&Row::Intent(attempt(0xab, 9))).unwrap();
         let attempt = encode(&Row::Attempt(attempt(0xab, 9))).unwrap();
         let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        assert_eq!(FORMAT, 2);
+        assert_eq!(FORMAT, 3);
         assert_eq!(
             hex(&statuses),
             "00010200020102020203020402050206020703000301"
@@ -251,7 +296,10 @@ pub(crate) mod tests {
             hex(&sale.value),
             "0000000000000009046c616d7009020641206c616d709e1f03474250640102000101e0c50801645a08020aac02010080b083c59868"
         );
-        assert_eq!(hex(&attempt.key), "ab".repeat(16));
+        assert_eq!(
+            hex(&attempt.key),
+            format!("0000000000000003{}", "ab".repeat(16))
+        );
         assert_eq!(
             hex(&attempt.value),
             "000000000000000910abababababababababababababababab046c616d7003616e6eac0203e41c0180b083c598680180cfccc598680900"
@@ -283,6 +331,27 @@ pub(crate) mod tests {
                 "{length}"
             );
         }
+    }
+
+    #[test]
+    fn a_later_place_in_a_partition_is_of_no_lower_era() {
+        let at = |partition, offset| {
+            Era::of(Position {
+                partition: Partition(partition),
+                offset: Offset(offset),
+            })
+        };
+        for partition in [0, 7, u32::MAX] {
+            let offsets = [-1, 0, (1 << 18) - 1, 1 << 18, 1 << 40, 1 << 50, i64::MAX];
+            let eras = offsets.map(|offset| at(partition, offset));
+            assert!(eras.is_sorted(), "{eras:?}");
+            assert_eq!((eras[0], eras[1]), (eras[1], eras[2]));
+            assert!(eras[2] < eras[3] && eras[3] < eras[4]);
+        }
+        let id = AttemptId::from_bytes([7; 16]);
+        let era = at(3, 1 << 20);
+        assert_eq!(Era::of_key(&era.key(id)), Some((era, id)));
+        assert_eq!(Era::of_key(b"short"), None);
     }
 
     #[test]

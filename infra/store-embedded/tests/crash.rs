@@ -89,9 +89,9 @@ async fn a_killed_process_leaves_no_progress_without_its_rows() {
     let path = directory.path().join("read.redb");
     // Killed at several moments of the half second between two writings, and at last after
     // long enough that even a slow disk must have some of it.
-    let durable_within = Duration::from_millis(4_000);
+    let durable_within = Duration::from_millis(7_000);
     let mut before = 0;
-    for runs in [400, 637, 774, 911, 1_048, 1_185, 6_000].map(Duration::from_millis) {
+    for runs in [400, 637, 774, 911, 1_048, 1_185, 9_000].map(Duration::from_millis) {
         let durable = kill_after(start_child(&path), runs, durable_within);
         let store = EmbeddedStore::open(&path).unwrap();
         let found = check(&store).await.unwrap();
@@ -161,12 +161,15 @@ async fn a_copy_of_a_busy_store_is_whole() {
     // Reading on, so that the child does not wait for a full pipe.
     let reader = std::thread::spawn(move || BufReader::new(lines).lines().count());
     std::thread::sleep(Duration::from_secs(1));
-    let mut before = 0;
-    for _ in 0..5 {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let (mut before, mut grown) = (0, 0);
+    while grown < 5 {
+        assert!(Instant::now() < deadline, "it grew {grown} times only");
         std::thread::sleep(Duration::from_millis(700));
         let copy = EmbeddedStore::open_copy(&path).unwrap();
         let all = check(&copy).await.unwrap().values().sum::<i64>();
-        assert!(all > before, "the store grows while it is copied: {all}");
+        assert!(all >= before, "the store shrank while it was copied: {all}");
+        grown += u32::from(all > before);
         before = all;
     }
     kill(&mut child);
