@@ -8,6 +8,9 @@ use tokio::sync::oneshot;
 
 use crate::format;
 
+/// A group of so many records is worth a batch of its own.
+const MANY_RECORDS: usize = 16;
+
 /// What a call to append waits for.
 pub(crate) type Answer = Result<Offset, AppendError>;
 
@@ -63,6 +66,15 @@ impl Group {
             records: 0,
             bytes: 0,
         }
+    }
+
+    /// Whether several wait for the group, but so few that the next had better be larger.
+    pub(crate) fn serves_few(&self) -> bool {
+        let waiting = self
+            .filled
+            .iter()
+            .map(|slot| self.slots[*slot].waiting.len());
+        self.records < MANY_RECORDS && waiting.sum::<usize>() > 1
     }
 
     /// Everyone who waits for the group.
@@ -172,6 +184,32 @@ impl Queue {
         for answer in abandoned {
             // Whoever no longer waits does not care.
             let _ = answer.send(Err(AppendError::Stopped(reason.to_owned())));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_batch_is_worth_a_wait_when_several_share_a_small_one() {
+        // How many records each of these calls brings, and to which slot.
+        for (calls, few) in [
+            (&[][..], false),
+            (&[(0, 1)][..], false),
+            (&[(0, 10)][..], false),
+            (&[(0, 1), (0, 1)][..], true),
+            (&[(0, 1), (1, 1)][..], true),
+            (&[(0, 14), (1, 1)][..], true),
+            (&[(0, 15), (1, 1)][..], false),
+        ] {
+            let queue = Queue::new(2, 100, 10_000);
+            for (slot, records) in calls {
+                let records = vec![NewRecord::default(); *records];
+                queue.push(*slot, &records).unwrap();
+            }
+            assert_eq!(queue.state.lock().group.serves_few(), few, "{calls:?}");
         }
     }
 }

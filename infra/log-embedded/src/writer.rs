@@ -5,7 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ports::Clock;
@@ -19,6 +20,11 @@ use crate::scan::Scanned;
 use crate::segment::{FIRST, Place, Segment};
 use crate::tail::Records;
 use crate::{Options, Shared};
+
+/// From one batch that served few to the next, at least. Under load every batch costs a sync, and
+/// wakes all who read along, whether it has two records or twenty; whoever appends alone does not
+/// wait.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// A slot's buffer begins with as much room as it last needed, up to this.
 const ROOM_BYTES: usize = 64 << 10;
@@ -83,6 +89,8 @@ impl Writer {
         let stop_at_the_end = StopAtTheEnd(self.queue.clone());
         let mut group = Group::new(self.shared.meta.slots());
         while self.queue.take(&mut group) {
+            let began = Instant::now();
+            let served_few = group.serves_few();
             if let Err(error) = self.commit(&mut group) {
                 let reason = self.describe(&error);
                 tracing::error!(reason, "the log has stopped and takes no more records");
@@ -93,6 +101,9 @@ impl Writer {
                 }
                 self.end_preparing();
                 return Err(reason);
+            }
+            if served_few {
+                sleep(GATHER.saturating_sub(began.elapsed()));
             }
         }
         drop(stop_at_the_end);
