@@ -21,7 +21,7 @@ pub(crate) const SALE_BUCKETS: u32 = 64;
 
 /// The nodes, connected to, with the tables there and all statements prepared.
 pub(crate) struct Cluster {
-    session: Session,
+    pub(crate) session: Session,
     /// How the nodes are called in messages.
     nodes: String,
     pub(crate) statements: Statements,
@@ -62,12 +62,15 @@ impl Cluster {
         written.map(drop).map_err(|error| self.failed(error))
     }
 
-    /// Writes rows that all are in one partition, which the nodes take as one write.
-    pub(crate) async fn write_together(
+    /// Writes rows with one request.
+    pub(crate) async fn write_all<R: SerializeRow>(
         &self,
         insert: &PreparedStatement,
-        rows: Vec<impl SerializeRow>,
+        rows: &[R],
     ) -> Result<(), StoreError> {
+        if let [row] = rows {
+            return self.write(insert, row).await;
+        }
         let statements = vec![insert.clone().into(); rows.len()];
         let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
         batch.set_is_idempotent(true);

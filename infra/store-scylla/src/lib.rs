@@ -33,6 +33,7 @@ mod rows;
 mod statements;
 
 mod read;
+mod together;
 mod write;
 
 use std::collections::BTreeMap;

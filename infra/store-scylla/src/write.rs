@@ -13,23 +13,24 @@ use crate::cluster::{Cluster, sale_bucket};
 use crate::eras::Era;
 use crate::rows::{AttemptColumns, ProgressColumns, SaleColumns};
 use crate::statements::List;
+use crate::together::BATCH_ROWS;
 
-/// The most rows of a list that one request writes.
-const BATCH_ROWS: usize = 50;
 /// The scope of the projectors' progress: the topic whose offsets they are.
 pub(crate) const SCOPE: &str = Topic::StockDecisions.name();
 /// The time of writes that all write the same.
 const ANY_TIME: i64 = 1;
 
-/// One request.
+/// One request: rows that the same node has.
 enum Write<'a> {
-    Attempt(&'a AttemptRow),
-    Sale(&'a SaleRow),
-    /// Rows of a list that are in one partition.
-    Listed(&'a List, &'a [&'a AttemptRow]),
-    /// That an owner has rows in an era.
-    Era(&'a List, &'a str, Era),
+    Attempts(Vec<AttemptWrite<'a>>),
+    Sale(SaleWrite<'a>),
+    Listed(&'a List, Vec<ListedWrite<'a>>),
+    /// That owners have rows in eras.
+    Eras(&'a List, Vec<EraWrite<'a>>),
 }
+
+/// Owner, log partition, number of the era, and the time of the write.
+type EraWrite<'a> = (&'a str, i64, i64, i64);
 
 /// A row of attempts.
 #[derive(SerializeRow)]
@@ -75,7 +76,7 @@ impl Cluster {
         progress: Progress,
     ) -> Result<(), StoreError> {
         let rows = Newest::of(rows);
-        let writes = stream::iter(self.writes(&rows)).map(Ok);
+        let writes = stream::iter(self.writes(&rows)?).map(Ok);
         writes
             .try_for_each_concurrent(self.max_in_flight, |write| self.carry_out(write))
             .await?;
@@ -90,64 +91,74 @@ impl Cluster {
 
     /// The requests that write these rows. That an owner has rows in an era is told beside the
     /// rows: until all is written nobody has been promised to see them.
-    fn writes<'a>(&'a self, rows: &'a Newest<'a>) -> Vec<Write<'a>> {
-        let mut writes = Vec::with_capacity(rows.attempts.len() + rows.orders.len());
-        writes.extend(rows.attempts.iter().map(|row| Write::Attempt(row)));
-        writes.extend(rows.sales.iter().map(|row| Write::Sale(row)));
+    fn writes<'a>(&'a self, rows: &Newest<'a>) -> Result<Vec<Write<'a>>, StoreError> {
+        let mut writes = Vec::new();
+        let alone = |row: &&'a AttemptRow| Ok(vec![AttemptWrite::new(row)?]);
+        let attempts = rows.attempts.iter().map(alone);
+        let attempts = self.together(&self.statements.insert_attempt, attempts)?;
+        writes.extend(attempts.into_iter().map(Write::Attempts));
+        for row in &rows.sales {
+            writes.push(Write::Sale(SaleWrite::new(row)?));
+        }
         for (list, owner, rows) in [
             (&self.statements.orders, buyer as Owner, &rows.orders),
             (&self.statements.intents, product as Owner, &rows.intents),
         ] {
-            let together = |a: &&AttemptRow, b: &&AttemptRow| {
+            let one_partition = |a: &&AttemptRow, b: &&AttemptRow| {
                 owner(a) == owner(b) && Era::of(a.position) == Era::of(b.position)
             };
-            for rows in rows.chunk_by(together) {
+            let new_eras = rows.chunk_by(one_partition).filter_map(|rows| {
                 let (owner, era) = (owner(rows[0]), Era::of(rows[0].position));
-                if !list.listed.contains(owner, era) {
-                    writes.push(Write::Era(list, owner, era));
-                }
-                let batches = rows.chunks(BATCH_ROWS);
-                writes.extend(batches.map(|rows| Write::Listed(list, rows)));
-            }
+                let row = (owner, i64::from(era.partition.0), era.number, ANY_TIME);
+                (!list.listed.contains(owner, era)).then(|| Ok(vec![row]))
+            });
+            let eras = self.together(&list.insert_era, new_eras)?;
+            writes.extend(eras.into_iter().map(|eras| Write::Eras(list, eras)));
+            let partitions = rows.chunk_by(one_partition);
+            let batches = partitions
+                .flat_map(|rows| rows.chunks(BATCH_ROWS))
+                .map(|rows| rows.iter().map(|row| ListedWrite::new(row)).collect());
+            let listed = self.together(&list.insert, batches)?;
+            writes.extend(listed.into_iter().map(|rows| Write::Listed(list, rows)));
         }
-        writes
+        Ok(writes)
     }
 
     async fn carry_out(&self, write: Write<'_>) -> Result<(), StoreError> {
         match write {
-            Write::Attempt(row) => {
-                let columns = AttemptColumns::new(row)?;
-                let written_at = columns.version();
-                let row = AttemptWrite {
-                    columns,
-                    written_at,
-                };
-                self.write(&self.statements.insert_attempt, row).await
-            }
-            Write::Sale(row) => {
-                let columns = SaleColumns::new(row)?;
-                let row = SaleWrite {
-                    bucket: sale_bucket(&row.product_id),
-                    written_at: columns.version(),
-                    columns,
-                };
-                self.write(&self.statements.insert_sale, row).await
-            }
-            Write::Listed(list, rows) => {
-                let rows = rows.iter().map(|row| ListedWrite::new(row));
-                let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
-                match rows.len() {
-                    1 => self.write(&list.insert, rows.remove(0)).await,
-                    _ => self.write_together(&list.insert, rows).await,
+            Write::Attempts(rows) => self.write_all(&self.statements.insert_attempt, &rows).await,
+            Write::Sale(row) => self.write(&self.statements.insert_sale, row).await,
+            Write::Listed(list, rows) => self.write_all(&list.insert, &rows).await,
+            Write::Eras(list, rows) => {
+                self.write_all(&list.insert_era, &rows).await?;
+                for (owner, partition, number, _) in rows {
+                    let partition = Partition(partition as u32);
+                    list.listed.insert(owner, Era { partition, number });
                 }
-            }
-            Write::Era(list, owner, era) => {
-                let row = (owner, i64::from(era.partition.0), era.number, ANY_TIME);
-                self.write(&list.insert_era, row).await?;
-                list.listed.insert(owner, era);
                 Ok(())
             }
         }
+    }
+}
+
+impl<'a> AttemptWrite<'a> {
+    fn new(row: &'a AttemptRow) -> Result<Self, StoreError> {
+        let columns = AttemptColumns::new(row)?;
+        Ok(Self {
+            written_at: columns.version(),
+            columns,
+        })
+    }
+}
+
+impl<'a> SaleWrite<'a> {
+    fn new(row: &'a SaleRow) -> Result<Self, StoreError> {
+        let columns = SaleColumns::new(row)?;
+        Ok(Self {
+            bucket: sale_bucket(&row.product_id),
+            written_at: columns.version(),
+            columns,
+        })
     }
 }
 
