@@ -150,11 +150,15 @@ impl Engines {
         let open = move || {
             std::fs::create_dir_all(&data_dir)
                 .with_context(|| format!("cannot make the directory {}", data_dir.display()))?;
-            let log = EmbeddedLog::open(&data_dir.join(LOG_DIR), options, clock)?;
-            let store = EmbeddedStore::open(&data_dir.join(READ_MODELS))?;
+            // Each reads and checks all that it has; side by side that takes half as long.
+            let (log, store) = std::thread::scope(|scope| {
+                let store = scope.spawn(|| EmbeddedStore::open(&data_dir.join(READ_MODELS)));
+                let log = EmbeddedLog::open(&data_dir.join(LOG_DIR), options, clock);
+                (log, store.join())
+            });
             anyhow::Ok(Self {
-                log: Arc::new(log),
-                store: Arc::new(store),
+                log: Arc::new(log?),
+                store: Arc::new(store.map_err(|_| anyhow!("opening the read store panicked"))??),
             })
         };
         tokio::task::spawn_blocking(open).await?

@@ -241,11 +241,12 @@ async fn wait_for<T, E: MayPass, F: Future<Output = Result<T, E>>>(
             Err(error) if error.may_pass() => error.to_string(),
             Err(error) => return Err(error).with_context(|| format!("cannot use {what}")),
         };
-        component.failing(format!("waiting for {what}: {error}"));
+        // The log first: who learns of it from the health finds more about it there.
         if said != error {
             warn!(%error, "waiting for {what}");
-            said = error;
         }
+        component.failing(format!("waiting for {what}: {error}"));
+        said = error;
         tokio::time::sleep(RETRY_AFTER).await;
     }
 }

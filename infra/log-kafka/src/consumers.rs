@@ -13,6 +13,7 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
+use schemas::topics::Topic;
 use tokio::sync::{Notify, oneshot};
 use tracing::{debug, warn};
 
@@ -24,6 +25,9 @@ use crate::names::{Names, Place};
 const MAX_CONSUMERS: usize = 8;
 /// How long a reader waits for another one of its partition to go away when there are so many.
 const MAX_WAIT: Duration = Duration::from_secs(5);
+/// How long a consumer waits to be told the brokers of a topic that is new to it. By itself it
+/// looks for them once a second; whoever takes a partition reads three topics one after another.
+const METADATA_WAIT: Duration = Duration::from_millis(500);
 /// How often the consumers' own events, such as log lines, are taken when nothing else happens.
 const SERVE_EVERY: Duration = Duration::from_millis(50);
 
@@ -155,6 +159,8 @@ struct Keeper {
 
 struct Shared {
     consumer: Arc<BaseConsumer<Context>>,
+    /// The topics whose brokers it has been told to ask for.
+    asked: BTreeSet<Topic>,
     /// What is being read by it.
     places: BTreeSet<Place>,
 }
@@ -213,6 +219,7 @@ impl Keeper {
         let consumer = BaseConsumer::from_config_and_context(&self.config, context)?;
         self.consumers.push(Shared {
             consumer: Arc::new(consumer),
+            asked: BTreeSet::new(),
             places: BTreeSet::new(),
         });
         Ok(())
@@ -227,6 +234,11 @@ impl Keeper {
             "librdkafka has no queue for {}",
             self.names.place(open.place)
         )))?;
+        if shared.asked.insert(open.place.0)
+            && let Err(error) = shared.consumer.fetch_metadata(Some(topic), METADATA_WAIT)
+        {
+            debug!(%error, topic, "its brokers are not known yet");
+        }
         let filled = Arc::new(Notify::new());
         let waker = filled.clone();
         queue.set_nonempty_callback(move || waker.notify_one());

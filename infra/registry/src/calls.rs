@@ -197,34 +197,40 @@ async fn send(about: &str, request: RequestBuilder) -> Result<Response, Registry
         return Ok(answer);
     }
     let url = answer.url().to_string();
-    let said = answer.text().await.unwrap_or_default();
-    let said: String = said.chars().take(MAX_QUOTED).collect();
+    let said = quoted(&answer.text().await.unwrap_or_default());
     let why = format!("{url} was answered with {status}: {said}");
-    Err(match status.as_u16() {
+    Err(refusal(status.as_u16(), about, said, why))
+}
+
+/// What a failed call about a subject or a schema means.
+fn failure(about: &str, error: &SRCError) -> RegistryError {
+    let why = with_causes(error);
+    let answer = error.source().and_then(|it| it.downcast_ref::<RawError>());
+    match (status(error), answer) {
+        (Some(status), Some(answer)) => refusal(status, about, quoted(&answer.message), why),
+        _ if error.retriable => RegistryError::Unreachable(why),
+        _ => RegistryError::Refused(format!("{about}: {why}")),
+    }
+}
+
+/// What an answer about a subject or a schema means that was none of success.
+fn refusal(status: u16, about: &str, said: String, why: String) -> RegistryError {
+    match status {
         409 => RegistryError::Incompatible {
             subject: about.to_owned(),
             said,
         },
         408 | 429 | 500.. => RegistryError::Unreachable(why),
-        _ => RegistryError::Refused(why),
-    })
+        _ => RegistryError::Refused(format!("{about}: {why}")),
+    }
 }
 
-/// What a failed call about a subject or a schema means. schema_registry_converter tells the registry's own error
-/// code, of three digits or five, and 0 when what answered was not the registry.
-fn failure(about: &str, error: &SRCError) -> RegistryError {
-    let answer = error.source().and_then(|it| it.downcast_ref::<RawError>());
-    let code = answer.map_or(0, |answer| answer.error_code);
-    let class = if code >= 1_000 { code / 100 } else { code };
-    match (class, answer) {
-        (409, Some(answer)) => RegistryError::Incompatible {
-            subject: about.to_owned(),
-            said: answer.message.chars().take(MAX_QUOTED).collect(),
-        },
-        (408 | 429 | 500.., _) | (0, Some(_)) => RegistryError::Unreachable(with_causes(error)),
-        _ if error.retriable => RegistryError::Unreachable(with_causes(error)),
-        _ => RegistryError::Refused(format!("{about}: {}", with_causes(error))),
-    }
+/// The HTTP status of an answer that was none of success. schema_registry_converter tells it
+/// only in its text; the registry's own error code beside it is missing where a proxy answered,
+/// and is 0 where Apicurio calls it a conflict that two registered at once.
+fn status(error: &SRCError) -> Option<u16> {
+    let (_, status) = error.error.split_once("failed with status ")?;
+    status.split(' ').next()?.parse().ok()
 }
 
 /// An error and what caused it, down to the ground. The converter's own text for an error
@@ -239,5 +245,9 @@ fn with_causes(error: &(dyn Error + 'static)) -> String {
         text = format!("{text}: {error}");
         cause = error.source();
     }
+    quoted(&text)
+}
+
+fn quoted(text: &str) -> String {
     text.chars().take(MAX_QUOTED).collect()
 }

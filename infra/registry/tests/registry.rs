@@ -4,7 +4,7 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -259,6 +259,38 @@ async fn the_same_holds_while_a_schema_is_registered() {
             "{text}"
         );
         assert_eq!(matches!(error, RegistryError::Refused(_)), !waits, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_conflict_with_one_who_registers_at_the_same_time_is_not_the_end() {
+    // As Apicurio answers the second of two; then it has what the first registered.
+    let said = "An artifact version 'null' for artifact ID 'a' in group 'null' already exists.";
+    let body = json!({ "error_code": 0, "message": said }).to_string();
+    for (conflicts, ends) in [(3, false), (4, true)] {
+        let left = Arc::new(AtomicU32::new(conflicts));
+        let body = body.clone();
+        let answer = async move |method: Method| {
+            let posted = method == Method::POST;
+            let take = |left: u32| left.checked_sub(1);
+            let (order, body) = (Ordering::Relaxed, body.clone());
+            match posted && left.fetch_update(order, order, take).is_ok() {
+                true => (StatusCode::CONFLICT, body),
+                false => (StatusCode::OK, json!({ "id": 7 }).to_string()),
+            }
+        };
+        let options = serve(Router::new().fallback(answer)).await;
+        let error = connect(&options).await.err().unwrap();
+        let text = error.to_string();
+        match ends {
+            true => assert!(
+                matches!(&error, RegistryError::Incompatible { .. }),
+                "{text}"
+            ),
+            // What comes next is not answered with a list of versions.
+            false => assert!(text.contains("versions"), "{text}"),
+        }
+        assert_eq!(text.contains(said), ends, "{text}");
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::auth::AdminToken;
 use crate::receipt::ReceiptKey;
+use crate::telemetry::log_filter;
 
 pub use self::engines::{CqlSettings, KafkaProtocol, KafkaSettings, RegistrySettings, Secret};
 pub use self::flags::{Flags, help_for};
@@ -150,10 +151,7 @@ impl Settings {
                 level: source.read(
                     "log_level",
                     "error, warn, info, debug, trace or off, or a list such as info,command_api=debug",
-                    |text| {
-                        let filter = tracing_subscriber::EnvFilter::try_new(text).ok();
-                        filter.map(|_| text.to_owned())
-                    },
+                    |text| log_filter().parse(text).is_ok().then(|| text.to_owned()),
                 ),
             },
             data_dir: source.read("data_dir", "a directory", |text| {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Builder;
 
 use crate::drain::Drain;
 use crate::settings::{LogFormat, TelemetrySettings};
@@ -47,7 +48,7 @@ impl Metrics {
 /// Directs log messages to standard error. Does nothing when that has been done already, as
 /// in tests.
 pub fn init_logging(settings: &TelemetrySettings) {
-    let filter = EnvFilter::new(&settings.level);
+    let filter = log_filter().parse_lossy(&settings.level);
     let logging = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -56,6 +57,12 @@ pub fn init_logging(settings: &TelemetrySettings) {
         LogFormat::Pretty => logging.compact().try_init(),
         LogFormat::Json => logging.json().flatten_event(true).try_init(),
     };
+}
+
+/// Reads which messages are shown. Values of fields are compared as they are: read as regular
+/// expressions, a short text could take long and much memory.
+pub(crate) fn log_filter() -> Builder {
+    EnvFilter::builder().with_regex(false)
 }
 
 /// The process's one recorder of metrics, installed at the first call.

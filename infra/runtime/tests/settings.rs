@@ -47,6 +47,14 @@ fn defaults_are_valid_and_stay_on_this_machine() {
 }
 
 #[test]
+fn a_log_filter_compares_a_field_s_value_as_it_is() {
+    // As a regular expression it would take more memory than the library lets it have.
+    let filter = format!(r"info,[{{product={}}}]=debug", r"\w".repeat(2_000));
+    let settings = load(&[], &[("DOORBUSTER_LOG_LEVEL", &filter)]).unwrap();
+    assert_eq!(settings.telemetry.level, filter);
+}
+
+#[test]
 fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("door.toml");

@@ -104,11 +104,11 @@ async fn begin(live: &Live, component: &Component) -> BTreeMap<Partition, Progre
                 return progress;
             }
             Err(error) => {
-                component.failing(error.to_string());
                 if last_error.as_ref() != Some(&error) {
                     error!(%error, "the live answers cannot begin; they try again");
-                    last_error = Some(error);
                 }
+                component.failing(error.to_string());
+                last_error = Some(error);
                 sleep(RETRY_AFTER).await;
             }
         }
@@ -278,12 +278,12 @@ impl Tail {
         let following = async {
             loop {
                 let Err(error) = self.read_on(&decode, &has_room, &mut take).await;
-                self.component.failing(error.to_string());
                 if last_error.as_ref() != Some(&error) {
                     let (topic, partition) = (self.topic, self.partition);
                     error!(%topic, %partition, %error, "a live tail failed; it tries again");
-                    last_error = Some(error);
                 }
+                self.component.failing(error.to_string());
+                last_error = Some(error);
                 sleep(RETRY_AFTER).await;
             }
         };
