@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::process;
 
 use domain::product::{Product, evolve};
 use domain::{Turn, answer, decide};
@@ -20,24 +21,15 @@ const HOLD_MS: i64 = 600_000;
 
 /// Prints decisions a second, their ratio to the reference, and bytes an attempt.
 pub fn run() -> std::io::Result<()> {
-    let sell_out = terms(10, None);
-    let all_sold = terms(ATTEMPTS, None);
-    let all_held = terms(ATTEMPTS, Some(HOLD_MS));
-
-    // Memory first, while nothing has been given back to the allocator for reuse.
     println!("core, memory of one product after {ATTEMPTS} attempts");
-    println!(
-        "  refused   {:6.1} bytes an attempt (goal 32)",
-        bytes_each(&sell_out)?
-    );
-    println!(
-        "  sold      {:6.1} bytes an attempt",
-        bytes_each(&all_sold)?
-    );
-    println!(
-        "  held      {:6.1} bytes an attempt (goal 128)",
-        bytes_each(&all_held)?
-    );
+    for (what, goal) in [
+        ("refused", " (goal 32)"),
+        ("sold", ""),
+        ("held", " (goal 128)"),
+    ] {
+        let bytes = bytes_each_alone(what)?;
+        println!("  {what:<9} {bytes:6.1} bytes an attempt{goal}");
+    }
 
     let commands: Vec<Command> = (0..ATTEMPTS).map(attempt).collect();
     let reference = best(|| reference(&commands));
@@ -54,17 +46,17 @@ pub fn run() -> std::io::Result<()> {
         );
     };
     for (what, terms) in [
-        ("sell-out", &sell_out),
-        ("all sold", &all_sold),
-        ("all held", &all_held),
+        ("sell-out", terms_that("refused")),
+        ("all sold", terms_that("sold")),
+        ("all held", terms_that("held")),
     ] {
         line(
             &format!("{what}, decide + evolve"),
-            best(|| decide_and_evolve(&commands, terms)),
+            best(|| decide_and_evolve(&commands, &terms)),
         );
         line(
             &format!("{what}, answer"),
-            best(|| answer_all(&commands, terms)),
+            best(|| answer_all(&commands, &terms)),
         );
     }
     Ok(())
@@ -73,7 +65,7 @@ pub fn run() -> std::io::Result<()> {
 /// Decisions a second on one hot product whose few units are gone.
 pub fn decisions_per_second() -> f64 {
     let commands: Vec<Command> = (0..ATTEMPTS).map(attempt).collect();
-    let terms = terms(10, None);
+    let terms = terms_that("refused");
     best(|| decide_and_evolve(&commands, &terms))
 }
 
@@ -138,6 +130,35 @@ fn answer_all(commands: &[Command], terms: &SaleTerms) -> f64 {
     let rate = rate(started);
     assert_sold(&product, terms);
     rate
+}
+
+/// The argument that makes this program measure the memory of one kind of attempt.
+pub const MEMORY: &str = "core-memory";
+
+/// [`bytes_each`] in a process of its own, whose allocator has nothing to use again, and gives
+/// back at once what a table left when it grew.
+fn bytes_each_alone(what: &str) -> std::io::Result<f64> {
+    let out = process::Command::new(std::env::current_exe()?)
+        .args([MEMORY, what])
+        .env("MIMALLOC_PURGE_DELAY", "0")
+        .output()?;
+    let figure = String::from_utf8_lossy(&out.stdout).trim().parse();
+    figure.map_err(|_| std::io::Error::other(format!("measuring memory ended with {}", out.status)))
+}
+
+/// Prints what an attempt adds to the process when it is refused, sold or held.
+pub fn print_memory(what: &str) -> std::io::Result<()> {
+    println!("{}", bytes_each(&terms_that(what))?);
+    Ok(())
+}
+
+/// Terms under which attempts are refused, all but ten of them, sold or held.
+fn terms_that(what: &str) -> SaleTerms {
+    match what {
+        "refused" => terms(10, None),
+        "sold" => terms(ATTEMPTS, None),
+        _ => terms(ATTEMPTS, Some(HOLD_MS)),
+    }
 }
 
 /// What an attempt adds to the process. Commands are made as they come and then dropped, so

@@ -90,30 +90,35 @@ pub async fn run(quick: bool, dir: &Path) -> anyhow::Result<()> {
     }
     server.stop().await?;
     for after in ["an end in order", "SIGKILL"] {
-        let began = Instant::now();
-        let server = Server::doorbuster(data.path()).await?;
-        let ready_seconds = began.elapsed().as_secs_f64();
-        let mut line = Line::open(server.address).await?;
-        let attempt = line.order(PRODUCT, from).await?;
-        line.outcome(&attempt).await?;
-        let answered_seconds = began.elapsed().as_secs_f64();
-        println!(
-            "start after {after}: ready in {ready_seconds:.1} s, answers in {answered_seconds:.1} s"
-        );
-        growth.starts.push(Start {
-            after: after.to_owned(),
-            ready_seconds,
-            answered_seconds,
-        });
-        server.kill().await?;
+        growth.starts.push(start(data.path(), after, from).await?);
         from += 1;
     }
     write(&growth, &dir.join(FILE))?;
     write_report(dir)
 }
 
+/// Starts the product on a directory, places the attempt of this number, and kills it.
+async fn start(data: &Path, after: &str, attempt: u64) -> anyhow::Result<Start> {
+    let began = Instant::now();
+    let server = Server::doorbuster(data).await?;
+    let ready_seconds = began.elapsed().as_secs_f64();
+    let mut line = Line::open(server.address).await?;
+    let attempt = line.order(PRODUCT, attempt).await?;
+    line.outcome(&attempt).await?;
+    let answered_seconds = began.elapsed().as_secs_f64();
+    println!(
+        "start after {after}: ready in {ready_seconds:.1} s, answers in {answered_seconds:.1} s"
+    );
+    server.kill().await?;
+    Ok(Start {
+        after: after.to_owned(),
+        ready_seconds,
+        answered_seconds,
+    })
+}
+
 async fn grow(server: &Server, from: u64, to: u64) -> anyhow::Result<Slice> {
-    let process = Vec::from_iter(server.pid());
+    let process = Vec::from_iter(server.pid().map(|pid| ("server".to_owned(), pid)));
     let before = Usage::of(&process)?;
     let unlimited = Duration::from_secs(3_600);
     let load = Load {
@@ -129,7 +134,7 @@ async fn grow(server: &Server, from: u64, to: u64) -> anyhow::Result<Slice> {
         from,
         to,
         seconds: outcome.took.as_secs_f64(),
-        cpu_seconds: after.cpu_seconds - before.cpu_seconds,
+        cpu_seconds: after.cpu_seconds_since(&before).values().sum(),
         bytes_written: after.bytes_written - before.bytes_written,
         memory_bytes: after.memory_bytes,
     })

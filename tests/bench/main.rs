@@ -15,6 +15,10 @@ mod load;
 mod server;
 mod usage;
 
+/// As the product has it, so that the core is measured as it runs there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Where reports go if nobody says otherwise.
 const REPORTS: &str = "target/bench";
 
@@ -31,7 +35,7 @@ Usage: bench [core|log|http|kafka|all]
   all    the four of them (the default); takes about eight minutes
 
   versus the product against Redis with a script, PostgreSQL, and a front door that only
-         appends to Kafka; takes about twenty minutes, and four when quick
+         appends to Kafka; takes about fifteen minutes, and four when quick
   growth what an attempt costs as one sale grows to ten million of them, and the start after
          it; takes about six minutes, and one when quick
   report the report of both again, from the data that they kept
@@ -49,6 +53,8 @@ async fn main() -> ExitCode {
         // Not for people: the reference server of `http`, in a process of its own as the real
         // one is.
         http::BARE_SERVER => http::serve_bare().await,
+        core::MEMORY => core::print_memory(arguments.get(1).map_or("", String::as_str))
+            .map_err(anyhow::Error::from),
         "core" | "log" | "http" | "kafka" | "all" => run(which).await,
         "versus" | "growth" | "report" => compare(which, &arguments[1..]).await,
         _ => {

@@ -1,5 +1,6 @@
 //! What processes use, as Linux accounts for it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -8,9 +9,10 @@ use rustix::param::clock_ticks_per_second;
 use rustix::process::Pid;
 
 /// What some processes have used so far, and the memory they have now.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 pub struct Usage {
-    pub cpu_seconds: f64,
+    /// By what a process is.
+    pub cpu_seconds: BTreeMap<String, f64>,
     /// What the machine's disks have been given, whoever it is from: what Linux accounts to a
     /// process is whole folios, which may be many times the blocks that a small write costs.
     pub bytes_written: u64,
@@ -21,21 +23,31 @@ pub struct Usage {
 impl Usage {
     /// Of all these processes together, once what they wrote is on disk. One that has just ended
     /// counts as nothing.
-    pub fn of(pids: &[Pid]) -> anyhow::Result<Self> {
+    pub fn of(processes: &[(String, Pid)]) -> anyhow::Result<Self> {
         rustix::fs::sync();
         let mut all = Self {
             bytes_written: disk_bytes_written(Path::new("/sys/block"))?,
             ..Self::default()
         };
-        for pid in pids {
+        for (name, pid) in processes {
             let read = |file| fs::read_to_string(format!("/proc/{pid}/{file}"));
             let (Ok(stat), Ok(memory)) = (read("stat"), read("smaps_rollup")) else {
                 continue;
             };
-            all.cpu_seconds += cpu_seconds(&stat).context("/proc/PID/stat is of another form")?;
+            let cpu_seconds = cpu_seconds(&stat).context("/proc/PID/stat is of another form")?;
+            *all.cpu_seconds.entry(name.clone()).or_default() += cpu_seconds;
             all.memory_bytes += figure(&memory, "Pss:").context("no Pss")? * 1024;
         }
         Ok(all)
+    }
+
+    /// Processor time since an earlier look, in seconds, by what a process is.
+    pub fn cpu_seconds_since(&self, before: &Self) -> BTreeMap<String, f64> {
+        let since = self.cpu_seconds.iter().map(|(name, seconds)| {
+            let before = before.cpu_seconds.get(name).unwrap_or(&0.0);
+            (name.clone(), seconds - before)
+        });
+        since.collect()
     }
 }
 

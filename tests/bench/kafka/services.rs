@@ -23,7 +23,7 @@ impl Services {
             projector: site.start(Service::Projector).await?,
             questions: site.start(Service::QueryApi).await?,
         };
-        for server in services.all() {
+        for (_, server) in services.all() {
             server.ready().await?;
         }
         Ok(services)
@@ -36,12 +36,13 @@ impl Services {
         }
     }
 
-    pub fn all(&self) -> [&Server; 4] {
+    /// Each by its name.
+    pub fn all(&self) -> [(&'static str, &Server); 4] {
         [
-            &self.commands,
-            &self.decider,
-            &self.projector,
-            &self.questions,
+            ("command-api", &self.commands),
+            ("decider", &self.decider),
+            ("projector", &self.projector),
+            ("query-api", &self.questions),
         ]
     }
 

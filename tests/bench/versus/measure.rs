@@ -68,7 +68,7 @@ pub async fn measure(
         workload,
         attempts: full.answered,
         seconds: full.took.as_secs_f64(),
-        cpu_seconds: after.cpu_seconds - before.cpu_seconds,
+        cpu_seconds: after.cpu_seconds_since(&before),
         bytes_written: after.bytes_written - before.bytes_written,
         memory_bytes: after.memory_bytes as i64 - before.memory_bytes as i64,
         half: None,

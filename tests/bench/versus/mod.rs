@@ -31,8 +31,8 @@ pub use self::report::write as write_report;
 const FULL: Times = Times {
     rounds: 3,
     warm_up: Duration::from_secs(2),
-    saturated: Duration::from_secs(5),
-    half: Duration::from_secs(5),
+    saturated: Duration::from_secs(3),
+    half: Duration::from_secs(3),
 };
 const QUICK: Times = Times {
     rounds: 1,
@@ -44,7 +44,7 @@ const QUICK: Times = Times {
 /// Numbers of connections to a database that are tried before the rounds.
 const POOLS: [u32; 3] = [16, 32, 64];
 
-/// Runs the session, and keeps its data, plot and report in a directory. Takes about twenty
+/// Runs the session, and keeps its data, plot and report in a directory. Takes about fifteen
 /// minutes, or four when quick.
 pub async fn run(quick: bool, dir: &Path) -> anyhow::Result<()> {
     let times = if quick { QUICK } else { FULL };
@@ -64,6 +64,8 @@ pub async fn run(quick: bool, dir: &Path) -> anyhow::Result<()> {
     run.session.decisions_per_second = tokio::task::block_in_place(core::decisions_per_second);
     run.tune().await?;
     run.all(&System::ALONE, None).await?;
+    // Kept at once: the engines that come next may fail to start.
+    run.session.write(dir)?;
     run.bar.set_message("starting Kafka and Cassandra");
     let engines = kafka::start_engines().await?;
     run.all(&System::ON_KAFKA, Some(&engines)).await?;
@@ -105,15 +107,21 @@ impl Running {
         Ok(())
     }
 
-    /// Runs all rounds on some systems, which take turns, and then kills each of them.
+    /// Runs all rounds on some systems, and then kills each of them. They take turns at each
+    /// workload, every other round in the opposite order: the machine's speed drifts, and what is
+    /// compared is to be measured close together.
     async fn all(&mut self, systems: &[System], engines: Option<&Engines>) -> anyhow::Result<()> {
+        let mut turns = systems.to_vec();
         for round in 1..=self.times.rounds {
-            for system in systems {
-                let what = || format!("{}, round {round}", system.title());
-                self.round(round, *system, engines)
-                    .await
-                    .with_context(what)?;
+            for workload in Workload::ALL {
+                for system in turns.iter().filter(|system| system.is_asked_for(workload)) {
+                    let what = || format!("{}, {}", system.title(), workload.title());
+                    self.turn(round, *system, workload, engines)
+                        .await
+                        .with_context(what)?;
+                }
             }
+            turns.reverse();
         }
         for system in systems.iter().filter(|system| system.decides()) {
             self.bar.set_message(format!("{}, killed", system.title()));
@@ -132,34 +140,32 @@ impl Running {
         Ok(())
     }
 
-    async fn round(
+    /// One workload on one system, which is started anew for it: nothing that another left to be
+    /// done goes on beside it.
+    async fn turn(
         &mut self,
         round: usize,
         system: System,
+        workload: Workload,
         engines: Option<&Engines>,
     ) -> anyhow::Result<()> {
-        self.bar
-            .set_message(format!("{}, warming up", system.title()));
+        let (system_title, title) = (system.title(), workload.title());
+        self.bar.set_message(format!("{system_title}, {title}"));
         let place = Place::new(system, engines, self.session.pool(system))?;
         let running = place.start().await?;
         measure::warm_up(&running, self.times).await?;
-        for workload in workloads(system) {
-            let (system_title, title) = (system.title(), workload.title());
-            self.bar.set_message(format!("{system_title}, {title}"));
-            let run = measure::measure(&running, system, *workload, round, self.times)
-                .await
-                .context(title)?;
-            let p99 = run.half.as_ref().map(|half| half.due_to_visible.p99);
-            let p99 = p99.map(|ms| format!(", outcome p99 {ms:>7.1} ms"));
-            self.say(&format!(
-                "{system_title:<32} {title:<20} {:>9.0} attempts/s{}",
-                run.per_second(),
-                p99.unwrap_or_default()
-            ));
-            self.session.runs.push(run);
-            self.bar.inc(1);
-        }
-        running.stop().await
+        let run = measure::measure(&running, system, workload, round, self.times).await?;
+        running.stop().await?;
+        let p99 = run.half.as_ref().map(|half| half.due_to_visible.p99);
+        let p99 = p99.map(|ms| format!(", outcome p99 {ms:>7.1} ms"));
+        self.say(&format!(
+            "{system_title:<32} {title:<20} {:>9.0} attempts/s{}",
+            run.per_second(),
+            p99.unwrap_or_default()
+        ));
+        self.session.runs.push(run);
+        self.bar.inc(1);
+        Ok(())
     }
 
     /// Prints a line whether or not there is a terminal for the bar.
@@ -168,17 +174,10 @@ impl Running {
     }
 }
 
-/// What a system is asked for. One that only appends does the same for whatever comes.
-fn workloads(system: System) -> &'static [Workload] {
-    match system.decides() {
-        true => &Workload::ALL,
-        false => &[Workload::Hot],
-    }
-}
-
 fn bar(rounds: usize) -> ProgressBar {
     let deciding = System::all().filter(|system| system.decides()).count();
-    let runs: usize = System::all().map(|system| workloads(system).len()).sum();
+    let turns = |workload| System::all().filter(move |system| system.is_asked_for(workload));
+    let runs = Workload::ALL.into_iter().flat_map(turns).count();
     let style = ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos}/{len} {msg}");
     let bar = ProgressBar::new((rounds * runs + deciding) as u64);
     bar.enable_steady_tick(Duration::from_secs(1));

@@ -1,5 +1,6 @@
 //! What a session measured, as it is kept: every run, so that anyone can look again.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -43,7 +44,8 @@ pub struct Run {
     /// At saturation.
     pub attempts: u64,
     pub seconds: f64,
-    pub cpu_seconds: f64,
+    /// By what a process is: the server, its engine, or the product's services and engines.
+    pub cpu_seconds: BTreeMap<String, f64>,
     pub bytes_written: u64,
     pub memory_bytes: i64,
     /// Absent where nothing is decided.

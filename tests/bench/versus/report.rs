@@ -38,9 +38,10 @@ Saturation: 256 connections, each with its next attempt when the last was answer
 attempt is decided. Then half of that rate by a timetable, whatever the answers do, so that a slow
 answer cannot hide those behind it; one attempt in 20 is followed to its outcome by a second
 request. Due counts from the timetable; the client's timer adds up to a millisecond to all of them.
-Systems take turns within a round, those on Kafka in rounds of their own, since its engines take
-memory and time even when idle. After each run the stock is looked at: not a unit too many or too
-few.
+In each round systems take turns at each workload, every other round in the opposite order, and
+each is started anew for its turn: what is compared is measured within a minute. Those on Kafka have
+rounds of their own, since its engines take memory and time even when idle. After each run the stock
+is looked at: not a unit too many or too few.
 
 ";
 
@@ -154,11 +155,30 @@ fn costs(text: &mut String, session: &Session) -> std::fmt::Result {
         };
         Some(format!(
             "{} us; {} B; {} MB",
-            spread(each(|run| run.cpu_seconds * 1e6)?, 0),
+            spread(each(|run| run.cpu_seconds.values().sum::<f64>() * 1e6)?, 0),
             spread(each(|run| run.bytes_written as f64)?, 0),
             spread(each(|run| run.memory_bytes as f64)?, 0)
         ))
-    })
+    })?;
+    writeln!(
+        text,
+        "Whose processor time that is, on one hot product, in microseconds an attempt:\n"
+    )?;
+    writeln!(text, "| | processes |\n|---|---|")?;
+    for system in System::all() {
+        let Some(run) = session.of(system, Workload::Hot).next() else {
+            continue;
+        };
+        let of = |name: &String| {
+            let each = session.spread(system, Workload::Hot, |run| {
+                Some(run.cpu_seconds.get(name)? * 1e6 / run.attempts as f64)
+            });
+            Some(format!("{name} {:.0}", each?.median))
+        };
+        let processes = Vec::from_iter(run.cpu_seconds.keys().filter_map(of));
+        writeln!(text, "| {} | {} |", system.title(), processes.join(", "))?;
+    }
+    writeln!(text)
 }
 
 fn losses(text: &mut String, session: &Session) -> std::fmt::Result {

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::task::block_in_place;
 
+use super::workloads::Workload;
 use crate::kafka::{Services, Site};
 use crate::load::Doors;
 use crate::server::{Server, program};
@@ -61,6 +62,11 @@ impl System {
     /// Whether it tells how an attempt ended.
     pub fn decides(self) -> bool {
         self != Self::KafkaAppend
+    }
+
+    /// One that only appends does the same for whatever comes.
+    pub fn is_asked_for(self, workload: Workload) -> bool {
+        self.decides() || workload == Workload::Hot
     }
 }
 
@@ -164,16 +170,21 @@ impl Running<'_> {
         }
     }
 
-    /// All its processes, those of its engines among them.
-    pub fn processes(&self) -> Vec<Pid> {
-        let mut all: Vec<Pid> = match &self.servers {
-            Servers::One(server) => server.pid().into_iter().collect(),
-            Servers::Product(services) => services.all().iter().filter_map(|it| it.pid()).collect(),
+    /// All its processes and what each is, those of its engines among them.
+    pub fn processes(&self) -> Vec<(String, Pid)> {
+        let servers = match &self.servers {
+            Servers::One(server) => vec![("server", server)],
+            Servers::Product(services) => services.all().to_vec(),
         };
+        let servers = servers.into_iter();
+        let mut all: Vec<_> = servers
+            .filter_map(|(name, server)| Some((name.to_owned(), server.pid()?)))
+            .collect();
         let engine = self.engine.as_ref().and_then(Engine::pid);
-        all.extend(engine.into_iter().flat_map(with_children));
+        let engine = engine.into_iter().flat_map(with_children);
+        all.extend(engine.map(|pid| ("engine".to_owned(), pid)));
         let parts = self.engines.into_iter().flat_map(Engines::status);
-        all.extend(parts.filter_map(|part| Pid::from_raw(part.pid?)));
+        all.extend(parts.filter_map(|part| Some((part.name, Pid::from_raw(part.pid?)?))));
         all
     }
 

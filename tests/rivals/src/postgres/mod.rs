@@ -17,6 +17,8 @@ use crate::seller::{Attempt, Outcome, Sale, Seller, Stock, Terms};
 
 /// How often a server that recovers is asked whether it has.
 const RECOVERY_PAUSE: Duration = Duration::from_millis(20);
+/// How often a transaction is tried that ends in a deadlock.
+const MAX_TRIES: u32 = 10;
 
 /// How units are taken from the stock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -65,7 +67,19 @@ impl Postgres {
     ) -> anyhow::Result<Option<Row>> {
         let connection: Object = self.pool.get().await?;
         let statement = connection.prepare_cached(sql).await?;
-        Ok(connection.query_opt(&statement, parameters).await?)
+        let mut tries = 1;
+        loop {
+            match connection.query_opt(&statement, parameters).await {
+                // Of those that wait in a circle one is rolled back whole, and may go again.
+                Err(error)
+                    if error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED)
+                        && tries < MAX_TRIES =>
+                {
+                    tries += 1;
+                }
+                queried => return Ok(queried?),
+            }
+        }
     }
 }
 
