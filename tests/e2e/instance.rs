@@ -31,14 +31,17 @@ pub fn program() -> Command {
     command
 }
 
-/// The program itself, in the release profile; building it is quick when it is built.
+/// The program itself, in the release profile.
+///
+/// It is built as `tests/run` builds everything: with all targets, and so with the same features of
+/// every crate. Then nothing is left to compile here, which would take the cores from other tests.
 fn doorbuster() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
         build
-            .args(["build", "--release", "--workspace", "--bin", "doorbuster"])
+            .args(["build", "--release", "--workspace", "--all-targets"])
             .current_dir(root());
         assert!(
             build.status().unwrap().success(),
