@@ -1,5 +1,5 @@
 //! How fast the log is against bare loops over rdkafka, on brokers that are running:
-//! `cargo run --release -p log-kafka --example rates -- 127.0.0.1:9092`.
+//! `cargo run --release -p log-kafka --example log_rates -- 127.0.0.1:9092`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! Prints how fast rows are applied, and how long single calls take meanwhile:
 //!
 //! ```text
-//! cargo run --release -p store-embedded --example rates [attempts]
+//! cargo run --release -p store-embedded --example store_rates [attempts]
 //! ```
 //!
 //! Every attempt is an attempt row under a random key and an order row, and every batch has
