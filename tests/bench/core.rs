@@ -16,6 +16,8 @@ use schemas::ids::{AttemptId, Money, Offset, TimestampMs};
 const ATTEMPTS: u32 = 2_000_000;
 /// Runs of each kind, of which the best counts: the others had company on the machine.
 const RUNS: usize = 3;
+/// Attempts that are looked ahead at, as the decider does.
+const LOOK_AHEAD: usize = 16;
 const NOW: TimestampMs = 1_760_000_000_000;
 const HOLD_MS: i64 = 600_000;
 
@@ -105,10 +107,22 @@ fn reference(commands: &[Command]) -> f64 {
     rate
 }
 
+/// As the decider does before it decides on the next few.
+fn look_ahead(product: &Product, commands: &[Command]) {
+    for command in commands.iter().take(LOOK_AHEAD) {
+        if let CommandBody::PlaceAttempt(place) = &command.body {
+            product.look_ahead(&place.attempt_id);
+        }
+    }
+}
+
 fn decide_and_evolve(commands: &[Command], terms: &SaleTerms) -> f64 {
     let mut product = on_sale(terms);
     let started = busy_seconds();
     for (offset, command) in commands.iter().enumerate() {
+        if offset % LOOK_AHEAD == 0 {
+            look_ahead(&product, &commands[offset..]);
+        }
         let events = decide(&product, &command.body, Offset(offset as i64), NOW);
         for event in &events {
             evolve(&mut product, event);
@@ -124,6 +138,9 @@ fn answer_all(commands: &[Command], terms: &SaleTerms) -> f64 {
     let mut product = on_sale(terms);
     let started = busy_seconds();
     for (offset, command) in commands.iter().enumerate() {
+        if offset % LOOK_AHEAD == 0 {
+            look_ahead(&product, &commands[offset..]);
+        }
         let decision = answer(&mut product, command, turn(offset as i64));
         black_box(decision.expect("invariants hold"));
     }

@@ -1,6 +1,7 @@
 //! A product's state, and how each event changes it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hint::black_box;
 
 use schemas::command::SaleTerms;
 use schemas::decision::{Event, Order, ReleaseCause, Stock, Tally};
@@ -75,6 +76,13 @@ impl Product {
     /// Whether the attempt has had its answer in this round.
     pub fn has_answered(&self, attempt: &AttemptId) -> bool {
         self.orders.contains_key(attempt) || self.spent.contains(attempt)
+    }
+
+    /// Has the processor fetch where an attempt is looked for when it is decided. Asked for some
+    /// attempts before the first of them is decided, it fetches side by side what each decision
+    /// would wait for by itself.
+    pub fn look_ahead(&self, attempt: &AttemptId) {
+        black_box(self.spent.touch(attempt));
     }
 
     /// The order that an attempt became, while it stands.

@@ -63,6 +63,14 @@ impl IdSet {
         }
     }
 
+    /// Reads the slot where an id is looked for first. The answer says nothing of it.
+    pub(crate) fn touch(&self, id: &AttemptId) -> u128 {
+        let number = u128::from_be_bytes(*id.as_bytes());
+        let table = self.tables.get(self.table_of(number));
+        let slot = table.and_then(|table| table.slots.get(table.first_slot_of(number)));
+        slot.copied().unwrap_or(0)
+    }
+
     /// Puts an id in, if it is not.
     pub(crate) fn insert(&mut self, id: AttemptId) {
         let number = u128::from_be_bytes(*id.as_bytes());
@@ -169,13 +177,19 @@ impl Table {
         self.slots.iter().copied().filter(|number| *number != 0)
     }
 
+    /// Where a number is looked for first. Any is out of reach while there are no slots.
+    fn first_slot_of(&self, number: u128) -> usize {
+        let last = self.slots.len().wrapping_sub(1);
+        let turns = self.slots.len().checked_ilog2().unwrap_or(0) + self.turns;
+        let mixed = u128::from(number as u64 ^ MIX.rotate_left(turns));
+        let mixed = mixed * u128::from(MIX);
+        ((mixed >> 64) as u64 ^ mixed as u64) as usize & last
+    }
+
     /// Where a number is, or the free slot where it would be.
     fn slot_of(&self, number: u128) -> usize {
         let last = self.slots.len() - 1;
-        let turns = self.slots.len().ilog2() + self.turns;
-        let mixed = u128::from(number as u64 ^ MIX.rotate_left(turns));
-        let mixed = mixed * u128::from(MIX);
-        let mut slot = ((mixed >> 64) as u64 ^ mixed as u64) as usize & last;
+        let mut slot = self.first_slot_of(number);
         while self.slots[slot] != 0 && self.slots[slot] != number {
             slot = (slot + 1) & last;
         }
@@ -263,6 +277,21 @@ mod tests {
         // Of one table and of many; as many as a table takes before it grows, and fewer.
         for ids in [49_152, 40_000, 25_000, 1_500_000, 1_000_000] {
             no_crowd_of(ids);
+        }
+    }
+
+    #[test]
+    fn most_ids_are_where_they_are_looked_for_first() {
+        let mut set = IdSet::default();
+        let ids: Vec<_> = (0..2 * MAX_ALONE).map(|_| AttemptId::generate()).collect();
+        let (few, rest) = ids.split_at(MAX_ALONE / 2);
+        for (some, expected) in [(few, 1), (rest, TABLES)] {
+            set.extend(some.iter().copied());
+            assert_eq!(set.tables.len(), expected);
+            let first = some
+                .iter()
+                .filter(|id| set.touch(id) == u128::from_be_bytes(*id.as_bytes()));
+            assert!(first.count() > some.len() / 2, "of {}", some.len());
         }
     }
 

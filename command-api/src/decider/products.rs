@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use domain::Turn;
 use domain::invariants::Violation;
 use domain::product::Product;
-use schemas::command::Command;
+use schemas::command::{Command, CommandBody};
 use schemas::decision::Decision;
 use schemas::ids::{ChainHash, ProductId};
 
@@ -26,6 +26,17 @@ impl Products {
         self.change(&command.product_id, |product| {
             domain::answer(product, command, turn)
         })
+    }
+
+    /// Has the processor fetch what deciding on these will look at.
+    pub(crate) fn look_ahead(&self, commands: &[Command]) {
+        for command in commands {
+            if let CommandBody::PlaceAttempt(place) = &command.body
+                && let Some(product) = self.by_id.get(&command.product_id)
+            {
+                product.look_ahead(&place.attempt_id);
+            }
+        }
     }
 
     /// Takes in a decision of the past.

@@ -11,7 +11,7 @@ use ports::{AppendError, Group, LogRecord, NewRecord, ReadError};
 use runtime::health::{Component, REPORT_EVERY};
 use runtime::metrics::{DECIDER_LAG, DECISION_SECONDS, DECISIONS};
 use schemas::command::{Command, CommandBody};
-use schemas::decision::{DecisionRecord, Event};
+use schemas::decision::{Decision, DecisionRecord, Event};
 use schemas::ids::{Offset, ProductId};
 use schemas::topics::Topic;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,9 @@ use super::checkpoint;
 use super::claim::Held;
 use super::{Decider, DeciderError};
 
+/// So many attempts are looked ahead at before the first of them is decided: about as many as the
+/// processor fetches side by side.
+const LOOK_AHEAD: usize = 16;
 /// The most decisions waiting to be appended; at that, log 1 is not read on.
 const MAX_PENDING: usize = 4_000;
 /// The most bytes of decisions appended at once.
@@ -73,6 +76,40 @@ pub(crate) async fn decide(
     work.finish().await
 }
 
+/// How decisions came out.
+#[derive(Default)]
+struct Outcomes {
+    accepted: u64,
+    refused: u64,
+    other: u64,
+}
+
+impl Outcomes {
+    fn count(&mut self, decision: &Decision) {
+        match decision.events.last() {
+            Some(Event::OrderAccepted(_)) => self.accepted += 1,
+            Some(Event::AttemptRefused(_)) => self.refused += 1,
+            _ => self.other += 1,
+        }
+    }
+
+    fn report(&self, partition: &str) {
+        for (outcome, count) in [
+            ("accepted", self.accepted),
+            ("refused", self.refused),
+            ("other", self.other),
+        ] {
+            if count > 0 {
+                let labels = [
+                    ("partition", partition.to_owned()),
+                    ("outcome", outcome.to_owned()),
+                ];
+                metrics::counter!(DECISIONS, &labels).increment(count);
+            }
+        }
+    }
+}
+
 struct Work<'a> {
     decider: &'a Decider,
     held: Held,
@@ -116,69 +153,67 @@ impl<'a> Work<'a> {
 
     /// Decides on what log 1 brought. What is decided is told to nobody before it is read back.
     fn decide(&mut self, records: &[LogRecord]) -> Result<(), DeciderError> {
-        let topic = Topic::PurchaseAttempts;
-        let (mut accepted, mut refused, mut other) = (0, 0, 0);
-        for record in records {
-            let offset = record.offset;
-            let command = self.decider.codec.decode_command(&record.value);
-            let command = command.map_err(|error| DeciderError::Decode {
-                topic,
-                offset,
-                error,
-            })?;
-            let turn = Turn {
-                claim: self.held.claim,
-                offset,
-                follows: self.decided,
-                appended_at_ms: record.appended_at_ms,
-            };
-            let product = &command.product_id;
-            let decision = self
-                .held
-                .products
-                .answer(&command, turn)
-                .map_err(|violation| DeciderError::Violation {
-                    topic,
-                    offset,
-                    violation,
-                })?;
-            match decision.events.last() {
-                Some(Event::OrderAccepted(_)) => accepted += 1,
-                Some(Event::AttemptRefused(_)) => refused += 1,
-                _ => other += 1,
+        let mut outcomes = Outcomes::default();
+        for records in records.chunks(LOOK_AHEAD) {
+            let commands = self.decode(records)?;
+            self.held.products.look_ahead(&commands);
+            for (record, command) in records.iter().zip(&commands) {
+                self.answer(record, command, &mut outcomes)?;
             }
-            let previous = self.held.products.chain(product);
-            let head = Head::from(&decision);
-            let (value, chain) = self.decider.codec.encode_chained(decision, previous);
-            self.held.products.set_chain(product, chain);
-            let value = Bytes::from(value);
-            self.unconfirmed.push_back((value.clone(), head));
-            self.pending.push_back(NewRecord {
-                key: record.key.clone(),
-                value,
-                headers: record.headers.clone(),
-            });
-            self.decided = offset;
         }
         self.held.since_checkpoint += records.len() as u64;
-        let partition = &self.label[0].1;
-        for (outcome, count) in [
-            ("accepted", accepted),
-            ("refused", refused),
-            ("other", other),
-        ] {
-            if count > 0 {
-                let labels = [
-                    ("partition", partition.clone()),
-                    ("outcome", outcome.into()),
-                ];
-                metrics::counter!(DECISIONS, &labels).increment(count);
-            }
-        }
+        outcomes.report(&self.label[0].1);
         if let Some(oldest) = records.first() {
             let delay_ms = (self.decider.clock.now_ms() - oldest.appended_at_ms).max(0);
             metrics::histogram!(DECISION_SECONDS, &self.label).record(delay_ms as f64 / 1000.0);
         }
+        Ok(())
+    }
+
+    fn decode(&self, records: &[LogRecord]) -> Result<Vec<Command>, DeciderError> {
+        let decode = |record: &LogRecord| {
+            let command = self.decider.codec.decode_command(&record.value);
+            command.map_err(|error| DeciderError::Decode {
+                topic: Topic::PurchaseAttempts,
+                offset: record.offset,
+                error,
+            })
+        };
+        records.iter().map(decode).collect()
+    }
+
+    fn answer(
+        &mut self,
+        record: &LogRecord,
+        command: &Command,
+        outcomes: &mut Outcomes,
+    ) -> Result<(), DeciderError> {
+        let turn = Turn {
+            claim: self.held.claim,
+            offset: record.offset,
+            follows: self.decided,
+            appended_at_ms: record.appended_at_ms,
+        };
+        let answered = self.held.products.answer(command, turn);
+        let decision = answered.map_err(|violation| DeciderError::Violation {
+            topic: Topic::PurchaseAttempts,
+            offset: record.offset,
+            violation,
+        })?;
+        outcomes.count(&decision);
+        let product = &command.product_id;
+        let previous = self.held.products.chain(product);
+        let head = Head::from(&decision);
+        let (value, chain) = self.decider.codec.encode_chained(decision, previous);
+        self.held.products.set_chain(product, chain);
+        let value = Bytes::from(value);
+        self.unconfirmed.push_back((value.clone(), head));
+        self.pending.push_back(NewRecord {
+            key: record.key.clone(),
+            value,
+            headers: record.headers.clone(),
+        });
+        self.decided = record.offset;
         Ok(())
     }
 
