@@ -178,13 +178,14 @@ mod tests {
 
     use super::*;
     use crate::EmbeddedStore;
+    use crate::rows::ERA_BITS;
     use crate::rows::tests::attempt;
 
     /// The attempt of a number, which is asked for in many eras of several partitions. Every third
     /// is asked for again in the era after.
     fn asked(number: u32, again: bool) -> AttemptRow {
         let spread = u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
-        let offset = i64::from(number / 40 + u32::from(again)) << 18 | i64::from(number);
+        let offset = i64::from(number / 40 + u32::from(again)) << ERA_BITS | i64::from(number);
         AttemptRow {
             attempt_id: AttemptId::from_bytes(spread.to_be_bytes()),
             position: Position {

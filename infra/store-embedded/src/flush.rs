@@ -9,7 +9,8 @@ use ports::read_store::StoreError;
 
 use crate::Shared;
 use crate::open::{PROGRESS, definition};
-use crate::recent::{Layers, Recent};
+use crate::recent::Recent;
+use crate::rests::rest;
 use crate::rows::{Table, encode_progress, version};
 
 /// How long rows gather at least, from one writing to the next.
@@ -23,12 +24,8 @@ const REST: u32 = 9;
 /// comes first, and nobody waits for the file.
 const NICENESS: i32 = 10;
 
-/// The thread puts so many rows into the transaction and then rests [`BREATH`] times as long as that
-/// took, unless it is urgent. Without the rests it would have a core for a third of a second and more;
-/// whoever is woken there waits for it to be put off, some milliseconds each time and for all its
-/// lower priority, and an answer takes many wakings.
-const ROWS_AT_ONCE: u32 = 256;
-const BREATH: u32 = 2;
+/// So many rows are put into the transaction between two rests.
+const ROWS_AT_ONCE: usize = 256;
 
 /// The thread's handle.
 pub(crate) struct Flusher(Option<JoinHandle<Result<(), StoreError>>>);
@@ -100,11 +97,12 @@ impl Shared {
     /// One durable transaction: the rows whose versions are not lower, then the progress.
     pub(crate) fn write(&self, recent: &Recent) -> Result<(), redb::Error> {
         let transaction = self.file.begin_write()?;
-        let mut rests = Rests::new();
         for table in Table::ALL {
             let mut file = transaction.open_table(definition(table))?;
-            for (key, value) in recent.rows(table) {
-                rests.before_row(&self.layers);
+            for (number, (key, value)) in recent.rows(table).iter().enumerate() {
+                if number % ROWS_AT_ONCE == ROWS_AT_ONCE - 1 {
+                    rest(&self.layers);
+                }
                 // Written first and put back if need be: nearly every row is new or newer, and
                 // a look before each write would double the work.
                 let old = file.insert(key.as_slice(), value.as_slice())?;
@@ -126,31 +124,6 @@ impl Shared {
     }
 }
 
-/// The rests between rows.
-struct Rests {
-    began: Instant,
-    rows: u32,
-}
-
-impl Rests {
-    fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            rows: 0,
-        }
-    }
-
-    fn before_row(&mut self, layers: &Layers) {
-        if self.rows == ROWS_AT_ONCE {
-            if !layers.are_urgent() {
-                std::thread::sleep(self.began.elapsed() * BREATH);
-            }
-            *self = Self::new();
-        }
-        self.rows += 1;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -164,6 +137,7 @@ mod tests {
     use super::*;
     use crate::EmbeddedStore;
     use crate::open::prepare;
+    use crate::recent::Layers;
     use crate::rows::tests::attempt;
 
     /// A disk that fails when told to.

@@ -18,7 +18,7 @@
 //! seconds at most and the transaction that was under way. The decisions log has all of it; the
 //! projector goes on from the progress it finds.
 //!
-//! Measured on two shared cores (`cargo run --release -p store-embedded --example rates`),
+//! Measured on two shared cores (`cargo run --release -p store-embedded --example store_rates`),
 //! an attempt row under a random key and an order row an attempt:
 //!
 //! | | to a file of 250 MiB | to 1 GiB | longest call |
@@ -34,6 +34,7 @@ mod open;
 mod rows;
 
 mod paced;
+mod rests;
 
 mod eras;
 mod flush;
@@ -68,7 +69,7 @@ pub struct EmbeddedStore {
 /// What callers and the flushing thread share.
 struct Shared {
     file: redb::Database,
-    layers: Layers,
+    layers: Arc<Layers>,
 }
 
 #[async_trait]

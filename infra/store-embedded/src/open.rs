@@ -104,8 +104,8 @@ impl EmbeddedStore {
     ///
     /// Each [`OpenError`] names the file and says what to do.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let file = open_file(path)?;
         let (layers, hurry) = Layers::new();
+        let file = open_file(path, layers.clone())?;
         let shared = Arc::new(Shared { file, layers });
         let flusher = Flusher::start(shared.clone(), hurry).map_err(|e| io_error(path, e))?;
         Ok(Self {
@@ -130,9 +130,9 @@ impl EmbeddedStore {
                 .map_err(|e| io_error(path, e))?
                 .into_temp_path();
             fs::copy(path, &copy).map_err(|e| io_error(path, e))?;
-            match open_file(&copy) {
+            let (layers, _) = Layers::new();
+            match open_file(&copy, layers.clone()) {
                 Ok(file) => {
-                    let (layers, _) = Layers::new();
                     let shared = Arc::new(Shared { file, layers });
                     return Ok(Self {
                         shared,
@@ -162,21 +162,21 @@ impl EmbeddedStore {
     }
 }
 
-fn open_file(path: &Path) -> Result<Database, OpenError> {
+fn open_file(path: &Path, layers: Arc<Layers>) -> Result<Database, OpenError> {
     if !path.try_exists().map_err(|e| io_error(path, e))? {
         create_file(path)?;
     }
     // redb panics at some kinds of damage, and that must not end the process. What it was at
     // work on is dropped with the panic, so nothing half changed is seen again.
-    match catch_unwind(AssertUnwindSafe(|| open_found(path))) {
+    match catch_unwind(AssertUnwindSafe(|| open_found(path, layers))) {
         Ok(opened) => opened,
         Err(_) => Err(damaged(path, "redb panicked while it was read")),
     }
 }
 
-fn open_found(path: &Path) -> Result<Database, OpenError> {
+fn open_found(path: &Path, layers: Arc<Layers>) -> Result<Database, OpenError> {
     check_all(path)?;
-    let file = open_cached(path, CACHE_BYTES, |_| {})?;
+    let file = open_cached(path, CACHE_BYTES, Some(layers), |_| {})?;
     match format(&file).map_err(|e| damaged(path, e))? {
         FORMAT => Ok(file),
         found if found > FORMAT => Err(OpenError::FutureFormat {
@@ -200,7 +200,9 @@ fn open_found(path: &Path) -> Result<Database, OpenError> {
 fn check_all(path: &Path) -> Result<(), OpenError> {
     let repaired = Arc::new(AtomicBool::new(false));
     let note = repaired.clone();
-    let mut file = open_cached(path, CHECK_CACHE_BYTES, move |_| note.store(true, Relaxed))?;
+    let mut file = open_cached(path, CHECK_CACHE_BYTES, None, move |_| {
+        note.store(true, Relaxed)
+    })?;
     // After a crash redb has just compared them all; after a clean end, none.
     if !repaired.load(Relaxed) {
         file.check_integrity()
@@ -212,11 +214,12 @@ fn check_all(path: &Path) -> Result<(), OpenError> {
 fn open_cached(
     path: &Path,
     cache_bytes: usize,
+    layers: Option<Arc<Layers>>,
     repairing: impl Fn(&mut RepairSession) + 'static,
 ) -> Result<Database, OpenError> {
     let found = fs::File::options().read(true).write(true).open(path);
     let found = FileBackend::new(found.map_err(|e| io_error(path, e))?);
-    let paced = Paced::new(found.map_err(|e| database_error(path, e))?);
+    let paced = Paced::new(found.map_err(|e| database_error(path, e))?, layers);
     let mut builder = Database::builder();
     builder
         .set_cache_size(cache_bytes)

@@ -2,10 +2,14 @@
 
 use std::io;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
+
+use crate::recent::Layers;
+use crate::rests::rest;
 
 /// So much is written between two syncs.
 ///
@@ -19,13 +23,17 @@ const SYNC_EVERY_BYTES: usize = 256 << 10;
 pub(crate) struct Paced {
     file: FileBackend,
     unsynced_bytes: AtomicUsize,
+    /// With these, whoever writes rests after every sync. redb has a lock meanwhile that only
+    /// writers take.
+    layers: Option<Arc<Layers>>,
 }
 
 impl Paced {
-    pub(crate) fn new(file: FileBackend) -> Self {
+    pub(crate) fn new(file: FileBackend, layers: Option<Arc<Layers>>) -> Self {
         Self {
             file,
             unsynced_bytes: AtomicUsize::new(0),
+            layers,
         }
     }
 }
@@ -51,10 +59,11 @@ impl StorageBackend for Paced {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.file.write(offset, data)?;
         let unsynced = self.unsynced_bytes.fetch_add(data.len(), Relaxed) + data.len();
-        match unsynced >= SYNC_EVERY_BYTES {
-            true => self.sync_data(),
-            false => Ok(()),
+        if unsynced >= SYNC_EVERY_BYTES {
+            self.sync_data()?;
+            self.layers.iter().for_each(|layers| rest(layers));
         }
+        Ok(())
     }
 
     fn close(&self) -> io::Result<()> {

@@ -25,7 +25,7 @@ const HURRY_BYTES: usize = MAX_BYTES / 2;
 const ROW_OVERHEAD_BYTES: usize = 96;
 
 /// Rows and the progress they amount to.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Recent {
     rows: [BTreeMap<Vec<u8>, Vec<u8>>; 4],
     pub(crate) progress: BTreeMap<Partition, Progress>,
@@ -58,6 +58,7 @@ impl Recent {
 }
 
 /// The layers above the file.
+#[derive(Debug)]
 pub(crate) struct Layers {
     state: RwLock<State>,
     /// Tells the thread that writes not to wait any longer.
@@ -66,7 +67,7 @@ pub(crate) struct Layers {
     changed: Notify,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     recent: Recent,
     /// On its way into the file.
@@ -78,14 +79,14 @@ struct State {
 
 impl Layers {
     /// Empty ones, and what tells when they should be written at once, or are closed.
-    pub(crate) fn new() -> (Self, Receiver<()>) {
+    pub(crate) fn new() -> (Arc<Self>, Receiver<()>) {
         let (hurry, told) = sync_channel(1);
         let layers = Self {
             state: RwLock::default(),
             hurry,
             changed: Notify::new(),
         };
-        (layers, told)
+        (Arc::new(layers), told)
     }
 
     /// Applies rows, then the progress. Waits while too much is unwritten.

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The version of everything in this file. Raise it with every change of the bytes.
-pub(crate) const FORMAT: u64 = 3;
+pub(crate) const FORMAT: u64 = 4;
 
 /// The tables, one a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Table {
     }
 }
 
-/// A stretch of a log partition: 262,144 offsets.
+/// A stretch of a log partition: 65,536 offsets, as many as a busy one takes while rows gather.
 ///
 /// Ids are spread evenly, so in one table by id every new row would fall on a page of its own as
 /// soon as there are more pages than rows to write at once. Rows that are new at the same time are
@@ -51,6 +51,9 @@ impl Table {
 /// looked for in every era, newest first: a walk down the tree each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Era(u64);
+
+/// Bits of an offset within its era.
+pub(crate) const ERA_BITS: u32 = 16;
 
 /// Bytes of a key of [`Table::Attempts`].
 pub(crate) const ATTEMPT_KEY: usize = 24;
@@ -63,7 +66,7 @@ impl Era {
     /// era or a higher one.
     pub(crate) fn of(position: Position) -> Self {
         let Offset(offset) = position.offset;
-        let number = (offset.max(0) as u64 >> 18).min(u32::MAX.into());
+        let number = (offset.max(0) as u64 >> ERA_BITS).min(u32::MAX.into());
         Self(number << 32 | u64::from(position.partition.0))
     }
 
@@ -285,7 +288,7 @@ pub(crate) mod tests {
         let intent = encode(&Row::Intent(attempt(0xab, 9))).unwrap();
         let attempt = encode(&Row::Attempt(attempt(0xab, 9))).unwrap();
         let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        assert_eq!(FORMAT, 3);
+        assert_eq!(FORMAT, 4);
         assert_eq!(
             hex(&statuses),
             "00010200020102020203020402050206020703000301"
@@ -342,7 +345,15 @@ pub(crate) mod tests {
             })
         };
         for partition in [0, 7, u32::MAX] {
-            let offsets = [-1, 0, (1 << 18) - 1, 1 << 18, 1 << 40, 1 << 50, i64::MAX];
+            let offsets = [
+                -1,
+                0,
+                (1 << ERA_BITS) - 1,
+                1 << ERA_BITS,
+                1 << 40,
+                1 << 50,
+                i64::MAX,
+            ];
             let eras = offsets.map(|offset| at(partition, offset));
             assert!(eras.is_sorted(), "{eras:?}");
             assert_eq!((eras[0], eras[1]), (eras[1], eras[2]));
