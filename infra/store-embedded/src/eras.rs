@@ -9,6 +9,7 @@ use schemas::ids::AttemptId;
 use crate::Shared;
 use crate::open::definition;
 use crate::reads::newer;
+use crate::recent::Recent;
 use crate::rows::{ATTEMPT_KEY, Era, Table, version};
 
 /// Attempts by id, as they are stored.
@@ -44,45 +45,41 @@ fn in_file(file: &impl ReadableTable<&'static [u8], &'static [u8]>) -> impl Fn(&
     }
 }
 
-/// An attempt's row in its highest version.
+/// The eras that a layer has rows of, newest first.
+pub(crate) fn of_layer(layer: &Recent) -> Result<Vec<Era>, redb::Error> {
+    eras(in_memory(layer.rows(Table::Attempts)))
+}
+
+/// The eras that the file has rows of, newest first.
+pub(crate) fn of_file(file: &redb::Database) -> Result<Vec<Era>, redb::Error> {
+    let file = file.begin_read()?;
+    let file = file.open_table(definition(Table::Attempts))?;
+    eras(in_file(&file))
+}
+
+/// An attempt's row in its highest version. Of several eras the newest counts: what is asked again
+/// under the same name in a later round has a later place, and a higher version.
 pub(crate) fn newest(shared: &Shared, id: AttemptId) -> Result<Option<Vec<u8>>, redb::Error> {
     let mut found = None;
     shared.layers.read(|layers| {
         for layer in layers {
-            let value = in_newest_era(id, in_memory(layer.rows(Table::Attempts)))?;
-            found = newer(found.take(), value);
+            let rows = layer.rows(Table::Attempts);
+            let eras = of_layer(layer)?.into_iter();
+            let value = eras
+                .filter_map(|era| rows.get(era.key(id).as_slice()))
+                .next();
+            found = newer(found.take(), value.cloned());
         }
         Ok::<_, redb::Error>(())
     })?;
     let file = shared.file.begin_read()?;
     let file = file.open_table(definition(Table::Attempts))?;
-    let value = in_newest_era(id, in_file(&file))?;
-    Ok(newer(found, value))
-}
-
-/// The row of an id in the newest era that has it: what is asked again under the same name in a
-/// later round has a later place, and a higher version.
-fn in_newest_era(
-    id: AttemptId,
-    last_up_to: impl Fn(&Key) -> Last,
-) -> Result<Option<Vec<u8>>, redb::Error> {
-    let mut era = Era::LAST;
-    loop {
-        let Some((key, value)) = last_up_to(&era.key(id))? else {
-            return Ok(None);
-        };
-        let next = match Era::of_key(&key) {
-            Some(found) if found == (era, id) => return Ok(Some(value)),
-            // The era was looked at just now, and does not have it.
-            Some((there, _)) if there == era => era.before(),
-            Some((there, _)) => Some(there),
-            None => None,
-        };
-        match next {
-            Some(next) => era = next,
-            None => return Ok(None),
+    for era in shared.eras.read().iter().rev() {
+        if let Some(value) = file.get(era.key(id).as_slice())? {
+            return Ok(newer(found, Some(value.value().to_vec())));
         }
     }
+    Ok(found)
 }
 
 /// Some attempts in the order of their ids, each once and in its highest version.
@@ -103,7 +100,7 @@ pub(crate) fn page(shared: &Shared, after: Option<AttemptId>) -> Result<Page, re
     shared.layers.read(|layers| {
         for layer in layers {
             let rows = layer.rows(Table::Attempts);
-            for era in eras(in_memory(rows))? {
+            for era in of_layer(layer)? {
                 let (from, to) = keys(era);
                 let some = rows.range::<[u8], _>((slice(&from), slice(&to))).take(EACH);
                 merge.take(some.map(|(key, value)| (key.as_slice(), value.as_slice())));
@@ -113,7 +110,7 @@ pub(crate) fn page(shared: &Shared, after: Option<AttemptId>) -> Result<Page, re
     })?;
     let file = shared.file.begin_read()?;
     let file = file.open_table(definition(Table::Attempts))?;
-    for era in eras(in_file(&file))? {
+    for &era in shared.eras.read().iter() {
         let (from, to) = keys(era);
         let some = file.range::<&[u8]>((slice(&from), slice(&to)))?.take(EACH);
         let some: Vec<_> = some.collect::<Result<_, _>>()?;

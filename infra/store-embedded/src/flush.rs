@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ports::read_store::StoreError;
 
 use crate::Shared;
+use crate::eras;
 use crate::open::{PROGRESS, definition};
 use crate::recent::Recent;
 use crate::rests::rest;
@@ -120,6 +121,7 @@ impl Shared {
         }
         drop(file);
         transaction.commit()?;
+        self.eras.write().extend(eras::of_layer(recent)?);
         Ok(())
     }
 }
@@ -189,7 +191,7 @@ mod tests {
             let file = redb::Database::builder().create_with_backend(disk).unwrap();
             prepare(&file).unwrap();
             let (layers, hurry) = Layers::new();
-            let shared = Arc::new(Shared { file, layers });
+            let shared = Arc::new(Shared::new(file, layers).unwrap());
             let flusher = Flusher::start(shared.clone(), hurry).unwrap();
             let store = EmbeddedStore {
                 shared,
@@ -246,7 +248,7 @@ mod tests {
             let file = redb::Database::create(&path).unwrap();
             prepare(&file).unwrap();
             let (layers, _) = Layers::new();
-            let shared = Shared { file, layers };
+            let shared = Shared::new(file, layers).unwrap();
             let progress = Progress {
                 next: Offset(1),
                 claim: Offset(0),

@@ -44,16 +44,17 @@ mod recent;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use ports::read_store::{AttemptRow, Progress, ReadStore, Row, SaleRow, StoreError};
 use schemas::ids::{AttemptId, BuyerId, Partition, Position, ProductId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tempfile::TempPath;
 
 pub use open::OpenError;
 
 use crate::flush::Flusher;
 use crate::recent::Layers;
+use crate::rows::Era;
 
 /// The read store in one file.
 ///
@@ -70,6 +71,19 @@ pub struct EmbeddedStore {
 struct Shared {
     file: redb::Database,
     layers: Arc<Layers>,
+    /// Those of the attempts in the file. An era is in here before the layer with its rows goes away.
+    eras: RwLock<BTreeSet<Era>>,
+}
+
+impl Shared {
+    fn new(file: redb::Database, layers: Arc<Layers>) -> Result<Self, redb::Error> {
+        let eras = eras::of_file(&file)?.into_iter().collect();
+        Ok(Self {
+            file,
+            layers,
+            eras: RwLock::new(eras),
+        })
+    }
 }
 
 #[async_trait]

@@ -106,7 +106,8 @@ impl EmbeddedStore {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let (layers, hurry) = Layers::new();
         let file = open_file(path, layers.clone())?;
-        let shared = Arc::new(Shared { file, layers });
+        let shared = Shared::new(file, layers).map_err(|e| damaged(path, e))?;
+        let shared = Arc::new(shared);
         let flusher = Flusher::start(shared.clone(), hurry).map_err(|e| io_error(path, e))?;
         Ok(Self {
             shared,
@@ -133,9 +134,9 @@ impl EmbeddedStore {
             let (layers, _) = Layers::new();
             match open_file(&copy, layers.clone()) {
                 Ok(file) => {
-                    let shared = Arc::new(Shared { file, layers });
+                    let shared = Shared::new(file, layers).map_err(|e| damaged(path, e))?;
                     return Ok(Self {
-                        shared,
+                        shared: shared.into(),
                         flusher: None,
                         _copy: Some(copy),
                     });
