@@ -1,9 +1,7 @@
 //! Builds the read models from the decisions.
 //!
-//! [`views`] says which rows a decision makes; a [`Projection`] makes those of a partition;
-//! [`run`] reads log 2, writes them to the read store by product version, and then the progress.
-
-pub mod views;
+//! The `views` crate says which rows a decision makes; a [`Projection`] makes those of a partition;
+//! [`run`] reads `stock-decisions`, writes them to the read store by product version, and then the progress.
 
 pub mod projection;
 

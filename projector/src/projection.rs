@@ -2,16 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use domain::fence::{Fence, Verdict};
 use ports::read_store::{Progress, Row, SaleRow};
 use ports::{LogRecord, ReadError, ReadStore, StoreError};
 use runtime::metrics::DECISIONS_DROPPED;
 use schemas::codec::{Codec, DecodeError};
 use schemas::decision::DecisionRecord;
+use schemas::fence::{Fence, Verdict};
 use schemas::ids::{Offset, Partition, ProductId};
 use schemas::trace::trace_of;
-
-use crate::views;
 
 /// What is known of a partition while it is projected. After a failure it is of no use: begin
 /// again from the store's progress.

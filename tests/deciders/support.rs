@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use command_api::decider::{self, CheckpointPolicy, Decider};
-use domain::fence::{Fence, Verdict};
 use domain::product::Product;
 use domain::{Turn, answer};
 use kit::{ManualClock, MemoryLog};
@@ -16,6 +15,7 @@ use runtime::health::Health;
 use schemas::codec::Codec;
 use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms, SetStock};
 use schemas::decision::{Decision, DecisionRecord};
+use schemas::fence::{Fence, Verdict};
 use schemas::ids::{AttemptId, Money, Offset, Partition, ProductId};
 use schemas::topics::Topic;
 use tokio::task::JoinHandle;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use domain::fence::{Fence, Verdict};
 use ports::EventLog;
 use runtime::settings::Service::{CommandApi, Decider, Projector, QueryApi};
 use schemas::codec::Codec;
 use schemas::command::CommandBody;
 use schemas::decision::{DecisionRecord, Event};
+use schemas::fence::{Fence, Verdict};
 use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
 use serde_json::json;

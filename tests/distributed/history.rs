@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use domain::fence::{Fence, Verdict};
 use log_kafka::KafkaLog;
 use ports::{Clock, EventLog, LogRecord, clock::SystemClock};
 use schemas::codec::Codec;
 use schemas::decision::DecisionRecord;
+use schemas::fence::{Fence, Verdict};
 use schemas::ids::{Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 

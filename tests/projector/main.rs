@@ -206,7 +206,7 @@ async fn a_missing_decision_is_noticed() {
         let mut sales = BTreeMap::new();
         for decision in decision {
             let product = decision.product_id.clone();
-            if let Some(sale) = projector::views::next_sale(sales.get(&product), decision) {
+            if let Some(sale) = views::next_sale(sales.get(&product), decision) {
                 sales.insert(product, sale);
             }
         }

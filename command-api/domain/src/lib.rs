@@ -14,7 +14,6 @@ pub mod order;
 pub mod sale;
 pub mod time;
 
-pub mod fence;
 pub mod invariants;
 pub mod snapshot;
 

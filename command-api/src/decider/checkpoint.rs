@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use domain::fence::Fence;
 use domain::snapshot;
 use ports::{AppendError, EventLog, LogReader, LogRecord, NewRecord, ReadError};
 use runtime::metrics::CHECKPOINTS;
 use schemas::codec::Codec;
+use schemas::fence::Fence;
 use schemas::ids::{Offset, Partition};
 use schemas::snapshot::{ProductPart, SnapshotRecord};
 use schemas::topics::Topic;

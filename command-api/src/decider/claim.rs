@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use domain::fence::{Fence, Verdict};
 use ports::{LogReader, NewRecord};
 use runtime::health::Component;
 use runtime::metrics::{CLAIMS, DECISIONS_DROPPED, RECOVERY_SECONDS};
 use schemas::decision::{Claim, DecisionRecord};
+use schemas::fence::{Fence, Verdict};
 use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
 use tracing::{debug, info};

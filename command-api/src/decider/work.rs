@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use domain::Turn;
-use domain::fence::{Head, Verdict};
 use futures::future::{BoxFuture, OptionFuture};
 use ports::{AppendError, Group, LogRecord, NewRecord, ReadError};
 use runtime::health::{Component, REPORT_EVERY};
 use runtime::metrics::{DECIDER_LAG, DECISION_SECONDS, DECISIONS};
 use schemas::command::{Command, CommandBody};
 use schemas::decision::{Decision, DecisionRecord, Event};
+use schemas::fence::{Head, Verdict};
 use schemas::ids::{Offset, ProductId};
 use schemas::topics::Topic;
 use tokio_util::sync::CancellationToken;

@@ -7,7 +7,6 @@ use std::ops::Bound;
 
 use parking_lot::Mutex;
 use ports::read_store::{SalePhase, SaleRow};
-use projector::views;
 use schemas::decision::Decision;
 use schemas::ids::ProductId;
 

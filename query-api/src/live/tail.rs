@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use domain::fence::{Fence, Verdict};
 use ports::read_store::{MAX_PAGE, Progress, Row};
 use ports::{LogRecord, ReadError, StoreError};
-use projector::views;
 use runtime::health::{Component, Health, PROBE_WITHIN, REPORT_EVERY};
 use runtime::metrics::{DECISIONS_DROPPED, TAIL_LAG};
 use schemas::codec::DecodeError;
 use schemas::command::{Command, CommandBody};
 use schemas::decision::{Decision, DecisionRecord};
+use schemas::fence::{Fence, Verdict};
 use schemas::ids::{Offset, Partition, TraceId};
 use schemas::topics::Topic;
 use schemas::trace::trace_of;

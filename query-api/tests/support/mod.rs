@@ -7,7 +7,6 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
-use domain::fence::{Fence, Verdict};
 use http_body_util::BodyExt;
 use kit::{ManualClock, MemoryLog, MemoryStore};
 use parking_lot::Mutex;
@@ -23,6 +22,7 @@ use schemas::decision::{
     AttemptRefused, AttemptRepeated, Claim, Decision, DecisionRecord, Event, Order, OrderAccepted,
     RefusalReason, SaleSet, Stock, Tally,
 };
+use schemas::fence::{Fence, Verdict};
 use schemas::ids::{AttemptId, ChainHash, Money, Offset, Partition, ProductId, TimestampMs};
 use schemas::topics::Topic;
 use schemas::trace::{TRACEPARENT, trace_of};
@@ -286,9 +286,9 @@ impl Shop {
             let verdict = fence.pass(record.offset, &decoded);
             if let (Verdict::Counts, DecisionRecord::Decision(decision)) = (verdict, decoded) {
                 let trace = trace_of(&record.headers);
-                rows.extend(projector::views::attempt_rows(partition, &decision, trace));
+                rows.extend(views::attempt_rows(partition, &decision, trace));
                 let previous = sales.get(&decision.product_id);
-                if let Some(sale) = projector::views::next_sale(previous, &decision) {
+                if let Some(sale) = views::next_sale(previous, &decision) {
                     sales.insert(decision.product_id.clone(), sale);
                 }
             }

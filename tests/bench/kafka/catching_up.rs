@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use bytes::Bytes;
-use domain::fence::Fence;
 use domain::product::Product;
 use domain::{Turn, answer};
 use engines::Engines;
@@ -16,6 +15,7 @@ use log_kafka::topic_name;
 use runtime::settings::Service;
 use schemas::codec::Codec;
 use schemas::command::Command;
+use schemas::fence::Fence;
 use schemas::ids::Offset;
 use schemas::topics::Topic;
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use command_api::decider::{self, CheckpointPolicy, Decider};
-use domain::fence::Fence;
 use engines::Engines;
 use log_kafka::KafkaLog;
 use ports::EventLog;
@@ -13,6 +12,7 @@ use ports::clock::SystemClock;
 use runtime::health::Health;
 use runtime::settings::Service;
 use schemas::codec::Codec;
+use schemas::fence::Fence;
 use schemas::ids::Offset;
 use schemas::topics::Topic;
 use tokio_util::sync::CancellationToken;

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use domain::fence::{Fence, Verdict};
 use engines::Engines;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use log_kafka::KafkaLog;
@@ -14,6 +13,7 @@ use runtime::settings::Service;
 use schemas::codec::Codec;
 use schemas::command::{Command, CommandBody, PlaceAttempt, SaleTerms};
 use schemas::decision::DecisionRecord;
+use schemas::fence::{Fence, Verdict};
 use schemas::ids::{AttemptId, Money, Offset, Partition, ProductId};
 use schemas::topics::Topic;
 use store_scylla::ScyllaStore;

@@ -7,13 +7,12 @@
 
 use std::sync::LazyLock;
 
-use domain::fence::{Fence, Verdict};
 use domain::product::Product;
 use domain::{Turn, absorb, answer, snapshot};
-use projector::views;
 use schemas::codec::{Codec, chain_hash};
 use schemas::command::{Command, CommandBody, SaleTerms};
 use schemas::decision::{Decision, DecisionRecord};
+use schemas::fence::{Fence, Verdict};
 use schemas::ids::{ChainHash, Money, Offset, Partition};
 use schemas::snapshot::SnapshotRecord;
 

@@ -7,7 +7,7 @@ use schemas::decision::{Decision, DecisionRecord};
 use schemas::ids::Offset;
 
 use super::Violation;
-use crate::fence::{Fence, Verdict};
+use schemas::fence::{Fence, Verdict};
 
 /// A partition's two logs side by side, record by record: every record of log 1 up to the last
 /// answered has exactly one decision that counts, in their order, and nothing is missing from

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use domain::fence::Verdict;
 use domain::invariants::{Ledger, Line, check_product, check_turn};
 use indicatif::ProgressBar;
 use ports::read_store::Progress;
@@ -11,6 +10,7 @@ use ports::{EventLog, LogRecord, ReadError};
 use schemas::codec::{Codec, chain_hash};
 use schemas::command::CommandBody;
 use schemas::decision::{Decision, DecisionRecord, Event, ReleaseCause};
+use schemas::fence::Verdict;
 use schemas::ids::{Offset, Partition, ProductId};
 use schemas::topics::Topic;
 

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use domain::fence::{Fence, Verdict};
 use ports::EventLog;
 use runtime::receipt::{Claims, ReceiptKey};
 use runtime::rfc3339::Moment;
 use schemas::codec::Codec;
 use schemas::command::CommandBody;
 use schemas::decision::{Decision, DecisionRecord, Event, ReleaseCause};
+use schemas::fence::{Fence, Verdict};
 use schemas::ids::{AttemptId, Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 use serde::Serialize;

@@ -8,8 +8,8 @@
 //! A decider that was paused or split off may therefore write what it likes, and one whose
 //! write was lost cannot go on as if it had not been.
 
-use schemas::decision::{Decision, DecisionRecord};
-use schemas::ids::Offset;
+use crate::decision::{Decision, DecisionRecord};
+use crate::ids::Offset;
 
 /// What a reader of one partition of log 2 remembers to tell what counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,8 +89,8 @@ impl Fence {
 
 #[cfg(test)]
 mod tests {
-    use schemas::decision::{Claim, Decision, Stock, Tally};
-    use schemas::ids::ChainHash;
+    use crate::decision::{Claim, Decision, Stock, Tally};
+    use crate::ids::ChainHash;
 
     use super::*;
 
