@@ -60,7 +60,7 @@ pub enum LearnError {
     #[error("it is not an Avro schema that can be read: {0}")]
     NotASchema(String),
     /// The codec already knows as many schemas as it can.
-    #[error("{MAX_LEARNED} other schemas are known already, and no more are taken")]
+    #[error("{MAX_LEARNED} other schemas are known already, and no more can be learned")]
     TooMany,
 }
 

@@ -18,7 +18,7 @@ pub struct Command {
 /// What a product can decide on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CommandBody {
-    /// A buyer asks for units.
+    /// A buyer places an attempt to get units.
     PlaceAttempt(PlaceAttempt),
     /// A buyer cancels an order.
     CancelOrder(CancelOrder),
@@ -36,7 +36,7 @@ pub enum CommandBody {
     TimeAdvanced,
 }
 
-/// A buyer asks for units of one sale.
+/// A buyer places an attempt to get units of a sale.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlaceAttempt {
     /// The attempt's id; the same id again gets the first answer.

@@ -88,7 +88,7 @@ pub enum Event {
     SalePaused,
     /// The round is over.
     SaleClosed,
-    /// The round's total is what the decision's stock says.
+    /// The round's total is what the decision's stock states.
     StockSet(StockSet),
     /// An attempt got its units, held or sold.
     OrderAccepted(OrderAccepted),
@@ -137,7 +137,7 @@ pub struct Order {
     pub hold_until_ms: Option<TimestampMs>,
 }
 
-/// An attempt got its units, held or sold as the order says.
+/// An attempt got its units, held or sold, as the order shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OrderAccepted {
     /// The order.

@@ -241,7 +241,7 @@ proptest! {
         let bytes = [header, &value].concat();
         for topic in Topic::ALL {
             if let Ok(record) = decode(&codec, topic, &bytes) {
-                // Whatever is taken for a record can be written and read again.
+                // Whatever decodes as a record can be encoded and decoded again.
                 let again = record.encode(&codec);
                 prop_assert_eq!(decode(&codec, topic, &again), Ok(record));
             }

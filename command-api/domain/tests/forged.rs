@@ -54,7 +54,7 @@ fn history() -> History {
         (1_000, attempt(2, "bob", 1)),      // 2: accepted
         (1_000, attempt(3, "cy", 2)),       // 3: not enough left
         (1_000, attempt(4, "ann", 1)),      // 4: over the limit
-        (1_000, cancel(2, "bob")),          // 5: given back
+        (1_000, cancel(2, "bob")),          // 5: cancelled
         (1_001, attempt(5, "cy", 1)),       // 6: accepted, one is left
         (1_001, attempt(5, "cy", 1)),       // 7: repeated
         (1_001, cancel(1, "eve")),          // 8: not hers
