@@ -1,5 +1,6 @@
-//! The write side: the door that takes attempts, and the decider that answers them.
+//! The write side: the HTTP API that appends commands, and the decider that answers them.
 
 pub mod http;
 
 pub mod decider;
+mod partition;

@@ -1,4 +1,4 @@
-//! What the door costs in CPU time, beside a bare endpoint that parses the same body:
+//! The CPU time of an order at the HTTP API, beside a bare endpoint that parses the same body:
 //! `cargo test -p command-api --release --test cost -- --ignored --nocapture`.
 
 #[allow(dead_code, reason = "shared with the other tests, which use all of it")]
@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use axum::routing::post;
-use command_api::http::{Door, KnownProducts, router};
+use command_api::http::{CommandApi, KnownProducts, router};
 use kit::MemoryLog;
 use ports::clock::SystemClock;
 use runtime::receipt::ReceiptKey;
@@ -50,7 +50,7 @@ async fn measure(name: &str, router: Router) {
 #[ignore = "a measurement"]
 async fn cost_of_an_order() {
     let clock = Arc::new(SystemClock);
-    let door = Door {
+    let commands = CommandApi {
         log: Arc::new(MemoryLog::new(PARTITIONS, clock.clone())),
         store: store(),
         codec: Arc::new(Codec::embedded()),
@@ -64,8 +64,8 @@ async fn cost_of_an_order() {
     let bare = Router::new().route("/api/flash-sales/{product_id}/order", bare);
     measure("bare", bare.clone()).await;
     measure(
-        "door",
-        router(Arc::new(door), None, Duration::from_secs(10)).into(),
+        "command API",
+        router(Arc::new(commands), None, Duration::from_secs(10)).into(),
     )
     .await;
     measure("bare", bare).await;

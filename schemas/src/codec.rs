@@ -28,10 +28,10 @@ const HEADER_BYTES: usize = 5;
 const CHAIN_BYTES: usize = 32;
 /// The most schemas that a codec learns.
 const MAX_LEARNED: usize = 1_000;
-/// The most unknown ids that a codec remembers; more are met again when their records are.
+/// The most unknown ids that a codec remembers; the others come again with their records.
 const MAX_UNKNOWN: usize = 16;
 
-/// Why bytes are not a record. Always a fault of the writer or the medium, never of a buyer.
+/// Why bytes cannot be decoded as a record. The cause is the writer or the storage, never a buyer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The bytes do not begin like a record.
@@ -48,7 +48,7 @@ pub enum DecodeError {
     /// The value does not follow its schema.
     #[error("the record does not follow its schema: {0}")]
     Malformed(String),
-    /// The value has none of the cases known here, or more than one.
+    /// The value has none of the cases known here, or more than one of them.
     #[error("the record has not exactly one known case; it may be from a newer version")]
     UnknownCase,
 }
@@ -59,21 +59,22 @@ pub enum LearnError {
     /// The text is not an Avro schema.
     #[error("it is not an Avro schema that can be read: {0}")]
     NotASchema(String),
-    /// The codec knows as many schemas as it takes.
-    #[error("{MAX_LEARNED} other schemas are known already, and no more are taken")]
+    /// The codec already knows as many schemas as it can.
+    #[error("{MAX_LEARNED} other schemas are known already, and no more can be learned")]
     TooMany,
 }
 
 /// Reads and writes the records of all topics.
 ///
-/// It writes today's schemas alone, and reads today's and all that it has learned. A reader
-/// finds its fields by the writer's schema; those the writer did not have are null.
+/// It writes only with today's schemas, and reads records of today's and of all schemas it has
+/// learned. Records are decoded by the schema they were written with; fields that schema does not
+/// have are null.
 pub struct Codec {
     /// The id and schema that each topic is written with, in the order of [`Topic::ALL`].
     today: [(u32, Schema); Topic::ALL.len()],
-    /// The schemas of other versions. No lock is taken for a record of today's.
+    /// The schemas of other versions. Records of today's schemas take no lock.
     learned: RwLock<HashMap<(Topic, u32), Arc<Schema>>>,
-    /// The ids that records had and that were not known.
+    /// The unknown schema ids that records were written with.
     unknown: Mutex<BTreeSet<(Topic, u32)>>,
 }
 
@@ -92,8 +93,8 @@ impl Codec {
         }
     }
 
-    /// Reads the topic's records of this schema id from now on. An id that is known already
-    /// stays what it is.
+    /// Learns a schema, so that the topic's records with this schema id can be decoded. An id that
+    /// is known already keeps its schema.
     pub fn learn(&self, topic: Topic, id: u32, schema_json: &str) -> Result<(), LearnError> {
         if id == self.today[topic as usize].0 {
             return Ok(());
@@ -111,30 +112,30 @@ impl Codec {
         Ok(())
     }
 
-    /// The schema ids that records had and that were not known, since this was last asked; at
-    /// most 16 of them. One that is still unknown when its record is read again comes again.
+    /// The unknown schema ids of records decoded since the last call, at most 16 of them. An id that
+    /// is still unknown when its record is decoded again is returned again.
     pub fn take_unknown(&self) -> BTreeSet<(Topic, u32)> {
         std::mem::take(&mut *self.unknown.lock())
     }
 
-    /// The bytes of a command.
+    /// Encodes a command.
     pub fn encode_command(&self, command: Command) -> Vec<u8> {
         self.encode(Topic::PurchaseAttempts, &CommandWire::from(command))
     }
 
-    /// The command of these bytes.
+    /// Decodes a command.
     pub fn decode_command(&self, bytes: &[u8]) -> Result<Command, DecodeError> {
         let wire: CommandWire = self.decode(Topic::PurchaseAttempts, bytes)?;
         wire.try_into().map_err(|_| DecodeError::UnknownCase)
     }
 
-    /// The bytes of a decision or claim.
+    /// Encodes a decision or claim.
     pub fn encode_decision(&self, record: DecisionRecord) -> Vec<u8> {
         self.encode(Topic::StockDecisions, &DecisionRecordWire::from(record))
     }
 
-    /// Chains a decision to the product's previous hash; returns its bytes and its own hash.
-    /// The hash the decision comes with is replaced.
+    /// Encodes a decision, chained to the product's previous hash; returns its bytes and its own
+    /// hash. The hash that the decision comes with is replaced.
     pub fn encode_chained(
         &self,
         mut decision: Decision,
@@ -148,18 +149,18 @@ impl Codec {
         (bytes, chain)
     }
 
-    /// The decision or claim of these bytes.
+    /// Decodes a decision or claim.
     pub fn decode_decision(&self, bytes: &[u8]) -> Result<DecisionRecord, DecodeError> {
         let wire: DecisionRecordWire = self.decode(Topic::StockDecisions, bytes)?;
         wire.try_into().map_err(|_| DecodeError::UnknownCase)
     }
 
-    /// The bytes of a piece of a checkpoint.
+    /// Encodes a record of a checkpoint.
     pub fn encode_snapshot(&self, record: &SnapshotRecord) -> Vec<u8> {
         self.encode(Topic::ProductSnapshots, record)
     }
 
-    /// The piece of a checkpoint of these bytes.
+    /// Decodes a record of a checkpoint.
     pub fn decode_snapshot(&self, bytes: &[u8]) -> Result<SnapshotRecord, DecodeError> {
         self.decode(Topic::ProductSnapshots, bytes)
     }
@@ -205,8 +206,8 @@ impl Codec {
 
 fn read<T: DeserializeOwned>(value: &[u8], schema: &Schema) -> Result<T, DecodeError> {
     let mut config = DeserializerConfig::new(schema);
-    // No item of ours takes less than a byte. A list that says it has more items than there are
-    // bytes is of a schema whose items take none, and would fill the memory.
+    // No item in these schemas takes less than a byte. A list that claims more items than there are
+    // bytes comes from a schema whose items take none, and would fill the memory.
     config.max_seq_size = value.len();
     let mut reader = DeserializerState::with_config(SliceRead::new(value), config);
     let value = T::deserialize(reader.deserializer())
@@ -222,7 +223,7 @@ fn read<T: DeserializeOwned>(value: &[u8], schema: &Schema) -> Result<T, DecodeE
 /// The chain hash of a decision from its record's bytes: SHA-256 over the product's previous
 /// hash (32 zero bytes before the first) and the Avro value without its last 32 bytes.
 ///
-/// `record` is the bytes of a decision that was encoded or decoded here.
+/// `record` must be the bytes of a decision that this codec encoded or has decoded.
 pub fn chain_hash(record: &[u8], previous: ChainHash) -> ChainHash {
     let value = &record[HEADER_BYTES..record.len() - CHAIN_BYTES];
     let hash = Sha256::new().chain_update(previous.0).chain_update(value);

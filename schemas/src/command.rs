@@ -1,4 +1,4 @@
-//! Log 1, `purchase-attempts`: everything that needs a product's turn.
+//! Topic `purchase-attempts`: the commands that products decide on.
 
 use std::sync::Arc;
 
@@ -6,60 +6,60 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AttemptId, BuyerId, Money, ProductId, TimestampMs};
 
-/// One record of log 1. Its append time is the decision's `now`.
+/// One record of `purchase-attempts`. Its append time is the decision's `now`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {
-    /// Whose turn is asked for; also the record's key.
+    /// The product that decides on it; also the record's key.
     pub product_id: ProductId,
-    /// What is asked.
+    /// What the product has to decide on.
     pub body: CommandBody,
 }
 
-/// What can be asked of a product.
+/// What a product can decide on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CommandBody {
-    /// A buyer asks for units.
+    /// A buyer places an attempt to get units.
     PlaceAttempt(PlaceAttempt),
-    /// A buyer gives an order back.
+    /// A buyer cancels an order.
     CancelOrder(CancelOrder),
     /// The seller creates a sale, changes its terms, or begins a new round after a closed one.
     PutSale(SaleTerms),
     /// The seller opens the sale now, or resumes it from a pause.
     OpenSale,
-    /// The seller stops taking attempts for the time being.
+    /// The seller pauses the sale: attempts are refused until it is resumed.
     PauseSale,
     /// The seller ends the round.
     CloseSale,
     /// The seller sets the round's total units.
     SetStock(SetStock),
-    /// Nothing is asked but that due deadlines take effect.
+    /// Time passed: deadlines that are due take effect, nothing else.
     TimeAdvanced,
 }
 
-/// A buyer asks for units of one sale.
+/// A buyer places an attempt to get units of a sale.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlaceAttempt {
-    /// The attempt's name; the same name again gets the first answer.
+    /// The attempt's id; the same id again gets the first answer.
     pub attempt_id: AttemptId,
-    /// Who asks.
+    /// The buyer.
     pub buyer_id: BuyerId,
-    /// Units asked for.
+    /// Units requested.
     pub quantity: u32,
 }
 
-/// A buyer gives an order back.
+/// A buyer cancels an order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CancelOrder {
     /// The attempt that became the order.
     pub attempt_id: AttemptId,
-    /// Who asks; only the order's own buyer may.
+    /// The buyer who cancels; only the order's own buyer may.
     pub buyer_id: BuyerId,
 }
 
-/// What is offered, from when to when, to whom and how.
+/// The terms of a sale.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SaleTerms {
-    /// What shoppers see, 1 to 200 bytes.
+    /// The name that shoppers see, 1 to 200 bytes.
     pub name: Arc<str>,
     /// Price of one unit.
     pub price: Money,
@@ -71,7 +71,7 @@ pub struct SaleTerms {
     pub hold_ms: Option<i64>,
     /// First moment at which attempts are accepted.
     pub opens_at_ms: TimestampMs,
-    /// First moment at which they are no longer; none: until closed by hand.
+    /// First moment at which attempts are no longer accepted; none: until closed by hand.
     pub closes_at_ms: Option<TimestampMs>,
 }
 

@@ -1,4 +1,4 @@
-//! Log 2, `stock-decisions`: what was decided, the only truth about stock.
+//! Topic `stock-decisions`: what was decided, the only truth about stock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,37 +8,37 @@ use serde::{Deserialize, Serialize};
 use crate::command::SaleTerms;
 use crate::ids::{AttemptId, BuyerId, ChainHash, Offset, ProductId, TimestampMs};
 
-/// One record of log 2.
+/// One record of `stock-decisions`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DecisionRecord {
-    /// A decider takes the partition; the record's own offset is the claim's number.
+    /// A decider claims the partition; the record's own offset is the claim's number.
     Claim(Claim),
-    /// The answer to one record of log 1.
+    /// The answer to one record of `purchase-attempts`.
     Decision(Decision),
 }
 
-/// A decider takes a partition.
+/// A decider claims a partition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
-    /// The decider's name, for the reader of the log; no rule depends on it.
+    /// The decider's name, for people who read the log; no rule depends on it.
     pub decider: Arc<str>,
 }
 
-/// The answer to one record of log 1, whole in one record.
+/// The whole answer to one record of `purchase-attempts`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
     /// The claim it was made under: the offset of a [`Claim`] in this partition.
     pub claim: Offset,
-    /// The offset in log 1 that it answers, in the partition of the same number.
+    /// The offset in `purchase-attempts` that it answers, in the partition of the same number.
     pub answers: Offset,
     /// The offset that the partition's decision before this one answers; -1 when there is
-    /// none. A decision counts only if that one did, so a lost one cannot go unnoticed.
+    /// none. A decision counts only if that one did, so a lost decision cannot go unnoticed.
     pub follows: Offset,
     /// The product decided upon.
     pub product_id: ProductId,
     /// How many decisions the product has had with this one: gapless, from 1.
     pub version: u64,
-    /// The time decided at: the log's append time, never going backwards for a product.
+    /// When it was decided: the command's append time; it never goes backwards for a product.
     pub decided_at_ms: TimestampMs,
     /// What happened, in order; empty when nothing did.
     pub events: Vec<Event>,
@@ -56,7 +56,7 @@ pub struct Decision {
 pub struct Stock {
     /// Units of the round.
     pub total: u32,
-    /// Units nobody has.
+    /// Units neither held nor sold.
     pub available: u32,
     /// Units held for buyers.
     pub reserved: u32,
@@ -71,7 +71,7 @@ pub struct Tally {
     pub accepted: u64,
     /// Attempts that were refused.
     pub refused: u64,
-    /// Orders given back by their buyers.
+    /// Orders cancelled by their buyers.
     pub cancelled: u64,
     /// Holds that ran out.
     pub expired: u64,
@@ -84,11 +84,11 @@ pub enum Event {
     SaleSet(SaleSet),
     /// Attempts are accepted from now on.
     SaleOpened,
-    /// Attempts are refused for the time being.
+    /// Attempts are refused until the sale is resumed.
     SalePaused,
     /// The round is over.
     SaleClosed,
-    /// The round's total is what the decision's stock says.
+    /// The round's total is what the decision's stock states.
     StockSet(StockSet),
     /// An attempt got its units, held or sold.
     OrderAccepted(OrderAccepted),
@@ -98,7 +98,7 @@ pub enum Event {
     AttemptRepeated(AttemptRepeated),
     /// An order's units went back to the stock.
     OrderReleased(OrderReleased),
-    /// An order stays as it is, though giving it back was asked.
+    /// A cancellation was refused: the order stays as it is.
     CancelRefused(CancelRefused),
     /// A change to the sale was refused.
     SaleChangeRefused(SaleChangeRefused),
@@ -125,11 +125,11 @@ pub struct StockSet {
 pub struct Order {
     /// The attempt that became the order.
     pub attempt_id: AttemptId,
-    /// Whose it is.
+    /// The buyer.
     pub buyer_id: BuyerId,
     /// Units.
     pub quantity: u32,
-    /// The attempt's offset in log 1: its place in line.
+    /// The attempt's offset in `purchase-attempts`, its place in the queue.
     pub attempt_offset: Offset,
     /// When it was accepted.
     pub accepted_at_ms: TimestampMs,
@@ -137,10 +137,10 @@ pub struct Order {
     pub hold_until_ms: Option<TimestampMs>,
 }
 
-/// An attempt got its units, held or sold as the order says.
+/// An attempt got its units, held or sold, as the order shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OrderAccepted {
-    /// The order as it now stands.
+    /// The order.
     pub order: Order,
 }
 
@@ -149,9 +149,9 @@ pub struct OrderAccepted {
 pub struct AttemptRefused {
     /// The attempt.
     pub attempt_id: AttemptId,
-    /// Who asked.
+    /// The buyer.
     pub buyer_id: BuyerId,
-    /// For how many units.
+    /// Units requested.
     pub quantity: u32,
     /// Why it was refused.
     pub reason: RefusalReason,
@@ -167,18 +167,18 @@ pub struct AttemptRepeated {
 /// An order's units went back to the stock.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OrderReleased {
-    /// The order as it stood.
+    /// The order as it was.
     pub order: Order,
     /// Why.
     pub cause: ReleaseCause,
 }
 
-/// An order stays as it is.
+/// A cancellation was refused: the order stays as it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CancelRefused {
-    /// The attempt named.
+    /// The attempt whose order was to be cancelled.
     pub attempt_id: AttemptId,
-    /// Who asked.
+    /// The buyer.
     pub buyer_id: BuyerId,
     /// Why.
     pub reason: CancelRefusalReason,
@@ -191,7 +191,7 @@ pub struct SaleChangeRefused {
     pub reason: SaleChangeRefusalReason,
 }
 
-/// A closed list of words, the same in Avro, JSON and text.
+/// A closed list of names, the same in Avro, JSON and text.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$doc])*
@@ -201,10 +201,10 @@ macro_rules! words {
         }
 
         impl $name {
-            /// Every word of the list.
+            /// Every name of the list.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The word.
+            /// The name.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
             }
@@ -229,13 +229,13 @@ words! {
         Closed = "closed",
         /// The seller has paused the sale.
         Paused = "paused",
-        /// The quantity is none that can be asked for.
+        /// The quantity is zero, or more than one attempt may request.
         InvalidQuantity = "invalid_quantity",
-        /// The buyer would have more than the sale allows one buyer.
+        /// The buyer would have more units than the sale allows one buyer.
         OverBuyerLimit = "over_buyer_limit",
-        /// Nothing is left.
+        /// No unit is left.
         SoldOut = "sold_out",
-        /// Fewer are left than were asked for.
+        /// Fewer units are left than were requested.
         NotEnoughLeft = "not_enough_left",
     }
 }
@@ -243,7 +243,7 @@ words! {
 words! {
     /// Why an order's units went back.
     ReleaseCause {
-        /// Its buyer gave it back.
+        /// Its buyer cancelled it.
         Cancelled = "cancelled",
         /// Its hold ran out.
         Expired = "expired",
@@ -251,9 +251,9 @@ words! {
 }
 
 words! {
-    /// Why giving back was refused.
+    /// Why a cancellation was refused.
     CancelRefusalReason {
-        /// No order of that name stands in this round.
+        /// No order of that attempt is held or sold in this round.
         UnknownOrder = "unknown_order",
         /// The order is another buyer's.
         NotYours = "not_yours",
@@ -271,7 +271,7 @@ words! {
         InvalidTerms = "invalid_terms",
         /// More units are held and sold than the new total has.
         StockBelowCommitted = "stock_below_committed",
-        /// A new round cannot begin while holds of the last one stand.
+        /// A new round cannot begin while units of the last one are held.
         HoldsOutstanding = "holds_outstanding",
     }
 }

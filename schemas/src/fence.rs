@@ -1,22 +1,23 @@
-//! The one rule by which every reader of log 2 tells what counts.
+//! The fence: the one rule by which every reader of `stock-decisions` tells which decisions count.
 //!
 //! - A claim at offset c makes c the current claim.
 //! - A decision counts only if its claim is the current one, it answers a later offset than
 //!   the last that counted, and it names that last one as the one it follows. Any other is
 //!   dropped.
 //!
-//! A decider that was paused or split off may therefore write what it likes, and one whose
-//! write was lost cannot go on as if it had not been.
+//! Readers therefore ignore whatever a decider appends that was paused or cut off, and a decider
+//! that lost a write cannot continue as if it had not.
 
 use crate::decision::{Decision, DecisionRecord};
 use crate::ids::Offset;
 
-/// What a reader of one partition of log 2 remembers to tell what counts.
+/// What a reader of one partition of `stock-decisions` remembers to tell which decisions count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
     /// The current claim; -1 before the first.
     pub claim: Offset,
-    /// The last offset of log 1 that a counting decision answers; -1 before the first.
+    /// The last offset of `purchase-attempts` that a decision that counts answers; -1 before the
+    /// first.
     pub answered: Offset,
 }
 
@@ -29,10 +30,10 @@ impl Default for Fence {
     }
 }
 
-/// What a record of log 2 is to its readers.
+/// What a record of `stock-decisions` means to its readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// A decider took the partition.
+    /// A decider claimed the partition.
     Claimed,
     /// The decision counts.
     Counts,
@@ -40,18 +41,18 @@ pub enum Verdict {
     Dropped,
 }
 
-/// What a decision says of itself that tells whether it counts.
+/// The place of a decision in its partition, by which the fence tells whether it counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
+pub struct DecisionLink {
     /// The claim it was made under.
     pub claim: Offset,
-    /// The offset of log 1 that it follows.
+    /// The offset of `purchase-attempts` that it follows.
     pub follows: Offset,
-    /// The offset of log 1 that it answers.
+    /// The offset of `purchase-attempts` that it answers.
     pub answers: Offset,
 }
 
-impl From<&Decision> for Head {
+impl From<&Decision> for DecisionLink {
     fn from(decision: &Decision) -> Self {
         Self {
             claim: decision.claim,
@@ -62,7 +63,7 @@ impl From<&Decision> for Head {
 }
 
 impl Fence {
-    /// Takes the next record of the partition.
+    /// Passes the next record of the partition through the fence.
     pub fn pass(&mut self, offset: Offset, record: &DecisionRecord) -> Verdict {
         match record {
             DecisionRecord::Claim(_) => {
@@ -73,8 +74,8 @@ impl Fence {
         }
     }
 
-    /// Takes the next record of the partition when that is a decision.
-    pub fn pass_decision(&mut self, decision: Head) -> Verdict {
+    /// Passes the next record of the partition through the fence when that is a decision.
+    pub fn pass_decision(&mut self, decision: DecisionLink) -> Verdict {
         let counts = decision.claim == self.claim
             && decision.claim.0 >= 0
             && decision.follows == self.answered
@@ -126,11 +127,11 @@ mod tests {
             (decision(1, 0, 1), Dropped),   // The same write arrived twice.
             (decision(1, 1, 2), Counts),    //
             (claim(), Claimed),             // 6
-            (decision(1, 2, 3), Dropped),   // The first decider goes on unaware.
+            (decision(1, 2, 3), Dropped),   // The first decider continues unaware.
             (decision(6, 2, 3), Counts),    //
             (decision(1, 3, 4), Dropped),   //
             (decision(6, 3, 2), Dropped),   // Backwards.
-            (decision(99, 3, 4), Dropped),  // A claim nobody made.
+            (decision(99, 3, 4), Dropped),  // A claim that was never made.
             (decision(6, 4, 5), Dropped),   // The one before it was lost, so it is too.
             (decision(6, 3, 7), Counts),    // Offsets may have gaps, decisions may not.
         ];

@@ -1,4 +1,4 @@
-//! Ids, quantities, money and places in a log.
+//! Ids, quantities, money and positions in a log.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,7 +21,7 @@ pub const MAX_ID_BYTES: usize = 64;
 /// The longest idempotency key, in bytes.
 pub const MAX_KEY_BYTES: usize = 255;
 
-/// Why a text is not an id.
+/// Why a text is not a valid id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// The text is empty or too long.
@@ -32,7 +32,7 @@ pub enum IdError {
         /// Longest length allowed, in bytes.
         max: usize,
     },
-    /// The text holds a character that no id has.
+    /// The text contains a character that ids do not have.
     #[error(
         "must consist of ASCII letters, digits, '-', '_', '.', ':', '@', '+' and inner spaces, but has {found:?}"
     )]
@@ -59,7 +59,7 @@ fn check_id(text: &str) -> Result<(), IdError> {
             return Err(IdError::Character { found: c });
         }
     }
-    // A path segment of only dots would be taken for a folder by every proxy on the way.
+    // Every proxy would take a path segment of only dots for a folder.
     if text.bytes().all(|b| b == b'.') {
         return Err(IdError::Character { found: '.' });
     }
@@ -150,7 +150,7 @@ impl fmt::Display for TraceId {
     }
 }
 
-/// One buyer's asking for one product, named so that a retry is known as a retry.
+/// One attempt of one buyer at one product. A retry has the same id and is recognised by it.
 ///
 /// 128 bits, shown as a UUID. Every bit but the version and variant is evenly spread, so a
 /// hash table may use it as its own hash.
@@ -158,13 +158,13 @@ impl fmt::Display for TraceId {
 pub struct AttemptId([u8; 16]);
 
 impl AttemptId {
-    /// A fresh id, for an attempt whose client named none.
+    /// A random id, for an attempt that came without an idempotency key.
     pub fn generate() -> Self {
         Self(uuid::Uuid::new_v4().into_bytes())
     }
 
-    /// The id of a client's own key: the same buyer, product and key give the same id, and no
-    /// buyer can name another's. The first 128 bits of SHA-256 over the three, each preceded
+    /// The id for an idempotency key: the same buyer, product and key give the same id, and no
+    /// buyer can produce another buyer's id. The first 128 bits of SHA-256 over the three, each preceded
     /// by its length, in the form of a version 8 UUID (RFC 9562).
     pub fn from_key(product: &ProductId, buyer: &BuyerId, key: &str) -> Self {
         let mut hash = Sha256::new();
@@ -289,7 +289,7 @@ impl fmt::Display for Partition {
     }
 }
 
-/// A record's place in its partition, counted from 0.
+/// A record's offset in its partition, counted from 0.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
 )]
@@ -297,7 +297,7 @@ impl fmt::Display for Partition {
 pub struct Offset(pub i64);
 
 impl Offset {
-    /// The place after this one.
+    /// The offset after this one.
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
@@ -309,7 +309,8 @@ impl fmt::Display for Offset {
     }
 }
 
-/// An exact place in line: partition and offset of a record of log 1. Written `partition:offset`.
+/// The position of a record of `purchase-attempts`: partition and offset. It is the exact place of
+/// an attempt in the queue. Written `partition:offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
     /// The partition that holds the product.
@@ -350,7 +351,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_take_what_urls_and_logs_can_carry() {
+    fn ids_consist_of_characters_that_urls_and_logs_can_carry() {
         for good in ["a", "85123A", "BANK CHARGES", "gift_0001_40", "x.y-z:1@b+c"] {
             assert!(good.parse::<ProductId>().is_ok(), "{good:?}");
         }

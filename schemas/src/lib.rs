@@ -1,7 +1,7 @@
-//! The one vocabulary of the product: what is asked ([`command`]), what is answered
-//! ([`decision`]), what a decider remembers ([`snapshot`]), where each record goes
-//! ([`topics`]), as which bytes ([`codec`]), which decisions count ([`fence`]) and for whose
-//! trace ([`trace`]).
+//! The one vocabulary of the product: the commands ([`command`]), the decisions on them
+//! ([`decision`]) and the checkpoints of the deciders ([`snapshot`]); the topics ([`topics`]) and
+//! partitions ([`placement`]) they go to, their bytes ([`codec`]), the rule which decisions count
+//! ([`fence`]), and the traces they belong to ([`trace`]).
 //!
 //! The domain uses these types as they are; the Avro schemas beside them in `avro/` are the
 //! contract with everyone else, and `golden/` keeps the bytes of every released version.

@@ -1,4 +1,4 @@
-//! Which partition a product lives in, answered in this one place.
+//! Which partition a product lives in, computed only here.
 
 use crate::ids::{Partition, ProductId};
 

@@ -1,7 +1,7 @@
-//! Topic `product-snapshots`: what a decider remembers, so that recovery is bounded.
+//! Topic `product-snapshots`: the state of the deciders, so that recovery takes a bounded time.
 //!
-//! A checkpoint is a run of [`SnapshotRecord`]s of one partition that ends in a complete one.
-//! It holds every product of the partition as of one place in log 2.
+//! A checkpoint is a sequence of [`SnapshotRecord`]s of one partition that ends with a record without
+//! a part. It holds every product of the partition as of one offset of `stock-decisions`.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,28 +12,29 @@ use crate::ids::{AttemptId, ChainHash, Offset, ProductId, TimestampMs};
 /// One record of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotRecord {
-    /// The place in log 2 that the checkpoint reaches: all decisions before it are in.
+    /// The offset of `stock-decisions` that the checkpoint reaches: it includes all decisions
+    /// before it.
     pub covers: Offset,
-    /// The claim that is current there: that of the decider writing the checkpoint.
+    /// The claim that is current there: that of the decider that writes the checkpoint.
     pub claim: Offset,
-    /// The last offset of log 1 that is answered in it; -1 when none is.
+    /// The last offset of `purchase-attempts` that is answered in it; -1 when none is.
     pub answered: Offset,
     /// The last record of the checkpoint before this one, in this topic; -1 when there is none.
     pub previous: Offset,
     /// The first record of this checkpoint, in this topic; in the first record itself, -1.
     pub first: Offset,
-    /// A piece of a product; none in the record that completes the checkpoint.
+    /// A part of a product; none in the record that completes the checkpoint.
     pub part: Option<ProductPart>,
 }
 
-/// A piece of a product, at most [`PART_ITEMS`] orders and refused attempts.
+/// A part of a product, with at most [`PART_ITEMS`] orders and refused attempts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProductPart {
     /// The product.
     pub product_id: ProductId,
-    /// What there is once; in the product's first part only.
+    /// What a product has once; in the product's first part only.
     pub head: Option<ProductHead>,
-    /// Orders that stand.
+    /// Orders whose units are held or sold.
     pub orders: Vec<Order>,
     /// Attempts refused or released in the round, 16 bytes each.
     #[serde(with = "attempt_ids")]
@@ -43,8 +44,8 @@ pub struct ProductPart {
 /// The most orders and refused attempts in one part, so that it stays under a megabyte.
 pub const PART_ITEMS: usize = 4096;
 
-/// What a product has once.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What a product has once, beside its orders and attempts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProductHead {
     /// Decisions so far.
     pub version: u64,
@@ -62,9 +63,9 @@ pub struct ProductHead {
     pub paused: bool,
     /// Whether the round is over.
     pub closed: bool,
-    /// The units.
+    /// The round's units.
     pub stock: Stock,
-    /// The counts.
+    /// The round's counts.
     pub tally: Tally,
 }
 

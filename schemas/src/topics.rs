@@ -5,16 +5,16 @@ use std::fmt;
 /// The topics of the product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Topic {
-    /// Log 1: everything that needs a product's turn. Key: product id.
+    /// Commands: everything that a product has to decide on, in order. Key: product id.
     PurchaseAttempts,
-    /// Log 2: what was decided. Key: product id, or empty for a claim.
+    /// What was decided on each command. Key: product id, or empty for a claim.
     StockDecisions,
-    /// Checkpoints of the deciders. Key: product id and part, or empty for a completion.
+    /// Checkpoints of the deciders. Key: product id, or empty for the record that completes one.
     ProductSnapshots,
 }
 
 impl Topic {
-    /// Every topic, in the order of the way of a purchase.
+    /// Every topic, in the order in which a purchase passes through them.
     pub const ALL: [Topic; 3] = [
         Topic::PurchaseAttempts,
         Topic::StockDecisions,
@@ -48,7 +48,7 @@ impl Topic {
         }
     }
 
-    /// The schema's id where no registry hands one out. A new version of a schema gets a new
+    /// The schema's id where there is no registry to assign one. A new version of a schema gets a new
     /// id here, and the old one stays readable.
     pub const fn embedded_schema_id(self) -> u32 {
         match self {

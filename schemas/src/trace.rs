@@ -1,9 +1,8 @@
-//! Which trace a request belongs to, by W3C Trace Context level 1.
+//! The trace that a request belongs to, by W3C Trace Context level 1.
 //!
-//! A request's `traceparent` and `tracestate` travel as headers of the same names beside the
-//! record it becomes and beside the decision on that, unchanged: no span is made on the way.
-//! Nor is a trace made up for a request that has none: whether a request is traced is decided
-//! where it enters, by a proxy or a front end.
+//! A request's `traceparent` and `tracestate` are copied unchanged into headers of the same names,
+//! first of the command and then of the decision on it; no spans are created. A request without a
+//! trace gets none: a proxy or front end decides which requests are traced.
 
 use bytes::Bytes;
 
@@ -11,10 +10,10 @@ use crate::ids::TraceId;
 
 /// The header that names the trace and the caller's span in it.
 pub const TRACEPARENT: &str = "traceparent";
-/// The header with what each tracing system on the way has to say.
+/// The header with the state of each tracing system involved.
 pub const TRACESTATE: &str = "tracestate";
 
-/// The longest that either is, in bytes, to be kept: as long as a record's header may be.
+/// The longest value of either that is kept, in bytes: as long as a record's header may be.
 pub const MAX_HEADER_BYTES: usize = 256;
 
 /// The trace that a record's headers name, if they do.
@@ -25,11 +24,11 @@ pub fn trace_of(headers: &[(String, Bytes)]) -> Option<TraceId> {
 
 /// The trace that a `traceparent` names; none when it is not valid.
 ///
-/// Written here because opentelemetry's own reading, which comes with its whole SDK, takes ids
-/// that are too short and writes `tracestate` anew.
+/// Parsed here because opentelemetry's parser, which comes with its whole SDK, accepts ids that are
+/// too short and rewrites `tracestate`.
 pub fn trace_id(traceparent: &[u8]) -> Option<TraceId> {
     // Version 00 has 55 bytes: 00-{trace, 32 digits}-{parent, 16 digits}-{flags, 2 digits}.
-    // What a later version adds stands behind one more dash.
+    // A later version may append fields after one more dash.
     let (known, rest) = traceparent.split_first_chunk::<55>()?;
     let [version] = digits(&known[..2])?;
     let added = match version {
@@ -71,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_specifications_examples_name_their_trace() {
+    fn the_examples_of_the_specification_are_parsed() {
         for flags in ["00", "01", "ff", "09"] {
             let traceparent = format!("00-{TRACE}-00f067aa0ba902b7-{flags}");
             assert_eq!(shown(&traceparent).as_deref(), Some(TRACE), "{flags}");
@@ -84,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn later_versions_are_read_as_far_as_they_are_known() {
+    fn the_known_fields_of_later_versions_are_parsed() {
         for (version, rest) in [("01", ""), ("cc", "-what-the-future-brings"), ("fe", "-")] {
             let traceparent = format!("{version}-{TRACE}-00f067aa0ba902b7-01{rest}");
             assert_eq!(shown(&traceparent).as_deref(), Some(TRACE), "{traceparent}");
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_valid_names_none() {
+    fn an_invalid_traceparent_names_no_trace() {
         let good = format!("00-{TRACE}-00f067aa0ba902b7-01");
         for length in 0..good.len() {
             assert_eq!(shown(&good[..length]), None, "cut to {length} bytes");

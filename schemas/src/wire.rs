@@ -1,5 +1,5 @@
-//! The records as Avro has them. Each case of a union stands in a nullable field of its own
-//! rather than as a branch of one Avro union: a new branch is an incompatible change under
+//! The records in the form of their Avro schemas. Each case of an enum has a nullable field of its
+//! own instead of a branch of one Avro union: a new branch is an incompatible change under
 //! `FULL_TRANSITIVE`, a new nullable field is not.
 
 use serde::{Deserialize, Serialize};
@@ -11,15 +11,15 @@ use crate::decision::{
 };
 use crate::ids::{ChainHash, Offset, ProductId, TimestampMs};
 
-/// A record has not exactly one of its cases; from a newer version, perhaps.
+/// A record does not have exactly one of its cases; it may be from a newer version.
 #[derive(Debug)]
 pub(crate) struct NotOneCase;
 
-/// A case that says everything by being there.
+/// A case without fields.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Empty {}
 
-/// The one case that is there.
+/// The one case that is present.
 fn one_of<T, const N: usize>(cases: [Option<T>; N]) -> Result<T, NotOneCase> {
     let mut there = cases.into_iter().flatten();
     match (there.next(), there.next()) {

@@ -1,4 +1,4 @@
-//! What was written reads back as it was, and what was not written is refused without harm.
+//! Encoded records decode to the same values, and bytes that are no record are refused without harm.
 
 mod cases;
 
@@ -56,7 +56,7 @@ fn another_topics_record_is_refused() {
 }
 
 #[test]
-fn a_record_cut_anywhere_is_refused_and_so_is_one_with_more_behind_it() {
+fn truncated_records_and_records_with_trailing_bytes_are_refused() {
     let codec = Codec::embedded();
     for (name, record) in cases::all() {
         let topic = record.topic();
@@ -77,7 +77,7 @@ fn a_record_cut_anywhere_is_refused_and_so_is_one_with_more_behind_it() {
 }
 
 #[test]
-fn no_flipped_bit_goes_unseen_or_does_harm() {
+fn no_flipped_bit_goes_unnoticed_or_does_harm() {
     let codec = Codec::embedded();
     for (name, record) in cases::all() {
         let bytes = record.encode(&codec);
@@ -193,7 +193,7 @@ fn a_list_that_claims_to_be_endless_is_refused() {
 }
 
 #[test]
-fn the_largest_piece_of_a_checkpoint_fits_into_a_record_of_the_log() {
+fn the_largest_part_of_a_checkpoint_fits_into_a_record_of_the_log() {
     let order = Order {
         attempt_id: AttemptId::from_bytes([0xff; 16]),
         buyer_id: "b".repeat(64).parse().unwrap(),
@@ -210,7 +210,7 @@ fn the_largest_piece_of_a_checkpoint_fits_into_a_record_of_the_log() {
         part: Some(head), ..
     }) = head
     else {
-        panic!("the case is a piece with a head");
+        panic!("the case is a part with a head");
     };
     let largest = SnapshotRecord {
         covers: Offset(i64::MAX),
@@ -241,7 +241,7 @@ proptest! {
         let bytes = [header, &value].concat();
         for topic in Topic::ALL {
             if let Ok(record) = decode(&codec, topic, &bytes) {
-                // Whatever is taken for a record can be written and read again.
+                // Whatever decodes as a record can be encoded and decoded again.
                 let again = record.encode(&codec);
                 prop_assert_eq!(decode(&codec, topic, &again), Ok(record));
             }

@@ -33,7 +33,7 @@ fn golden(version: &str, file: &str) -> PathBuf {
     golden.join(version).join(file)
 }
 
-/// The file's text. A missing file is written first if that was asked for.
+/// The file's text. A missing file is written first if that was requested.
 fn text_of(file: &str, today: impl FnOnce() -> String) -> String {
     let path = golden("v1", file);
     if !path.exists() && std::env::var_os("DOORBUSTER_WRITE_GOLDEN").is_some() {

@@ -165,7 +165,7 @@ fn records_of(topic: Topic) -> Vec<(String, Record)> {
 }
 
 #[test]
-fn a_field_that_an_older_version_has_not_is_null() {
+fn a_field_that_an_older_version_lacks_is_null() {
     for topic in Topic::ALL {
         let schema = today(topic);
         let as_today = Schema::parse_str(topic.schema_json()).unwrap();
@@ -192,7 +192,7 @@ fn a_field_that_an_older_version_has_not_is_null() {
 }
 
 #[test]
-fn a_field_that_only_a_newer_version_has_is_passed_over() {
+fn a_field_that_only_a_newer_version_has_is_ignored() {
     for topic in Topic::ALL {
         let schema = today(topic);
         for last in [false, true] {
@@ -291,7 +291,7 @@ fn replace_case(value: &mut Avro) -> bool {
 }
 
 #[test]
-fn ids_that_are_met_and_not_known_are_remembered_until_they_are_asked_for() {
+fn unknown_schema_ids_are_remembered_until_they_are_taken() {
     let codec = Codec::embedded();
     let (_, record) = cases::all().remove(0);
     let topic = record.topic();
@@ -325,7 +325,7 @@ fn ids_that_are_met_and_not_known_are_remembered_until_they_are_asked_for() {
 }
 
 #[test]
-fn what_is_learned_is_bounded_and_changes_nothing_that_is_known() {
+fn learning_is_bounded_and_replaces_no_known_schema() {
     let topic = Topic::PurchaseAttempts;
     let codec = Codec::embedded();
     let (_, record) = cases::all().remove(0);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use domain::product::Product;
-use domain::{Turn, answer};
+use domain::{DecisionContext, answer};
 use doorbuster::audit::report::Report;
 use doorbuster::audit::{Scope, audit};
 use indicatif::ProgressBar;
@@ -116,14 +116,14 @@ pub fn history() -> History {
             decided.push(claim());
         }
         let offset = offset as i64;
-        let turn = Turn {
+        let context = DecisionContext {
             claim: Offset(claimed),
             offset: Offset(offset),
             follows: Offset(offset - 1),
             appended_at_ms: *at,
         };
         let product = products.entry(command.product_id.clone()).or_default();
-        let decision = answer(product, command, turn).expect("the invariants hold");
+        let decision = answer(product, command, context).expect("the invariants hold");
         decided.push(DecisionRecord::Decision(decision));
     }
     let mut history = History { asked, decided };

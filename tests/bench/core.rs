@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::process;
 
 use domain::product::{Product, evolve};
-use domain::{Turn, answer, decide};
+use domain::{DecisionContext, answer, decide};
 use schemas::command::{Command, CommandBody, PlaceAttempt, SaleTerms};
 use schemas::ids::{AttemptId, Money, Offset, TimestampMs};
 
@@ -108,10 +108,10 @@ fn reference(commands: &[Command]) -> f64 {
 }
 
 /// As the decider does before it decides on the next few.
-fn look_ahead(product: &Product, commands: &[Command]) {
+fn prefetch(product: &Product, commands: &[Command]) {
     for command in commands.iter().take(LOOK_AHEAD) {
         if let CommandBody::PlaceAttempt(place) = &command.body {
-            product.look_ahead(&place.attempt_id);
+            product.prefetch(&place.attempt_id);
         }
     }
 }
@@ -121,7 +121,7 @@ fn decide_and_evolve(commands: &[Command], terms: &SaleTerms) -> f64 {
     let started = busy_seconds();
     for (offset, command) in commands.iter().enumerate() {
         if offset % LOOK_AHEAD == 0 {
-            look_ahead(&product, &commands[offset..]);
+            prefetch(&product, &commands[offset..]);
         }
         let events = decide(&product, &command.body, Offset(offset as i64), NOW);
         for event in &events {
@@ -139,9 +139,9 @@ fn answer_all(commands: &[Command], terms: &SaleTerms) -> f64 {
     let started = busy_seconds();
     for (offset, command) in commands.iter().enumerate() {
         if offset % LOOK_AHEAD == 0 {
-            look_ahead(&product, &commands[offset..]);
+            prefetch(&product, &commands[offset..]);
         }
-        let decision = answer(&mut product, command, turn(offset as i64));
+        let decision = answer(&mut product, command, context(offset as i64));
         black_box(decision.expect("invariants hold"));
     }
     let rate = rate(started);
@@ -184,7 +184,7 @@ fn bytes_each(terms: &SaleTerms) -> std::io::Result<f64> {
     let mut product = on_sale(terms);
     let before = resident_bytes()?;
     for number in 0..ATTEMPTS {
-        let decision = answer(&mut product, &attempt(number), turn(number.into()));
+        let decision = answer(&mut product, &attempt(number), context(number.into()));
         black_box(decision.expect("invariants hold"));
     }
     let after = resident_bytes()?;
@@ -205,7 +205,7 @@ fn resident_bytes() -> std::io::Result<f64> {
 }
 
 fn assert_sold(product: &Product, terms: &SaleTerms) {
-    let given = product.stock.sold + product.stock.reserved;
+    let given = product.head.stock.sold + product.head.stock.reserved;
     assert_eq!(given, terms.stock, "the stock is sold or held");
     assert_eq!(
         product.remembered(),
@@ -214,8 +214,8 @@ fn assert_sold(product: &Product, terms: &SaleTerms) {
     );
 }
 
-fn turn(offset: i64) -> Turn {
-    Turn {
+fn context(offset: i64) -> DecisionContext {
+    DecisionContext {
         claim: Offset(0),
         offset: Offset(offset),
         follows: Offset(offset - 1),
@@ -244,7 +244,7 @@ fn on_sale(terms: &SaleTerms) -> Product {
         product_id: "lamp".parse().expect("a good id"),
         body: CommandBody::PutSale(terms.clone()),
     };
-    answer(&mut product, &command, turn(0)).expect("invariants hold");
+    answer(&mut product, &command, context(0)).expect("invariants hold");
     product
 }
 

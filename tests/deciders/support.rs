@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use command_api::decider::{self, CheckpointPolicy, Decider};
 use domain::product::Product;
-use domain::{Turn, answer};
+use domain::{DecisionContext, answer};
 use kit::{ManualClock, MemoryLog};
 use ports::{EventLog, NewRecord};
 use rand::rngs::StdRng;
@@ -141,16 +141,16 @@ impl Bench {
                 .codec
                 .decode_command(&record.value)
                 .expect("it was written here");
-            let turn = Turn {
+            let context = DecisionContext {
                 claim: Offset(0),
                 offset: record.offset,
                 follows,
                 appended_at_ms: record.appended_at_ms,
             };
             let product = products.entry(command.product_id.clone()).or_default();
-            let decision = answer(product, &command, turn).expect("the invariants hold");
-            let (bytes, chain) = self.codec.encode_chained(decision, product.chain);
-            product.chain = chain;
+            let decision = answer(product, &command, context).expect("the invariants hold");
+            let (bytes, chain) = self.codec.encode_chained(decision, product.head.chain);
+            product.head.chain = chain;
             follows = record.offset;
             let Ok(DecisionRecord::Decision(decision)) = self.codec.decode_decision(&bytes) else {
                 unreachable!("a decision was encoded")

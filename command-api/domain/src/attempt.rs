@@ -1,4 +1,4 @@
-//! A buyer asks for units.
+//! A buyer places an attempt.
 
 use schemas::command::{PlaceAttempt, SaleTerms};
 use schemas::decision::{
@@ -6,10 +6,11 @@ use schemas::decision::{
 };
 use schemas::ids::{MAX_QUANTITY, Offset, TimestampMs};
 
-use crate::product::{Phase, Product};
+use crate::figures::Phase;
+use crate::product::Product;
 use crate::time::{Due, MAX_EXPIRIES};
 
-/// The answer to an attempt. The same attempt again gets no second one.
+/// The outcome of an attempt. The same attempt again gets no second one.
 pub fn decide(
     product: &Product,
     due: &Due,
@@ -44,13 +45,14 @@ pub fn decide(
     Event::OrderAccepted(OrderAccepted { order })
 }
 
-/// The terms it is accepted under, or the first reason against it.
+/// The terms under which an attempt is accepted, or the first reason to refuse it.
 fn accepts<'a>(
     product: &'a Product,
     due: &Due,
     place: &PlaceAttempt,
 ) -> Result<&'a SaleTerms, RefusalReason> {
     let terms = product
+        .head
         .terms
         .as_ref()
         .ok_or(RefusalReason::UnknownProduct)?;

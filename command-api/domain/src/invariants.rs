@@ -1,52 +1,22 @@
-//! What must hold, in one module: production asks it of every decision before it is written
-//! and when it is read, simulation and audit of whole histories.
+//! What must hold, in one module. Production checks every decision with it, before the decision is
+//! appended and when it is read; simulation and audit check whole histories.
 //!
-//! Nothing here calls the code that decides or evolves: the figures are worked out anew from
-//! the events.
+//! Nothing here calls the code that decides or evolves, nor shares its limits: the figures are
+//! computed anew from the events, and the rules are restated.
 
 mod ledger;
-mod line;
+mod limits;
+mod turn_order;
 mod violation;
 
 use schemas::decision::{Decision, Event, Order, RefusalReason, ReleaseCause, Stock, Tally};
-use schemas::ids::TimestampMs;
 
 pub use self::ledger::Ledger;
-pub use self::line::{Line, check_product, check_turn};
+pub use self::turn_order::{TurnOrder, check_answers_next, check_product};
 pub use self::violation::Violation;
-use crate::product::Phase;
+use crate::figures::{Figures, Phase};
 
-/// What one decision passes on to the next.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Figures {
-    /// Decisions so far.
-    pub version: u64,
-    /// The time of the last one.
-    pub decided_at_ms: TimestampMs,
-    /// The round; 0 while there is no sale.
-    pub round: u32,
-    /// Where the sale stands.
-    pub phase: Phase,
-    /// The units.
-    pub stock: Stock,
-    /// The counts.
-    pub tally: Tally,
-}
-
-impl Default for Figures {
-    fn default() -> Self {
-        Self {
-            version: 0,
-            decided_at_ms: 0,
-            round: 0,
-            phase: Phase::None,
-            stock: Stock::default(),
-            tally: Tally::default(),
-        }
-    }
-}
-
-/// Units conserve.
+/// Units conserve: `total = available + reserved + sold`.
 pub fn check_stock(stock: &Stock) -> Result<(), Violation> {
     let parts = u64::from(stock.available) + u64::from(stock.reserved) + u64::from(stock.sold);
     if u64::from(stock.total) == parts {
@@ -84,14 +54,14 @@ pub fn check_decision(before: Figures, decision: &Decision) -> Result<Figures, V
     }
     if after.stock != decision.stock {
         return Err(Violation::StockDiffers {
-            kept: after.stock,
-            said: decision.stock,
+            computed: after.stock,
+            stated: decision.stock,
         });
     }
     if after.tally != decision.tally {
         return Err(Violation::TallyDiffers {
-            kept: after.tally,
-            said: decision.tally,
+            computed: after.tally,
+            stated: decision.tally,
         });
     }
     Ok(after)
@@ -152,7 +122,7 @@ fn follow(figures: &mut Figures, event: &Event) -> Result<(), Violation> {
                 RefusalReason::Paused => figures.phase == Phase::Paused,
                 RefusalReason::SoldOut => stock.available == 0,
                 RefusalReason::NotEnoughLeft => (1..refused.quantity).contains(&stock.available),
-                // These two need the terms and the buyer: the ledger of a history has them.
+                // These two need the terms and the buyer, which only the ledger of a history knows.
                 RefusalReason::InvalidQuantity | RefusalReason::OverBuyerLimit => true,
             };
             if !justified {
@@ -187,7 +157,7 @@ fn follow(figures: &mut Figures, event: &Event) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Where an order's units are counted.
+/// The figure in which an order's units are counted.
 fn side_of<'a>(stock: &'a mut Stock, order: &Order) -> &'a mut u32 {
     if order.hold_until_ms.is_some() {
         &mut stock.reserved

@@ -1,12 +1,14 @@
-//! The pure core: from a product's state and one record of log 1 to what happened.
+//! The pure core: from a product's state and one record of `purchase-attempts` to the events
+//! that it causes.
 //!
-//! Nothing here has a clock, randomness, I/O, logging or async. [`answer`] takes a product's
-//! turn: it decides, evolves the product by what was decided and holds the result against the
-//! [`invariants`]. [`absorb`] does the same with a decision that is already history.
+//! Nothing here has a clock, randomness, I/O, logging or async. [`answer`] decides on a command,
+//! evolves the product by the decision and checks the result against the [`invariants`].
+//! [`absorb`] does the same with a decision that is already in the log.
 //!
-//! One file a command family: [`attempt`] (a buyer asks), [`order`] (a buyer gives back),
-//! [`sale`] (the seller changes the sale), [`time`] (deadlines take effect).
+//! One file a command family: [`attempt`] (a buyer places an attempt), [`order`] (a buyer
+//! cancels), [`sale`] (the seller changes the sale), [`time`] (deadlines take effect).
 
+pub mod figures;
 pub mod product;
 
 pub mod attempt;
@@ -17,7 +19,8 @@ pub mod time;
 pub mod invariants;
 pub mod snapshot;
 
-mod seen;
+mod attempt_set;
+mod hashing;
 
 #[cfg(test)]
 mod testing;
@@ -29,20 +32,20 @@ use schemas::ids::{ChainHash, Offset, TimestampMs};
 use crate::invariants::Violation;
 use crate::product::{Product, evolve};
 
-/// When and where a command has its turn.
+/// The log position, the log time and the claim under which a command is decided.
 #[derive(Debug, Clone, Copy)]
-pub struct Turn {
+pub struct DecisionContext {
     /// The claim it is decided under.
     pub claim: Offset,
-    /// Its offset in log 1.
+    /// Its offset in `purchase-attempts`.
     pub offset: Offset,
     /// The offset answered before it in the partition; -1 when there is none.
     pub follows: Offset,
-    /// Its append time in log 1.
+    /// Its append time in `purchase-attempts`.
     pub appended_at_ms: TimestampMs,
 }
 
-/// What happens to a product when a command has its turn.
+/// The events that a command causes at a product.
 ///
 /// Deadlines that are due take effect first, so every command meets the product as it is now.
 pub fn decide(
@@ -68,60 +71,65 @@ pub fn decide(
     due.events
 }
 
-/// Gives a command its turn: decides, and changes the product accordingly.
+/// Decides on a command and changes the product accordingly.
 ///
-/// The decision's chain hash is left for whoever turns it into bytes. Fails, with the product
-/// unusable, when the decision breaks an invariant: then the decider must stop, not write.
-pub fn answer(product: &mut Product, command: &Command, turn: Turn) -> Result<Decision, Violation> {
-    // A log's time past the last that a window can name counts as that one, so that every hold
-    // has a deadline after it.
-    let appended = turn.appended_at_ms.min(sale::MAX_TIME_MS);
-    let now = appended.max(product.decided_at_ms);
-    let events = decide(product, &command.body, turn.offset, now);
+/// The decision's chain hash stays empty: the code that encodes the decision computes it. Fails,
+/// with the product unusable, when the decision breaks an invariant; the decider must then stop
+/// and append nothing.
+pub fn answer(
+    product: &mut Product,
+    command: &Command,
+    context: DecisionContext,
+) -> Result<Decision, Violation> {
+    // A log time after the last one that a sale's window can name counts as that last one, so
+    // that every hold has a deadline after it.
+    let appended = context.appended_at_ms.min(sale::MAX_TIME_MS);
+    let now = appended.max(product.head.decided_at_ms);
+    let events = decide(product, &command.body, context.offset, now);
     let before = product.figures();
     for event in &events {
         evolve(product, event);
     }
-    product.version += 1;
-    product.decided_at_ms = now;
+    product.head.version += 1;
+    product.head.decided_at_ms = now;
     let decision = Decision {
-        claim: turn.claim,
-        answers: turn.offset,
-        follows: turn.follows,
+        claim: context.claim,
+        answers: context.offset,
+        follows: context.follows,
         product_id: command.product_id.clone(),
-        version: product.version,
+        version: product.head.version,
         decided_at_ms: now,
         events,
-        stock: product.stock,
-        tally: product.tally,
+        stock: product.head.stock,
+        tally: product.head.tally,
         chain: ChainHash::default(),
     };
     invariants::check_decision(before, &decision)?;
     Ok(decision)
 }
 
-/// Takes a decision of the past into the product. Fails, with the product unusable, when the
+/// Applies a decision from the log to the product. Fails, with the product unusable, when the
 /// decision does not follow from the ones before it.
 pub fn absorb(product: &mut Product, decision: &Decision) -> Result<(), Violation> {
     invariants::check_decision(product.figures(), decision)?;
     for event in &decision.events {
-        known(product, event)?;
+        check_known(product, event)?;
         evolve(product, event);
     }
-    product.version = decision.version;
-    product.decided_at_ms = decision.decided_at_ms;
-    product.chain = decision.chain;
-    if product.stock != decision.stock {
+    product.head.version = decision.version;
+    product.head.decided_at_ms = decision.decided_at_ms;
+    product.head.chain = decision.chain;
+    if product.head.stock != decision.stock {
         return Err(Violation::StockDiffers {
-            kept: product.stock,
-            said: decision.stock,
+            computed: product.head.stock,
+            stated: decision.stock,
         });
     }
     Ok(())
 }
 
-/// Whether an event of the past fits the attempts and orders that the product knows.
-fn known(product: &Product, event: &Event) -> Result<(), Violation> {
+/// An event from the log fits the attempts and orders that the product knows.
+fn check_known(product: &Product, event: &Event) -> Result<(), Violation> {
     let first = match event {
         Event::OrderAccepted(accepted) => accepted.order.attempt_id,
         Event::AttemptRefused(refused) => refused.attempt_id,

@@ -1,4 +1,4 @@
-//! A buyer gives an order back, held or sold.
+//! A buyer cancels an order, held or sold.
 
 use schemas::command::CancelOrder;
 use schemas::decision::{CancelRefusalReason, CancelRefused, Event, OrderReleased, ReleaseCause};
@@ -6,7 +6,7 @@ use schemas::decision::{CancelRefusalReason, CancelRefused, Event, OrderReleased
 use crate::product::Product;
 use crate::time::Due;
 
-/// The answer to giving an order back. A sale that is paused or over still takes orders back.
+/// The event of cancelling an order. A sale that is paused or closed still takes orders back.
 pub fn decide(product: &Product, due: &Due, cancel: &CancelOrder) -> Event {
     let standing = product
         .order(&cancel.attempt_id)
@@ -40,19 +40,19 @@ mod tests {
     use crate::testing::*;
 
     #[test]
-    fn a_sold_order_goes_back_to_the_stock() {
+    fn a_cancelled_order_goes_back_to_the_stock() {
         let order = sold(1, "ann", 3, 1, OPENS);
         let then = on_sale(terms(10))
             .when(OPENS, attempt(1, "ann", 3))
             .when(OPENS + 1, cancel(1, "ann"))
             .then([released(order, Cancelled)])
             .stock(10, 0, 0);
-        assert_eq!(then.product().tally.cancelled, 1);
-        assert_eq!(then.product().tally.accepted, 1);
+        assert_eq!(then.product().head.tally.cancelled, 1);
+        assert_eq!(then.product().head.tally.accepted, 1);
     }
 
     #[test]
-    fn a_held_order_goes_back_and_has_no_deadline_any_more() {
+    fn a_cancelled_hold_has_no_deadline_any_more() {
         let order = until(sold(1, "ann", 3, 1, OPENS), OPENS + 500);
         let then = on_sale(held(10, 500))
             .when(OPENS, attempt(1, "ann", 3))
@@ -65,18 +65,18 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_that_has_run_out_cannot_be_given_back() {
+    fn a_hold_that_has_run_out_cannot_be_cancelled() {
         let order = until(sold(1, "ann", 3, 1, OPENS), OPENS + 500);
         let then = on_sale(held(10, 500))
             .when(OPENS, attempt(1, "ann", 3))
             .when(OPENS + 500, cancel(1, "ann"))
             .then([released(order, Expired), kept(1, "ann", UnknownOrder)]);
-        assert_eq!(then.product().tally.expired, 1);
-        assert_eq!(then.product().tally.cancelled, 0);
+        assert_eq!(then.product().head.tally.expired, 1);
+        assert_eq!(then.product().head.tally.cancelled, 0);
     }
 
     #[test]
-    fn only_the_orders_own_buyer_gives_it_back() {
+    fn only_the_buyer_of_an_order_can_cancel_it() {
         on_sale(terms(10))
             .when(OPENS, attempt(1, "ann", 3))
             .when(OPENS, cancel(1, "bob"))
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_that_never_stood_or_no_longer_do_are_unknown() {
+    fn orders_that_never_existed_or_were_released_are_unknown() {
         given([])
             .when(0, cancel(1, "ann"))
             .then([kept(1, "ann", UnknownOrder)]);

@@ -4,7 +4,8 @@ use schemas::command::{SaleTerms, SetStock};
 use schemas::decision::{Event, SaleChangeRefusalReason, SaleChangeRefused, SaleSet, StockSet};
 use schemas::ids::{MAX_STOCK, TimestampMs};
 
-use crate::product::{Phase, Product};
+use crate::figures::Phase;
+use crate::product::Product;
 use crate::time::Due;
 
 /// The longest name of a sale, in bytes.
@@ -13,18 +14,19 @@ pub const MAX_NAME_BYTES: usize = 200;
 pub const MAX_HOLD_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 /// The highest price of a unit, in minor units.
 pub const MAX_PRICE_MINOR: i64 = 1_000_000_000_000;
-/// The last moment a window can name: the year 9999.
+/// The last moment that a sale's window can name, in the year 9999.
 pub const MAX_TIME_MS: TimestampMs = 253_402_300_799_999;
 
-/// The answer to new terms: of a first round, of the round under way, or, when that is over,
-/// of the next one.
+/// The events of new terms: of a first round, of the current round or, when that is closed, of
+/// the next one.
 pub fn put(product: &Product, mut due: Due, terms: &SaleTerms, now: TimestampMs) -> Vec<Event> {
     let over = terms.closes_at_ms.is_some_and(|closes| closes <= now);
-    let committed = due.reserved + product.stock.sold;
-    // Without holds one attempt may ask for more units than the holds that run out in one
-    // decision free, and would be refused while units are due to come back.
+    let committed = due.reserved + product.head.stock.sold;
+    // Without holds one attempt may ask for more units than one decision can free by expiring
+    // holds. It would then be refused although enough units are due.
     let gives_up_holds = terms.hold_ms.is_none() && due.reserved > 0;
     let window_stays = product
+        .head
         .terms
         .as_ref()
         .is_some_and(|before| before.opens_at_ms == terms.opens_at_ms);
@@ -37,10 +39,10 @@ pub fn put(product: &Product, mut due: Due, terms: &SaleTerms, now: TimestampMs)
     let round = match due.phase {
         _ if over || check_terms(terms).is_err() => Err(SaleChangeRefusalReason::InvalidTerms),
         Phase::Closed if due.reserved > 0 => Err(SaleChangeRefusalReason::HoldsOutstanding),
-        Phase::Closed | Phase::None => Ok(product.round.saturating_add(1)),
+        Phase::Closed | Phase::None => Ok(product.head.round.saturating_add(1)),
         _ if gives_up_holds => Err(SaleChangeRefusalReason::HoldsOutstanding),
         _ if terms.stock < committed => Err(SaleChangeRefusalReason::StockBelowCommitted),
-        _ => Ok(product.round),
+        _ => Ok(product.head.round),
     };
     match round {
         Err(reason) => due.events.push(refused(reason)),
@@ -66,8 +68,8 @@ pub struct TermsError {
     pub expected: &'static str,
 }
 
-/// Holds terms against their bounds, so that the door can say which one is out before the
-/// log is asked.
+/// Checks terms against their bounds. The HTTP API uses it too, to name the term that is out of its
+/// bounds before anything is appended.
 pub fn check_terms(terms: &SaleTerms) -> Result<(), TermsError> {
     let error = |field, expected| Err(TermsError { field, expected });
     if terms.name.is_empty() || terms.name.len() > MAX_NAME_BYTES {
@@ -114,24 +116,24 @@ pub fn check_terms(terms: &SaleTerms) -> Result<(), TermsError> {
     }
 }
 
-/// The answer to opening now, or going on after a pause.
+/// The event of opening a sale now, or resuming it after a pause.
 pub fn open(due: &Due) -> Event {
     unless_over(due, Event::SaleOpened)
 }
 
-/// The answer to pausing.
+/// The event of pausing a sale.
 pub fn pause(due: &Due) -> Event {
     unless_over(due, Event::SalePaused)
 }
 
-/// The answer to closing.
+/// The event of closing a sale.
 pub fn close(due: &Due) -> Event {
     unless_over(due, Event::SaleClosed)
 }
 
-/// The answer to setting the round's total.
+/// The event of setting the round's total.
 pub fn set_stock(product: &Product, due: &Due, set: &SetStock) -> Event {
-    let committed = due.reserved + product.stock.sold;
+    let committed = due.reserved + product.head.stock.sold;
     match unless_over(due, Event::StockSet(StockSet { stock: set.stock })) {
         Event::StockSet(_) if set.stock > MAX_STOCK => {
             refused(SaleChangeRefusalReason::InvalidTerms)

@@ -1,26 +1,15 @@
-//! A product in pieces, for a checkpoint, and back.
+//! A product split into parts for a checkpoint, and restored from them.
 
 use schemas::decision::{Order, Stock};
 use schemas::ids::ProductId;
-use schemas::snapshot::{PART_ITEMS, ProductHead, ProductPart};
+use schemas::snapshot::{PART_ITEMS, ProductPart};
 
 use crate::invariants::{Violation, check_stock};
 use crate::product::Product;
 
-/// The pieces of a product, the first with its head.
+/// The parts of a product, the first with its head.
 pub fn parts(product_id: &ProductId, product: &Product) -> Vec<ProductPart> {
-    let mut head = Some(ProductHead {
-        version: product.version,
-        chain: product.chain,
-        decided_at_ms: product.decided_at_ms,
-        round: product.round,
-        terms: product.terms.clone(),
-        opened: product.opened,
-        paused: product.paused,
-        closed: product.closed,
-        stock: product.stock,
-        tally: product.tally,
-    });
+    let mut head = Some(product.head.clone());
     let mut orders = product.orders.values().cloned();
     let mut spent = product.spent.iter();
     let mut parts = Vec::new();
@@ -38,20 +27,11 @@ pub fn parts(product_id: &ProductId, product: &Product) -> Vec<ProductPart> {
     }
 }
 
-/// Takes a piece into a product, which begins as the default one. The same piece again
-/// changes nothing, since a log may have it twice.
+/// Adds a part to a product, which begins as the default one. The same part again changes
+/// nothing, since a log may contain it twice.
 pub fn restore(product: &mut Product, part: ProductPart) {
     if let Some(head) = part.head {
-        product.version = head.version;
-        product.chain = head.chain;
-        product.decided_at_ms = head.decided_at_ms;
-        product.round = head.round;
-        product.terms = head.terms;
-        product.opened = head.opened;
-        product.paused = head.paused;
-        product.closed = head.closed;
-        product.stock = head.stock;
-        product.tally = head.tally;
+        product.head = head;
     }
     for order in part.orders {
         if product.orders.contains_key(&order.attempt_id) {
@@ -67,10 +47,10 @@ pub fn restore(product: &mut Product, part: ProductPart) {
     product.spent.extend(part.spent);
 }
 
-/// Whether a product whose pieces are all restored is whole: its orders are what its stock
-/// says. A missing piece is found here, before anyone decides by it.
+/// Checks that all parts of a product were restored: its orders and attempts agree with its stock
+/// and tally. A missing part is found here, before the product is used.
 pub fn check(product: &Product) -> Result<(), Violation> {
-    check_stock(&product.stock)?;
+    check_stock(&product.head.stock)?;
     let units = |held: bool| -> u64 {
         let orders = product.orders.values();
         let side = orders.filter(|order: &&Order| order.hold_until_ms.is_some() == held);
@@ -82,21 +62,21 @@ pub fn check(product: &Product) -> Result<(), Violation> {
         .values()
         .map(|units| u64::from(*units))
         .sum();
-    let agrees = reserved == u64::from(product.stock.reserved)
-        && sold == u64::from(product.stock.sold)
+    let agrees = reserved == u64::from(product.head.stock.reserved)
+        && sold == u64::from(product.head.stock.sold)
         && of_buyers == reserved + sold
-        && product.remembered() as u64 == product.tally.accepted + product.tally.refused;
+        && product.remembered() as u64 == product.head.tally.accepted + product.head.tally.refused;
     if agrees {
         return Ok(());
     }
     let clamped = |units: u64| u32::try_from(units).unwrap_or(u32::MAX);
     Err(Violation::StockDiffers {
-        kept: Stock {
+        computed: Stock {
             reserved: clamped(reserved),
             sold: clamped(sold),
-            ..product.stock
+            ..product.head.stock
         },
-        said: product.stock,
+        stated: product.head.stock,
     })
 }
 
@@ -105,7 +85,7 @@ mod tests {
     use super::*;
     use crate::testing::*;
 
-    /// A product of more orders and refused attempts than one piece takes.
+    /// A product of more orders and refused attempts than one part holds.
     fn large() -> Vec<ProductPart> {
         let orders = PART_ITEMS as u32 + 10;
         let attempts = (0..2 * orders).map(|n| (OPENS, attempt(n, "ann", 1)));
@@ -122,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn a_product_nobody_asked_anything_is_one_piece() {
+    fn an_empty_product_is_one_part() {
         let parts = parts(&"p".parse().unwrap(), &Product::default());
         assert_eq!(parts.len(), 1);
         assert_eq!(restored(parts), Product::default());
     }
 
     #[test]
-    fn a_large_product_comes_in_bounded_pieces_and_in_any_order() {
+    fn a_large_product_comes_in_bounded_parts_and_in_any_order() {
         let parts = large();
         assert_eq!(parts.len(), 2);
         assert!(parts.iter().all(|part| part.orders.len() <= PART_ITEMS));
@@ -141,14 +121,14 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_piece_is_found() {
+    fn a_missing_part_is_found() {
         let parts = large();
         assert!(check(&restored(parts[..1].to_vec())).is_err());
         assert!(check(&restored(parts[1..].to_vec())).is_err());
     }
 
     #[test]
-    fn a_piece_that_comes_twice_changes_nothing() {
+    fn a_part_that_comes_twice_changes_nothing() {
         let parts = large();
         let doubled = parts.iter().flat_map(|part| [part.clone(), part.clone()]);
         assert_eq!(restored(doubled), restored(parts.clone()));

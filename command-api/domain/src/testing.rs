@@ -1,7 +1,7 @@
-//! Given what a product has been asked, when a command has its turn, then this happens.
+//! Given the commands before, when a command is decided, then these events happen.
 //!
-//! Every decision is also absorbed by a second product and taken by a [`Ledger`], and the
-//! product is taken apart and put together again, so each test shows that these agree.
+//! Every decision is also absorbed by a second product and checked by a [`Ledger`], and the product
+//! is split into the parts of a checkpoint and restored, so each test shows that these agree.
 
 use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms, SetStock};
 use schemas::decision::{
@@ -13,7 +13,7 @@ use schemas::ids::{AttemptId, ChainHash, Money, Offset, ProductId, TimestampMs};
 
 use crate::invariants::Ledger;
 use crate::product::Product;
-use crate::{Turn, absorb, answer, snapshot};
+use crate::{DecisionContext, absorb, answer, snapshot};
 
 /// The moment at which [`terms`] open.
 pub const OPENS: TimestampMs = 1_000;
@@ -27,13 +27,13 @@ pub struct Given {
     offset: i64,
 }
 
-/// What came of a command.
+/// The events of a command, and the product after it.
 pub struct Then {
     given: Given,
     events: Vec<Event>,
 }
 
-/// A product that has been asked these things at these times. The first command has offset 0.
+/// A product after these commands at these times. The first command has offset 0.
 pub fn given(commands: impl IntoIterator<Item = (TimestampMs, CommandBody)>) -> Given {
     let nothing = Given::default();
     commands
@@ -42,9 +42,9 @@ pub fn given(commands: impl IntoIterator<Item = (TimestampMs, CommandBody)>) -> 
 }
 
 impl Given {
-    /// A command has its turn.
+    /// A command is decided.
     pub fn when(mut self, at: TimestampMs, body: CommandBody) -> Then {
-        let turn = Turn {
+        let context = DecisionContext {
             claim: Offset(0),
             offset: Offset(self.offset),
             follows: Offset(self.offset - 1),
@@ -55,11 +55,11 @@ impl Given {
             product_id: "p".parse().unwrap(),
             body,
         };
-        let decision = answer(&mut self.product, &command, turn).expect("invariants hold");
+        let decision = answer(&mut self.product, &command, context).expect("invariants hold");
         absorb(&mut self.shadow, &decision).expect("what was decided can be absorbed");
         let taken = self
             .ledger
-            .take(&decision, &command.body, at, ChainHash::default());
+            .record(&decision, &command.body, at, ChainHash::default());
         taken.unwrap_or_else(|violation| panic!("{violation} in {decision:?}"));
         // Comparing whole products after each of thousands of commands would take minutes.
         if self.product.remembered() < 100 || self.offset % 500 == 0 {
@@ -83,7 +83,7 @@ impl Given {
 }
 
 impl Then {
-    /// These things happen, in this order, and no others.
+    /// Exactly these events happen, in this order.
     #[track_caller]
     pub fn then(self, events: impl IntoIterator<Item = Event>) -> Self {
         let expected: Vec<Event> = events.into_iter().collect();
@@ -91,7 +91,7 @@ impl Then {
         self
     }
 
-    /// The units stand so.
+    /// The product has these units.
     #[track_caller]
     pub fn stock(self, available: u32, reserved: u32, sold: u32) -> Self {
         let expected = Stock {
@@ -100,21 +100,21 @@ impl Then {
             reserved,
             sold,
         };
-        assert_eq!(self.given.product.stock, expected);
+        assert_eq!(self.given.product.head.stock, expected);
         self
     }
 
-    /// Another command has its turn.
+    /// Another command is decided.
     pub fn when(self, at: TimestampMs, body: CommandBody) -> Then {
         self.given.when(at, body)
     }
 
-    /// How many things happened.
+    /// The number of events.
     pub fn count(&self) -> usize {
         self.events.len()
     }
 
-    /// The product as it now is.
+    /// The product after the command.
     pub fn product(&self) -> &Product {
         &self.given.product
     }
@@ -156,7 +156,7 @@ pub fn put(terms: SaleTerms) -> CommandBody {
     CommandBody::PutSale(terms)
 }
 
-/// These terms were put as the first thing, before they open.
+/// A product whose first command put these terms, before they open.
 pub fn on_sale(terms: SaleTerms) -> Given {
     given([(0, put(terms))])
 }

@@ -3,35 +3,36 @@
 use schemas::decision::{Event, Order, OrderReleased, ReleaseCause};
 use schemas::ids::{AttemptId, BuyerId, TimestampMs};
 
-use crate::product::{Phase, Product};
+use crate::figures::Phase;
+use crate::product::Product;
 
-/// The most holds that run out in one decision, so that a decision stays one small record.
-/// The rest run out in the decisions that follow at once, and count towards their buyers'
-/// limits until then. An attempt on a sale with holds asks for no more units than this, so what
-/// it asks for is free if enough of it is due.
+/// The most holds that run out in one decision, so that a decision stays one small record. The
+/// rest run out in the decisions that follow at once, and count towards their buyers' limits until
+/// then. An attempt on a sale with holds asks for at most this many units, so one decision can
+/// free them all if enough holds are due.
 pub const MAX_EXPIRIES: usize = 1_000;
 
-/// What is due, and the product's figures once it has taken effect.
+/// The events that are due, and the product's figures after them.
 pub struct Due {
-    /// What happens by time alone.
+    /// The events that time causes.
     pub events: Vec<Event>,
-    /// The phase after it.
+    /// The phase after them.
     pub phase: Phase,
-    /// Units that nobody has after it.
+    /// Available units after them.
     pub available: u32,
-    /// Units held after it.
+    /// Held units after them.
     pub reserved: u32,
 }
 
-/// The deadlines of a product that are due.
+/// The deadlines of a product that have passed, as events.
 pub fn due(product: &Product, now: TimestampMs) -> Due {
     let mut due = Due {
         events: Vec::new(),
         phase: product.figures().phase,
-        available: product.stock.available,
-        reserved: product.stock.reserved,
+        available: product.head.stock.available,
+        reserved: product.head.stock.reserved,
     };
-    let Some(terms) = &product.terms else {
+    let Some(terms) = &product.head.terms else {
         return due;
     };
     for (deadline, attempt) in product.holds.iter().take(MAX_EXPIRIES) {

@@ -1,9 +1,10 @@
-//! One good history, forged by hand in many ways: the ledger names each for what it is. The
-//! forger seals what he changed with a fresh chain, so that no other check helps the ledger.
+//! One good history, forged by hand in many ways: the ledger names each forgery. Every forged history
+//! is sealed with a fresh chain, so that the chain does not give it away.
 
+use domain::figures::Phase;
 use domain::invariants::{Ledger, Violation, check_stock};
-use domain::product::{Phase, Product};
-use domain::{Turn, absorb, answer};
+use domain::product::Product;
+use domain::{DecisionContext, absorb, answer};
 use schemas::codec::{Codec, chain_hash};
 use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms};
 use schemas::decision::{
@@ -53,7 +54,7 @@ fn history() -> History {
         (1_000, attempt(2, "bob", 1)),      // 2: accepted
         (1_000, attempt(3, "cy", 2)),       // 3: not enough left
         (1_000, attempt(4, "ann", 1)),      // 4: over the limit
-        (1_000, cancel(2, "bob")),          // 5: given back
+        (1_000, cancel(2, "bob")),          // 5: cancelled
         (1_001, attempt(5, "cy", 1)),       // 6: accepted, one is left
         (1_001, attempt(5, "cy", 1)),       // 7: repeated
         (1_001, cancel(1, "eve")),          // 8: not hers
@@ -69,20 +70,20 @@ fn history() -> History {
             product_id: "p".parse().unwrap(),
             body,
         };
-        let turn = Turn {
+        let context = DecisionContext {
             claim: Offset(0),
             offset: Offset(offset),
             follows: Offset(offset - 1),
             appended_at_ms: at,
         };
-        let decision = answer(&mut product, &command, turn).unwrap();
+        let decision = answer(&mut product, &command, context).unwrap();
         (decision, command.body)
     };
     commands.into_iter().map(decide).collect()
 }
 
-/// Seals the history with its chain and lets a ledger take it, `spoil` having the last word
-/// over each record's bytes. The log's time is `behind_ms` behind the decisions'.
+/// Seals the history with its chain and checks it with a ledger; `spoil` may change each record's
+/// bytes before that. The log's time is `behind_ms` behind the decisions' time.
 fn audit(
     history: History,
     behind_ms: i64,
@@ -101,7 +102,7 @@ fn audit(
         let expected = chain_hash(&bytes, ledger.chain);
         let appended_at_ms = decision.decided_at_ms - behind_ms;
         ledger
-            .take(&decision, &command, appended_at_ms, expected)
+            .record(&decision, &command, appended_at_ms, expected)
             .map_err(|violation| (place, violation))?;
     }
     Ok(())
@@ -110,7 +111,7 @@ fn audit(
 fn forged(forge: impl Fn(&mut History)) -> (usize, Violation) {
     let mut history = history();
     forge(&mut history);
-    audit(history, 0, |_, _| {}).expect_err("the ledger takes no forged history")
+    audit(history, 0, |_, _| {}).expect_err("the ledger accepts no forged history")
 }
 
 fn accepted(event: &mut Event) -> &mut OrderAccepted {
@@ -120,7 +121,7 @@ fn accepted(event: &mut Event) -> &mut OrderAccepted {
     }
 }
 
-/// Moves units from the stock to holds, or back if negative, as the forger would.
+/// Moves units from the stock to holds, or back if negative.
 fn reserve(decision: &mut Decision, units: i32) {
     decision.stock.available = decision.stock.available.checked_add_signed(-units).unwrap();
     decision.stock.reserved = decision.stock.reserved.checked_add_signed(units).unwrap();
@@ -139,7 +140,7 @@ fn refuse(history: &mut History, place: usize, reason: RefusalReason) {
     });
 }
 
-/// Turns the acceptance of one unit into a refusal whose figures are in order.
+/// Turns the acceptance of one unit into a refusal with consistent figures.
 fn refuse_accepted(history: &mut History, place: usize, reason: RefusalReason) {
     refuse(history, place, reason);
     let decision = &mut history[place].0;
@@ -149,7 +150,7 @@ fn refuse_accepted(history: &mut History, place: usize, reason: RefusalReason) {
 }
 
 #[test]
-fn the_history_itself_is_in_order() {
+fn the_history_itself_is_valid() {
     assert_eq!(audit(history(), 0, |_, _| {}), Ok(()));
 }
 
@@ -161,11 +162,11 @@ fn a_decision_left_out_is_a_gap() {
 }
 
 #[test]
-fn two_decisions_in_each_others_place_are_noticed() {
+fn two_swapped_decisions_are_noticed() {
     let (expected, found) = (4, 5);
     let gap = Violation::VersionGap { expected, found };
     assert_eq!(forged(|history| history.swap(3, 4)), (3, gap));
-    // Renumbered, they no longer answer what was asked at their places.
+    // With their versions exchanged, they no longer answer the commands at their offsets.
     let swapped = forged(|history| {
         let (third, fourth) = (history[3].0.clone(), history[4].0.clone());
         history[3].0.events = fourth.events;

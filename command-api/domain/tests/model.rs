@@ -1,9 +1,9 @@
 //! Random commands at random times, decided by the core and by a naive model that was written
-//! from the rules: a list of attempts, searched from end to end for every question.
+//! from the rules: a list of attempts that is searched from end to end each time.
 
 use domain::invariants::Ledger;
 use domain::product::Product;
-use domain::{Turn, absorb, answer, snapshot};
+use domain::{DecisionContext, absorb, answer, snapshot};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use schemas::codec::{Codec, chain_hash};
@@ -14,7 +14,7 @@ use schemas::decision::{
 };
 use schemas::ids::{AttemptId, BuyerId, Money, Offset, TimestampMs};
 
-/// What became of an attempt.
+/// The state of an attempt.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Fate {
     Refused,
@@ -31,7 +31,7 @@ struct Attempt {
     fate: Fate,
 }
 
-/// What a command is told.
+/// The answer to a command.
 #[derive(Clone, PartialEq, Debug)]
 enum Answer {
     Accepted { hold_until: Option<TimestampMs> },
@@ -84,7 +84,7 @@ impl Model {
         }
     }
 
-    /// Time goes on, never back, and what is due happens.
+    /// Time passes, never back, and what is due happens.
     fn pass_time(&mut self, at: TimestampMs) {
         self.now = self.now.max(at);
         let Some(terms) = &self.terms else { return };
@@ -251,8 +251,8 @@ impl Model {
     }
 }
 
-/// What a decision tells the command it answers.
-fn told(decision: &Decision, body: &CommandBody) -> Answer {
+/// The answer that a decision gives to its command.
+fn answer_of(decision: &Decision, body: &CommandBody) -> Answer {
     if *body == CommandBody::TimeAdvanced {
         return Answer::Nothing;
     }
@@ -276,42 +276,42 @@ fn told(decision: &Decision, body: &CommandBody) -> Answer {
     }
 }
 
-/// Everything that holds a product, side by side.
+/// Everything that keeps the state of a product, side by side.
 struct Run {
     codec: Codec,
     model: Model,
     product: Product,
     follower: Product,
     ledger: Ledger,
-    /// Offsets of the attempts that have had an outcome in the round.
+    /// The attempts that have had an outcome in the round.
     outcomes: Vec<AttemptId>,
 }
 
 impl Run {
     fn step(&mut self, offset: i64, at: TimestampMs, body: CommandBody) {
         let expected = self.model.ask(at, &body);
-        let round = self.product.round;
+        let round = self.product.head.round;
         let command = Command {
             product_id: "p".parse().unwrap(),
             body,
         };
-        let turn = Turn {
+        let context = DecisionContext {
             claim: Offset(0),
             offset: Offset(offset),
             follows: Offset(offset - 1),
             appended_at_ms: at,
         };
-        let decision = answer(&mut self.product, &command, turn).expect("invariants hold");
-        assert_eq!(told(&decision, &command.body), expected);
+        let decision = answer(&mut self.product, &command, context).expect("invariants hold");
+        assert_eq!(answer_of(&decision, &command.body), expected);
         assert_eq!(decision.stock, self.model.stock());
         assert_eq!(decision.tally, self.model.tally());
-        assert_eq!(self.product.round, self.model.round);
+        assert_eq!(self.product.head.round, self.model.round);
         assert_eq!(decision.decided_at_ms, self.model.now);
         let stock = decision.stock;
         assert!(stock.sold <= stock.total);
         assert_eq!(stock.total, stock.available + stock.reserved + stock.sold);
 
-        if self.product.round > round {
+        if self.product.head.round > round {
             self.outcomes.clear();
         }
         for event in &decision.events {
@@ -320,7 +320,7 @@ impl Run {
                     assert_eq!(
                         event.order.attempt_offset,
                         Offset(offset),
-                        "its place in line"
+                        "its place in the queue"
                     );
                     event.order.attempt_id
                 }
@@ -331,15 +331,15 @@ impl Run {
             self.outcomes.push(attempt);
         }
 
-        let (bytes, chain) = self.codec.encode_chained(decision, self.product.chain);
-        self.product.chain = chain;
+        let (bytes, chain) = self.codec.encode_chained(decision, self.product.head.chain);
+        self.product.head.chain = chain;
         let Ok(DecisionRecord::Decision(read)) = self.codec.decode_decision(&bytes) else {
             panic!("a decision reads back as one");
         };
         absorb(&mut self.follower, &read).expect("what was decided can be absorbed");
         assert_eq!(self.follower, self.product);
         let expected_chain = chain_hash(&bytes, self.ledger.chain);
-        let taken = self.ledger.take(&read, &command.body, at, expected_chain);
+        let taken = self.ledger.record(&read, &command.body, at, expected_chain);
         taken.unwrap_or_else(|violation| panic!("{violation} in {read:?}"));
 
         let mut restored = Product::default();

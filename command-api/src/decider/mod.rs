@@ -1,41 +1,53 @@
-//! The decider: gives every record of log 1 its turn, and writes the decision to log 2.
+//! The decider of products: answers every record of `purchase-attempts` with a decision in
+//! `stock-decisions`.
 //!
-//! Read it in the order of its life: [`claim`] takes the partition and recovers the products,
-//! [`work`] decides until it is stopped or superseded, [`checkpoint`] bounds the next recovery,
-//! [`deadlines`] sees to it that time passes when nothing else does.
+//! In the order of a partition's life: [`recover`] claims it and rebuilds its [`products`],
+//! [`decide`] answers commands until the decider is stopped or superseded. What is not about
+//! products is done by the shell in [`crate::partition`].
 
-mod claim;
-mod work;
+mod recover;
 
-mod checkpoint;
-mod deadlines;
+mod decide;
+mod outcomes;
+
 mod products;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::invariants::Violation;
-use ports::{AppendError, Clock, EventLog, Group, LogRecord, ReadError};
-use runtime::health::Health;
+use ports::{Clock, EventLog, Group};
+use runtime::health::{Component, Health};
 use runtime::partitions;
-use schemas::codec::{Codec, DecodeError};
-use schemas::decision::DecisionRecord;
-use schemas::ids::{Offset, Partition};
+use schemas::codec::Codec;
+use schemas::ids::Partition;
 use schemas::topics::Topic;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-/// How long a partition rests after its decider failed or was superseded.
+use self::decide::PartitionDecider;
+pub use crate::partition::checkpoint::CheckpointPolicy;
+use crate::partition::{CoreTopics, PartitionError, PartitionLog};
+
+/// How long to wait before a partition is claimed again after its decider failed or was
+/// superseded.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// What a decider works with.
+/// The topics of products.
+const TOPICS: CoreTopics = CoreTopics {
+    commands: Topic::PurchaseAttempts,
+    decisions: Topic::StockDecisions,
+    snapshots: Topic::ProductSnapshots,
+    group: Group::Deciders,
+};
+
+/// The dependencies and settings of a decider.
 #[derive(Clone)]
 pub struct Decider {
-    /// Both logs.
+    /// The log with all topics.
     pub log: Arc<dyn EventLog>,
     /// The records' codec.
     pub codec: Arc<Codec>,
-    /// Tells when a deadline may be due.
+    /// Tells when a deadline may have passed.
     pub clock: Arc<dyn Clock>,
     /// Where its partitions report.
     pub health: Health,
@@ -46,92 +58,33 @@ pub struct Decider {
 }
 
 impl Decider {
-    /// The claim or decision that a record of log 2 is.
-    fn decision(&self, record: &LogRecord) -> Result<DecisionRecord, DeciderError> {
-        let (topic, offset) = (Topic::StockDecisions, record.offset);
-        let decoded = self.codec.decode_decision(&record.value);
-        decoded.map_err(|error| DeciderError::Decode {
-            topic,
-            offset,
-            error,
-        })
-    }
-}
-
-/// When a checkpoint is due: after this many decisions, and no sooner than a quarter of what
-/// is remembered has been decided anew, so that its cost stays in proportion.
-#[derive(Debug, Clone, Copy)]
-pub struct CheckpointPolicy {
-    /// The fewest decisions between two checkpoints.
-    pub min_decisions: u64,
-}
-
-impl Default for CheckpointPolicy {
-    fn default() -> Self {
-        Self {
-            min_decisions: 100_000,
+    fn partition_log(&self, partition: Partition) -> PartitionLog {
+        PartitionLog {
+            log: self.log.clone(),
+            codec: self.codec.clone(),
+            topics: TOPICS,
+            partition,
         }
     }
 }
 
-/// Why a decider ended its work on a partition.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DeciderError {
-    /// Another decider took the partition.
-    #[error("another decider has taken the partition with claim {0}")]
-    Superseded(Offset),
-    /// A decision of its own does not count, so what it remembers is not what is true.
-    #[error("its decision at {0} of stock-decisions does not count")]
-    Dropped(Offset),
-    /// A record could not be appended.
-    #[error(transparent)]
-    Append(#[from] AppendError),
-    /// A record could not be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// A record is none that is known here.
-    #[error("record {offset} of {topic}: {error}")]
-    Decode {
-        /// Its topic.
-        topic: Topic,
-        /// Its offset.
-        offset: Offset,
-        /// What is wrong with it.
-        error: DecodeError,
-    },
-    /// What must hold did not; nothing was written.
-    #[error("record {offset} of {topic}: {violation}")]
-    Violation {
-        /// The topic of the record at fault.
-        topic: Topic,
-        /// Its offset.
-        offset: Offset,
-        /// What did not hold.
-        violation: Violation,
-    },
-}
-
 /// Decides on the partitions assigned to this process until `stop`.
 pub async fn run(decider: Decider, stop: CancellationToken) {
-    let assigned = decider.log.assignment(Group::Deciders);
+    let assigned = decider.log.assignment(TOPICS.group);
     let work = |partition, stop| keep_deciding(decider.clone(), partition, stop);
     partitions::run_each(assigned, stop, work).await;
 }
 
-/// Decides on one partition; after a failure it claims and recovers anew, since what it then
-/// remembers may not be what is true.
+/// Decides on one partition until `stop`. After a failure it claims the partition anew and
+/// recovers, since its state may no longer be what the log says.
 async fn keep_deciding(decider: Decider, partition: Partition, stop: CancellationToken) {
     let component = decider.health.component(format!("decider {partition}"));
-    loop {
-        match decide_partition(&decider, partition, &component, &stop).await {
-            Ok(()) => return,
-            Err(error @ DeciderError::Superseded(_)) => {
-                info!(%partition, reason = %error, "stepped down");
-                component.failing(error.to_string());
-            }
-            Err(error) => {
-                error!(%partition, %error, "deciding failed; the partition is claimed anew");
-                component.failing(error.to_string());
+    while let Err(error) = decide_partition(&decider, partition, &component, &stop).await {
+        component.failing(error.to_string());
+        match error {
+            PartitionError::Superseded(_) => info!(%partition, reason = %error, "stepped down"),
+            error => {
+                error!(%partition, %error, "deciding failed; the partition will be claimed anew");
             }
         }
         tokio::select! {
@@ -141,15 +94,18 @@ async fn keep_deciding(decider: Decider, partition: Partition, stop: Cancellatio
     }
 }
 
+/// Claims and recovers a partition and decides on it until `stop`.
 async fn decide_partition(
     decider: &Decider,
     partition: Partition,
-    component: &runtime::health::Component,
+    component: &Component,
     stop: &CancellationToken,
-) -> Result<(), DeciderError> {
-    let held = tokio::select! {
-        held = claim::take(decider, partition, component) => held?,
+) -> Result<(), PartitionError> {
+    let log = decider.partition_log(partition);
+    let (recovered, products) = tokio::select! {
+        recovered = recover::recover(&log, &decider.name, component) => recovered?,
         () = stop.cancelled() => return Ok(()),
     };
-    work::decide(decider, held, component, stop).await
+    let partition = PartitionDecider::start(decider, recovered, products).await?;
+    partition.run(component, stop).await
 }

@@ -1,5 +1,5 @@
-//! The seller creates and changes sales. Every call may be repeated: it says what shall be,
-//! not what shall change.
+//! The seller creates and changes sales. Every call may be repeated: it states the new value, not a
+//! difference.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::openapi::{RefOr, Response as Described};
 use utoipa::{IntoResponses, ToSchema};
 
-use super::Door;
-use super::admission::Place;
+use super::CommandApi;
+use super::admission::RecordPosition;
 
-/// What is offered, from when to when, to whom and how.
+/// The terms of a sale.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SaleRequest {
-    /// What shoppers see, 1 to 200 bytes.
+    /// The name that shoppers see, 1 to 200 bytes.
     #[schema(example = "Sneaker, limited edition")]
     name: String,
     /// Price of one unit.
@@ -41,7 +41,7 @@ pub(super) struct SaleRequest {
     hold_ms: Option<i64>,
     /// First moment at which attempts are accepted; none: now.
     opens_at: Option<Moment>,
-    /// First moment at which they are no longer; none: until closed by hand.
+    /// First moment at which attempts are no longer accepted; none: until closed by hand.
     closes_at: Option<Moment>,
 }
 
@@ -66,16 +66,17 @@ pub(super) struct StockRequest {
     stock: u32,
 }
 
-/// The wish is in line; the sale at `Location` shows what came of it.
+/// The change is queued; the sale at `Location` shows its outcome.
 #[derive(Serialize, ToSchema)]
-pub(super) struct ChangeTaken<'a> {
+#[schema(as = ChangeTaken)]
+pub(super) struct ChangeReceipt<'a> {
     /// The product.
     product_id: &'a str,
-    /// The exact place in line.
-    position: Place,
+    /// The exact place in the queue.
+    position: RecordPosition,
 }
 
-/// What changes of a sale are refused with.
+/// The problems of changes to a sale.
 struct ChangeProblems;
 
 impl IntoResponses for ChangeProblems {
@@ -106,26 +107,26 @@ impl IntoResponses for ChangeProblems {
     params(("product_id" = String, Path, description = "The product."), Trace),
     request_body = SaleRequest,
     responses(
-        (status = 202, description = "The wish is in line.", body = ChangeTaken,
+        (status = 202, description = "The change is queued.", body = ChangeReceipt,
             headers(("Location" = String, description = "The sale after the change."))),
         ChangeProblems,
     )
 )]
 pub(super) async fn put_sale(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<CommandApi>>,
     Path(product): Path<ProductId>,
     trace: Trace,
     Body(sale): Body<SaleRequest>,
 ) -> Result<Response, Problem> {
-    let now = door.clock.now_ms();
+    let now = api.clock.now_ms();
     let terms = terms(sale, now);
     check_terms(&terms).map_err(|error| out_of_bounds(error.field, error.expected))?;
     if terms.closes_at_ms.is_some_and(|closes| closes <= now) {
-        return Err(out_of_bounds("closes_at", "a time to come, or none"));
+        return Err(out_of_bounds("closes_at", "a time in the future, or none"));
     }
-    let answer = change(&door, &product, CommandBody::PutSale(terms), trace).await?;
-    // Whoever creates a sale may order from it at once, before the read side has heard of it.
-    door.known.insert(&product);
+    let answer = change(&api, &product, CommandBody::PutSale(terms), trace).await?;
+    // A new sale takes orders at once, before the read side has its row.
+    api.known.insert(&product);
     Ok(answer)
 }
 
@@ -137,22 +138,22 @@ pub(super) async fn put_sale(
     security(("admin_token" = [])),
     params(("product_id" = String, Path, description = "The product."), Trace),
     responses(
-        (status = 202, description = "The wish is in line.", body = ChangeTaken,
+        (status = 202, description = "The change is queued.", body = ChangeReceipt,
             headers(("Location" = String, description = "The sale after the change."))),
         ChangeProblems,
     )
 )]
 pub(super) async fn open_sale(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<CommandApi>>,
     Path(product): Path<ProductId>,
     trace: Trace,
     _: NoBody,
 ) -> Result<Response, Problem> {
-    door.require_known(&product, &trace).await?;
-    change(&door, &product, CommandBody::OpenSale, trace).await
+    api.require_known(&product, &trace).await?;
+    change(&api, &product, CommandBody::OpenSale, trace).await
 }
 
-/// Stops taking attempts for the time being.
+/// Pauses the sale: attempts are refused until it is opened again.
 #[utoipa::path(
     post,
     path = "/api/admin/flash-sales/{product_id}/pause",
@@ -160,19 +161,19 @@ pub(super) async fn open_sale(
     security(("admin_token" = [])),
     params(("product_id" = String, Path, description = "The product."), Trace),
     responses(
-        (status = 202, description = "The wish is in line.", body = ChangeTaken,
+        (status = 202, description = "The change is queued.", body = ChangeReceipt,
             headers(("Location" = String, description = "The sale after the change."))),
         ChangeProblems,
     )
 )]
 pub(super) async fn pause_sale(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<CommandApi>>,
     Path(product): Path<ProductId>,
     trace: Trace,
     _: NoBody,
 ) -> Result<Response, Problem> {
-    door.require_known(&product, &trace).await?;
-    change(&door, &product, CommandBody::PauseSale, trace).await
+    api.require_known(&product, &trace).await?;
+    change(&api, &product, CommandBody::PauseSale, trace).await
 }
 
 /// Ends the round.
@@ -183,19 +184,19 @@ pub(super) async fn pause_sale(
     security(("admin_token" = [])),
     params(("product_id" = String, Path, description = "The product."), Trace),
     responses(
-        (status = 202, description = "The wish is in line.", body = ChangeTaken,
+        (status = 202, description = "The change is queued.", body = ChangeReceipt,
             headers(("Location" = String, description = "The sale after the change."))),
         ChangeProblems,
     )
 )]
 pub(super) async fn close_sale(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<CommandApi>>,
     Path(product): Path<ProductId>,
     trace: Trace,
     _: NoBody,
 ) -> Result<Response, Problem> {
-    door.require_known(&product, &trace).await?;
-    change(&door, &product, CommandBody::CloseSale, trace).await
+    api.require_known(&product, &trace).await?;
+    change(&api, &product, CommandBody::CloseSale, trace).await
 }
 
 /// Sets the round's total units.
@@ -207,13 +208,13 @@ pub(super) async fn close_sale(
     params(("product_id" = String, Path, description = "The product."), Trace),
     request_body = StockRequest,
     responses(
-        (status = 202, description = "The wish is in line.", body = ChangeTaken,
+        (status = 202, description = "The change is queued.", body = ChangeReceipt,
             headers(("Location" = String, description = "The sale after the change."))),
         ChangeProblems,
     )
 )]
 pub(super) async fn set_stock(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<CommandApi>>,
     Path(product): Path<ProductId>,
     trace: Trace,
     Body(set): Body<StockRequest>,
@@ -221,29 +222,29 @@ pub(super) async fn set_stock(
     if set.stock > MAX_STOCK {
         return Err(out_of_bounds("stock", "at most 1000000000 units"));
     }
-    door.require_known(&product, &trace).await?;
+    api.require_known(&product, &trace).await?;
     let set = SetStock { stock: set.stock };
-    change(&door, &product, CommandBody::SetStock(set), trace).await
+    change(&api, &product, CommandBody::SetStock(set), trace).await
 }
 
 async fn change(
-    door: &Door,
+    api: &CommandApi,
     product: &ProductId,
     body: CommandBody,
     trace: Trace,
 ) -> Result<Response, Problem> {
-    let taken = door.append(product, body, trace).await?;
-    let position = taken.position;
-    // Of all that an id can hold only the space has no place in a URL's path.
+    let appended = api.append(product, body, trace).await?;
+    let position = appended.position;
+    // Of all characters of an id only the space must be escaped in a URL's path.
     let segment = product.as_str().replace(' ', "%20");
     let location = format!("/api/flash-sales/{segment}?at_least={position}");
     let location = HeaderValue::try_from(location).expect("ids and positions are visible ASCII");
-    let taken = ChangeTaken {
+    let receipt = ChangeReceipt {
         product_id: product.as_str(),
         position: position.into(),
     };
     let headers = [(header::LOCATION, location)];
-    Ok((StatusCode::ACCEPTED, headers, axum::Json(taken)).into_response())
+    Ok((StatusCode::ACCEPTED, headers, axum::Json(receipt)).into_response())
 }
 
 fn terms(sale: SaleRequest, now: TimestampMs) -> SaleTerms {

@@ -1,4 +1,5 @@
-//! What every command passes: is the product known, and is the record in the log.
+//! What every command goes through: the check that its product is known, and the append to the
+//! log.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -19,30 +20,30 @@ use tracing::field::display;
 use tracing::{debug, error, warn};
 use utoipa::ToSchema;
 
-use super::Door;
+use super::CommandApi;
 
-/// How long the store may take to say whether a product is known; orders do not wait longer for
-/// a courtesy.
+/// How long an order waits for the store to look its product up. The check is optional, since the
+/// core refuses unknown products too.
 const KNOWN_WAIT: Duration = Duration::from_millis(100);
 /// The most products remembered as known.
 const MAX_KNOWN: usize = 100_000;
 
-// Whatever the door keeps of a request's trace fits into a record.
+// Whatever is kept of a request's trace fits into a record.
 const _: () = assert!(schemas::trace::MAX_HEADER_BYTES <= ports::event_log::MAX_HEADER_BYTES);
 
-/// An exact place in line.
+/// An exact place in the queue.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Position)]
-pub(super) struct Place {
+pub(super) struct RecordPosition {
     /// The partition that holds the product.
     #[schema(example = 3)]
     partition: u32,
-    /// The record's offset in the partition's log.
+    /// The record's offset in the partition.
     #[schema(example = 1842)]
     offset: i64,
 }
 
-impl From<Position> for Place {
+impl From<Position> for RecordPosition {
     fn from(position: Position) -> Self {
         Self {
             partition: position.partition.0,
@@ -51,23 +52,23 @@ impl From<Position> for Place {
     }
 }
 
-/// A record that is durably in line.
-pub(super) struct Taken {
-    /// Its place.
+/// A record that is durable in the log.
+pub(super) struct AppendedRecord {
+    /// Its position.
     pub(super) position: Position,
-    /// Its value as it stands in the log.
+    /// Its value in the log.
     pub(super) value: Bytes,
 }
 
-impl Door {
-    /// Appends a command to log 1, with the trace of the request it came by, and waits until it
+impl CommandApi {
+    /// Appends a command to `purchase-attempts`, with the trace of its request, and waits until it
     /// is durable.
     pub(super) async fn append(
         &self,
         product: &ProductId,
         body: CommandBody,
         trace: Trace,
-    ) -> Result<Taken, Problem> {
+    ) -> Result<AppendedRecord, Problem> {
         let trace_id = trace.id.map(display);
         let partition = self.placement.partition_of(product);
         let key = Bytes::copy_from_slice(product.as_str().as_bytes());
@@ -85,18 +86,18 @@ impl Door {
         match appended {
             Ok(offset) => {
                 let position = Position { partition, offset };
-                debug!(%product, %position, trace_id, "in line");
-                Ok(Taken { position, value })
+                debug!(%product, %position, trace_id, "appended a command");
+                Ok(AppendedRecord { position, value })
             }
             Err(error) => {
-                debug!(%product, %partition, trace_id, "not appended");
+                debug!(%product, %partition, trace_id, "could not append a command");
                 Err(refusal(error))
             }
         }
     }
 
-    /// Refuses a product that is certainly unknown. Whether it is cannot always be told here;
-    /// then the command is let through and the core decides.
+    /// Refuses a product that is certainly unknown. If the store does not answer, the command is
+    /// passed on and the core decides.
     pub(super) async fn require_known(
         &self,
         product: &ProductId,
@@ -105,8 +106,8 @@ impl Door {
         if self.known.contains(product) {
             return Ok(());
         }
-        let asked = timeout(KNOWN_WAIT, self.store.sale(product)).await;
-        match asked.unwrap_or_else(|_| Err(StoreError("no answer in time".into()))) {
+        let sale = timeout(KNOWN_WAIT, self.store.sale(product)).await;
+        match sale.unwrap_or_else(|_| Err(StoreError("no answer in time".into()))) {
             Ok(Some(_)) => {
                 self.known.insert(product);
                 Ok(())
@@ -117,15 +118,15 @@ impl Door {
             )),
             Err(error) => {
                 let trace_id = trace.id.map(display);
-                debug!(%error, %product, trace_id, "whether a product is known cannot be told");
+                debug!(%error, %product, trace_id, "the store cannot tell whether the product is known; the core will decide");
                 Ok(())
             }
         }
     }
 }
 
-/// The products known to exist, at most 100,000 of them; products are never forgotten by the
-/// log, so what is known stays true.
+/// The products known to exist, at most 100,000 of them. The log never forgets a product, so an
+/// entry stays true.
 #[derive(Default)]
 pub struct KnownProducts(RwLock<HashSet<ProductId>>);
 
@@ -134,8 +135,8 @@ impl KnownProducts {
         self.0.read().contains(product)
     }
 
-    /// Remembers a product. When there is no place left all others are forgotten: those in
-    /// demand are back at their next order, at the price of one read each.
+    /// Adds a product. When the set is full, all others are dropped: those in demand are added again
+    /// at their next order, at the price of one read each.
     pub(super) fn insert(&self, product: &ProductId) {
         let mut known = self.0.write();
         if known.len() >= MAX_KNOWN {
@@ -145,7 +146,7 @@ impl KnownProducts {
     }
 }
 
-/// The answer to a record that was not, or perhaps not, appended.
+/// The answer when a record was not, or perhaps not, appended.
 fn refusal(error: AppendError) -> Problem {
     let reason = match error {
         AppendError::Full => "full",
@@ -157,14 +158,14 @@ fn refusal(error: AppendError) -> Problem {
     match error {
         AppendError::Full => Problem::new(
             Code::Overloaded,
-            "More is asked than can be written down. Nothing was taken; try again in a second.",
+            "The service is overloaded; your request was not accepted. Retry in a second.",
         ),
         AppendError::TooLarge { what, bytes, max } => Problem::new(
             Code::BodyTooLarge,
             format!("The record's {what} has {bytes} bytes; the log takes at most {max}."),
         ),
         AppendError::Unknown(why) => {
-            warn!(error = why, "an append failed");
+            warn!(error = why, "an append failed; its outcome is unknown");
             log_unavailable()
         }
         AppendError::Stopped(why) => {
@@ -180,7 +181,7 @@ fn refusal(error: AppendError) -> Problem {
 fn log_unavailable() -> Problem {
     Problem::new(
         Code::LogUnavailable,
-        "The log cannot say whether this was taken. The same Idempotency-Key makes a retry safe: \
-         it is one attempt however often it comes. Without a key an order may count twice.",
+        "It is unknown whether your request was accepted. With the same Idempotency-Key a retry is \
+         safe: it is one attempt however often it is sent. Without a key an order may count twice.",
     )
 }

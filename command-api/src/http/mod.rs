@@ -1,5 +1,5 @@
-//! The door: takes what is asked over HTTP, appends it to log 1, and answers with a receipt as
-//! soon as it is durable. It never says how an attempt ended; the read side does.
+//! The HTTP API of the write side: appends each command to `purchase-attempts`, and answers with a
+//! receipt as soon as it is durable. Outcomes are answered by the read side alone.
 
 mod orders;
 
@@ -28,11 +28,11 @@ pub const MAX_ORDER_BYTES: usize = 4 * 1024;
 /// The largest body of the administration, in bytes.
 pub const MAX_ADMIN_BYTES: usize = 64 * 1024;
 
-/// What the door works with.
-pub struct Door {
+/// The dependencies of the HTTP API.
+pub struct CommandApi {
     /// Where commands are appended.
     pub log: Arc<dyn EventLog>,
-    /// Asked only whether a product is known.
+    /// Queried only for whether a product is known.
     pub store: Arc<dyn ReadStore>,
     /// The records' codec.
     pub codec: Arc<Codec>,
@@ -40,15 +40,15 @@ pub struct Door {
     pub placement: Placement,
     /// Signs receipts.
     pub receipts: ReceiptKey,
-    /// The door's time, for receipts and for sales that open now.
+    /// The time for receipts and for sales that open now.
     pub clock: Arc<dyn Clock>,
-    /// The products seen so far.
+    /// The products known so far.
     pub known: KnownProducts,
 }
 
-/// The routes of the write side, each request bounded by the time given. Without a token
-/// nobody may administer.
-pub fn router(door: Arc<Door>, admin: Option<AdminToken>, timeout: Duration) -> OpenApiRouter {
+/// The routes of the write side, each request bounded by the time given. Without an admin token
+/// the administration is disabled.
+pub fn router(api: Arc<CommandApi>, admin: Option<AdminToken>, timeout: Duration) -> OpenApiRouter {
     let orders = OpenApiRouter::new()
         .routes(routes!(orders::place_order))
         .routes(routes!(orders::cancel_order))
@@ -64,5 +64,5 @@ pub fn router(door: Arc<Door>, admin: Option<AdminToken>, timeout: Duration) -> 
     orders
         .merge(admin)
         .layer(from_fn_with_state(Guard::new(timeout), guard))
-        .with_state(door)
+        .with_state(api)
 }

@@ -1,4 +1,4 @@
-//! A buyer asks for units, or gives an order back.
+//! A buyer places an attempt, or cancels an order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,33 +17,33 @@ use serde::{Deserialize, Serialize};
 use utoipa::openapi::{RefOr, Response as Described};
 use utoipa::{IntoResponses, ToSchema};
 
-use super::Door;
-use super::admission::{Place, Taken};
+use super::CommandApi;
+use super::admission::{AppendedRecord, RecordPosition};
 
-/// What a buyer asks for.
+/// An attempt to buy units of a sale.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OrderRequest {
-    /// Units asked for.
+    /// Units requested.
     #[schema(minimum = 1, maximum = 100_000, example = 1)]
     #[serde(deserialize_with = "number::<_, 1, MAX_QUANTITY>")]
     quantity: u32,
 }
 
-/// What was taken: an attempt's place in line, and the proof of it.
+/// An attempt's place in the queue, and the proof of it.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Receipt<'a> {
-    /// The attempt. Its fate is at `/api/attempts/{attempt_id}`.
+    /// The attempt. Its outcome is at `/api/attempts/{attempt_id}`.
     attempt_id: String,
-    /// The product asked for.
+    /// The product.
     product_id: &'a str,
-    /// The exact place in line.
-    position: Place,
+    /// The exact place in the queue.
+    position: RecordPosition,
     /// All of this and the hash of the appended record, signed: a JSON Web Token.
     receipt: String,
 }
 
-/// What orders and cancellations are refused with.
+/// The problems of orders and cancellations.
 struct OrderProblems;
 
 impl IntoResponses for OrderProblems {
@@ -63,9 +63,9 @@ impl IntoResponses for OrderProblems {
     }
 }
 
-/// Asks for units of a sale.
+/// Places an attempt to buy units of a sale.
 ///
-/// The answer says that the attempt is durably in line, not how it ends. The same
+/// The answer confirms that the attempt is durably queued, not its outcome. The same
 /// `Idempotency-Key` from the same buyer for the same product is the same attempt, and its
 /// first answer stands.
 #[utoipa::path(
@@ -74,27 +74,27 @@ impl IntoResponses for OrderProblems {
     tag = "shoppers",
     params(
         ("product_id" = String, Path, description = "The product."),
-        ("X-Buyer-Id" = String, Header, description = "Who asks, 1 to 64 bytes."),
+        ("X-Buyer-Id" = String, Header, description = "The buyer, 1 to 64 bytes."),
         ("Idempotency-Key" = Option<String>, Header,
-            description = "The client's name for the attempt, 1 to 255 visible ASCII characters."),
+            description = "The client's own key for the attempt, 1 to 255 visible ASCII characters."),
         Trace,
     ),
     request_body = OrderRequest,
     responses(
-        (status = 202, description = "The attempt is in line.", body = Receipt,
-            headers(("Location" = String, description = "Where the attempt's fate is."))),
+        (status = 202, description = "The attempt is queued.", body = Receipt,
+            headers(("Location" = String, description = "Where the attempt's outcome is."))),
         OrderProblems,
     )
 )]
 pub(super) async fn place_order(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<CommandApi>>,
     Path(product): Path<ProductId>,
     Buyer(buyer): Buyer,
     IdempotencyKey(key): IdempotencyKey,
     trace: Trace,
     Body(order): Body<OrderRequest>,
 ) -> Result<Response, Problem> {
-    door.require_known(&product, &trace).await?;
+    api.require_known(&product, &trace).await?;
     let attempt_id = match key {
         Some(key) => AttemptId::from_key(&product, &buyer, &key),
         None => AttemptId::generate(),
@@ -104,12 +104,12 @@ pub(super) async fn place_order(
         buyer_id: buyer,
         quantity: order.quantity,
     };
-    let taken = door
+    let appended = api
         .append(&product, CommandBody::PlaceAttempt(place), trace)
         .await?;
     counter!(ATTEMPTS_ACCEPTED).increment(1);
     let location = format!("/api/attempts/{attempt_id}");
-    Ok(answer(&door, attempt_id, &product, taken, location))
+    Ok(answer(&api, attempt_id, &product, appended, location))
 }
 
 #[derive(Deserialize)]
@@ -118,10 +118,10 @@ pub(super) struct OrderPath {
     attempt_id: String,
 }
 
-/// Gives an order back.
+/// Cancels an order.
 ///
-/// The answer says that the wish is in line. Units go back to the stock only if the order is
-/// the buyer's own and still held or sold.
+/// The answer confirms that the cancellation is durably queued. Units go back to the stock only if
+/// the order is the buyer's own and its units are still held or sold.
 #[utoipa::path(
     post,
     path = "/api/flash-sales/{product_id}/order/{attempt_id}/cancel",
@@ -129,17 +129,17 @@ pub(super) struct OrderPath {
     params(
         ("product_id" = String, Path, description = "The product."),
         ("attempt_id" = String, Path, description = "The attempt that became the order, a UUID."),
-        ("X-Buyer-Id" = String, Header, description = "Who asks, 1 to 64 bytes."),
+        ("X-Buyer-Id" = String, Header, description = "The buyer, 1 to 64 bytes."),
         Trace,
     ),
     responses(
-        (status = 202, description = "The wish is in line.", body = Receipt,
+        (status = 202, description = "The cancellation is queued.", body = Receipt,
             headers(("Location" = String, description = "Where the outcome is."))),
         OrderProblems,
     )
 )]
 pub(super) async fn cancel_order(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<CommandApi>>,
     Path(path): Path<OrderPath>,
     Buyer(buyer): Buyer,
     trace: Trace,
@@ -150,33 +150,33 @@ pub(super) async fn cancel_order(
         .attempt_id
         .parse()
         .map_err(|_| Problem::invalid("attempt_id", "a UUID"))?;
-    door.require_known(&product, &trace).await?;
+    api.require_known(&product, &trace).await?;
     let cancel = CancelOrder {
         attempt_id,
         buyer_id: buyer,
     };
-    let taken = door
+    let appended = api
         .append(&product, CommandBody::CancelOrder(cancel), trace)
         .await?;
-    let location = format!("/api/attempts/{attempt_id}?at_least={}", taken.position);
-    Ok(answer(&door, attempt_id, &product, taken, location))
+    let location = format!("/api/attempts/{attempt_id}?at_least={}", appended.position);
+    Ok(answer(&api, attempt_id, &product, appended, location))
 }
 
 fn answer(
-    door: &Door,
+    api: &CommandApi,
     attempt_id: AttemptId,
     product: &ProductId,
-    taken: Taken,
+    appended: AppendedRecord,
     location: String,
 ) -> Response {
-    let now = door.clock.now_ms();
+    let now = api.clock.now_ms();
     let receipt = Receipt {
         attempt_id: attempt_id.to_string(),
         product_id: product.as_str(),
-        position: taken.position.into(),
-        receipt: door
+        position: appended.position.into(),
+        receipt: api
             .receipts
-            .sign(attempt_id, product, taken.position, &taken.value, now),
+            .sign(attempt_id, product, appended.position, &appended.value, now),
     };
     let location = HeaderValue::try_from(location).expect("ids and positions are visible ASCII");
     let headers = [(header::LOCATION, location)];

@@ -1,4 +1,4 @@
-//! The administration: sales put, steered and restocked, by whoever has the token.
+//! The administration: sales are created, changed and restocked with the admin token.
 
 use schemas::command::CommandBody;
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ async fn a_sale_is_put_and_can_be_ordered_from_at_once() {
             .status,
         202
     );
-    assert_eq!(world.asked(), 0);
+    assert_eq!(world.store_queries(), 0);
 }
 
 #[tokio::test]

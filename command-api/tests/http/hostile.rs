@@ -1,9 +1,9 @@
-//! Mistaken and hostile requests, each with the answer that names what is wrong.
+//! Malformed and hostile requests, each with the answer that names what is wrong.
 
 use crate::support::{ADMIN, BUYER, CANCEL, ORDER, SALE, world};
 
 #[tokio::test]
-async fn requests_that_are_wrong_are_refused_by_name_and_leave_no_trace() {
+async fn invalid_requests_are_refused_by_name_and_append_nothing() {
     let world = world(None);
     let quantity = r#"{"quantity":1}"#;
     let long_buyer = "b".repeat(65);

@@ -1,4 +1,4 @@
-//! The door's answers to good, malformed, oversized, hostile and repeated requests, and to a
+//! The HTTP API's answers to good, malformed, oversized, hostile and repeated requests, and to a
 //! log that fails in each way it can.
 
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! Orders and cancellations, and what the log and the store do to them.
+//! Orders and cancellations, with a log and a store that work or fail.
 
 use axum::body::Body;
 use kit::OnAppend;
@@ -80,7 +80,7 @@ async fn the_same_key_is_the_same_attempt_at_a_new_position() {
 }
 
 #[tokio::test]
-async fn a_cancellation_is_taken_with_or_without_an_empty_body() {
+async fn a_cancellation_is_accepted_with_or_without_an_empty_body() {
     let world = world(None);
     for body in ["", "{}"] {
         let answer = world.call("POST", CANCEL, &[BUYER], body).await;
@@ -138,8 +138,8 @@ async fn each_failure_of_the_log_has_its_answer() {
         let answer = world.order(&[BUYER], r#"{"quantity":1}"#).await;
         assert_eq!(answer.problem(), (status, code), "{error:?}");
         assert_eq!(answer.body["retry"], retry, "{error:?}");
-        let patience = if status == 503 { "1" } else { "" };
-        assert_eq!(answer.header("retry-after"), patience, "{error:?}");
+        let seconds = if status == 503 { "1" } else { "" };
+        assert_eq!(answer.header("retry-after"), seconds, "{error:?}");
         let names_the_key = answer.body["detail"]
             .as_str()
             .unwrap()
@@ -157,7 +157,7 @@ async fn each_failure_of_the_log_has_its_answer() {
 }
 
 #[tokio::test]
-async fn a_body_that_never_ends_is_given_up() {
+async fn a_body_that_never_ends_times_out() {
     let world = world(None);
     let endless = futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
     let answer = world.order(&[BUYER], Body::from_stream(endless)).await;
@@ -173,7 +173,11 @@ async fn a_product_is_looked_up_until_it_is_known() {
     for _ in 0..3 {
         assert_eq!(world.order(&[BUYER], r#"{"quantity":1}"#).await.status, 202);
     }
-    assert_eq!(world.asked(), 1, "what is known is not asked again");
+    assert_eq!(
+        world.store_queries(),
+        1,
+        "a known product is not looked up again"
+    );
     for _ in 0..2 {
         let boot = "/api/flash-sales/boot/order";
         let answer = world
@@ -182,12 +186,12 @@ async fn a_product_is_looked_up_until_it_is_known() {
         assert_eq!(answer.problem(), (404, "unknown_product"));
     }
     assert_eq!(
-        world.asked(),
+        world.store_queries(),
         3,
-        "what is unknown may be known the next time"
+        "an unknown product is looked up each time"
     );
 
-    // When the store cannot tell, the core has to.
+    // When the store fails, the core decides.
     world.store.fail(true);
     let cap = "/api/flash-sales/cap/order";
     assert_eq!(
@@ -199,7 +203,7 @@ async fn a_product_is_looked_up_until_it_is_known() {
     );
 }
 
-/// A store that does not answer costs an order a moment, not its patience.
+/// A store that does not answer delays an order only for a moment.
 #[tokio::test(start_paused = true)]
 async fn orders_do_not_wait_for_a_silent_store() {
     let world = world(None);

@@ -1,4 +1,4 @@
-//! The trace a request belongs to goes into the log beside what was asked.
+//! The trace of a request is appended with its command.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ async fn appended(headers: &[(&str, &str)]) -> Vec<Vec<(String, Bytes)>> {
         let answer = world.call(method, &path, &headers, body).await;
         assert_eq!(answer.status, 202, "{method} {path}: {}", answer.body);
         for name in ["traceparent", "tracestate"] {
-            assert_eq!(answer.header(name), "", "the door answers with no trace");
+            assert_eq!(answer.header(name), "", "the answer carries no trace");
         }
         appended.extend(
             world
@@ -53,7 +53,7 @@ async fn appended(headers: &[(&str, &str)]) -> Vec<Vec<(String, Bytes)>> {
 }
 
 #[tokio::test]
-async fn a_trace_stands_beside_whatever_was_asked() {
+async fn every_command_carries_the_trace_of_its_request() {
     let header = |(name, value): (&str, &'static str)| (name.to_owned(), value.into());
     for headers in appended(&[PARENT]).await {
         assert_eq!(headers, [header(PARENT)]);
@@ -64,7 +64,7 @@ async fn a_trace_stands_beside_whatever_was_asked() {
 }
 
 #[tokio::test]
-async fn what_is_no_trace_is_passed_over_and_none_is_made_up() {
+async fn an_invalid_trace_is_ignored_and_none_is_made_up() {
     let long = "x".repeat(257);
     let cases: [&[(&str, &str)]; 4] = [
         &[],
@@ -82,8 +82,8 @@ async fn what_is_no_trace_is_passed_over_and_none_is_made_up() {
     }
 }
 
-/// What is logged, by all tests of this program: one that is asked for a level by some of its
-/// threads alone does not reliably get it.
+/// The log lines of all tests of this program: a log level that only some threads set is not
+/// applied reliably.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -98,7 +98,7 @@ impl Write for Lines {
 }
 
 #[tokio::test]
-async fn the_doors_own_lines_name_the_trace() {
+async fn log_lines_name_the_trace() {
     let lines = Lines::default();
     let to = lines.clone();
     tracing_subscriber::fmt()
@@ -107,7 +107,7 @@ async fn the_doors_own_lines_name_the_trace() {
         .with_writer(move || to.clone())
         .init();
     let world = world(None);
-    // A product of this test's own, let through since nobody can tell that it is unknown.
+    // A product of this test alone, passed on since the store cannot tell that it is unknown.
     world.store.fail(true);
     for headers in [&[BUYER][..], &[BUYER, PARENT]] {
         let order = "/api/flash-sales/of-the-lines/order";
@@ -118,7 +118,7 @@ async fn the_doors_own_lines_name_the_trace() {
     let text = String::from_utf8(lines.0.lock().clone()).unwrap();
     let ours = text.lines().filter(|it| it.contains("of-the-lines"));
     let ours: Vec<_> = ours.collect();
-    // That the store could not be asked, and that the order is in line; twice.
+    // That the store failed, and that the order was appended; twice.
     assert_eq!(ours.len(), 4, "{text}");
     let with_trace = format!("trace_id={TRACE}");
     assert!(

@@ -1,4 +1,4 @@
-//! A door over a log and a store in memory, and requests to it.
+//! The HTTP API over a log and a store in memory, and requests to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
-use command_api::http::{Door, KnownProducts, router};
+use command_api::http::{CommandApi, KnownProducts, router};
 use http_body_util::BodyExt;
 use kit::{ManualClock, MemoryLog, MemoryStore};
 use ports::LogRecord;
@@ -29,7 +29,7 @@ pub const SALE: &str = "/api/admin/flash-sales/sneaker";
 pub const CANCEL: &str =
     "/api/flash-sales/sneaker/order/0188bb5c-0000-4000-8000-000000000001/cancel";
 
-/// A door over a log and a store in memory.
+/// The HTTP API over a log and a store in memory.
 pub struct World {
     pub log: Arc<MemoryLog>,
     pub store: Arc<MemoryStore>,
@@ -43,12 +43,12 @@ pub struct Answer {
     pub body: Value,
 }
 
-/// A door that knows one product, the sneaker.
+/// An API that knows one product, the sneaker.
 pub fn world(admin: Option<&str>) -> World {
     let clock = Arc::new(ManualClock::still_at(NOW));
     let log = Arc::new(MemoryLog::new(PARTITIONS, clock.clone()));
     let store = store();
-    let door = Door {
+    let commands = CommandApi {
         log: log.clone(),
         store: store.clone(),
         codec: Arc::new(Codec::embedded()),
@@ -58,7 +58,7 @@ pub fn world(admin: Option<&str>) -> World {
         known: KnownProducts::default(),
     };
     let admin = admin.map(|token| AdminToken::new(token).unwrap());
-    let router = router(Arc::new(door), admin, Duration::from_millis(200)).into();
+    let router = router(Arc::new(commands), admin, Duration::from_millis(200)).into();
     World { log, store, router }
 }
 
@@ -96,7 +96,7 @@ impl World {
         self.send(request.body(body.into()).unwrap()).await
     }
 
-    /// What was appended, by partition, and there in the order it came.
+    /// The appended records by partition, each in order.
     pub fn appended(&self) -> Vec<(Partition, LogRecord)> {
         let records = |p| self.log.records(Topic::PurchaseAttempts, p);
         let partitions = (0..PARTITIONS).map(Partition);
@@ -114,14 +114,14 @@ impl World {
             .collect()
     }
 
-    /// How often the store was asked for a sale.
-    pub fn asked(&self) -> usize {
+    /// How often the store was queried for a sale.
+    pub fn store_queries(&self) -> usize {
         self.store.calls().get("sale").copied().unwrap_or(0)
     }
 }
 
-/// Whatever a test did, the door appends to log 1 alone, reads no log, and asks the store for
-/// sales alone.
+/// Whatever a test did, the API appends only to `purchase-attempts`, reads no topic, and queries the
+/// store only for sales.
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {

@@ -11,7 +11,7 @@ use axum::http::{HeaderValue, Response, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use command_api::http::Door;
+use command_api::http::CommandApi;
 use query_api::http::QueryApi;
 use runtime::problem::{Code, Problem, ProblemDocument};
 use runtime::server::{Guard, guard};
@@ -50,9 +50,9 @@ const LAST_ANSWER: Duration = Duration::from_secs(1);
 struct Description;
 
 /// The write side's routes, each with its bounds.
-pub fn commands(door: Door, http: &HttpSettings) -> OpenApiRouter {
+pub fn commands(api: CommandApi, http: &HttpSettings) -> OpenApiRouter {
     let admin = http.admin_token.clone();
-    command_api::http::router(Arc::new(door), admin, http.request_timeout)
+    command_api::http::router(Arc::new(api), admin, http.request_timeout)
 }
 
 /// The read side's routes, each with its bounds.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use command_api::decider::{self, CheckpointPolicy, Decider};
-use command_api::http::{Door, KnownProducts};
+use command_api::http::{CommandApi, KnownProducts};
 use log_embedded::{EmbeddedLog, Options};
 use ports::clock::SystemClock;
 use ports::{Clock, EventLog, ReadStore};
@@ -74,7 +74,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
     report_in(&health, log.partitions()).await;
     metrics.clone().keep_up(&drain);
 
-    let door = Door {
+    let commands = CommandApi {
         placement: Placement::new(log.partitions()),
         log,
         store,
@@ -85,7 +85,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
     };
     let api = QueryApi { live, clock };
     let routes = routes::all(vec![
-        routes::commands(door, &settings.http),
+        routes::commands(commands, &settings.http),
         routes::questions(api, &settings.http, drain.started()),
         operations::router(health, metrics, drain.started().clone()),
     ]);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use command_api::decider::{self, CheckpointPolicy, Decider};
-use command_api::http::{Door, KnownProducts};
+use command_api::http::{CommandApi, KnownProducts};
 use log_kafka::{KafkaLog, OpenError};
 use ports::clock::SystemClock;
 use ports::{Clock, EventLog, ReadStore};
@@ -157,7 +157,7 @@ impl Starting {
                 let store = self.open_store().await?;
                 self.keep(probe_store(store.clone(), health.component("read store")));
                 let receipts = settings.http.receipt_key.clone();
-                let door = Door {
+                let commands = CommandApi {
                     placement: Placement::new(log.partitions()),
                     log,
                     store,
@@ -166,7 +166,7 @@ impl Starting {
                     clock,
                     known: KnownProducts::default(),
                 };
-                Ok(Some(routes::commands(door, &settings.http)))
+                Ok(Some(routes::commands(commands, &settings.http)))
             }
             Service::Decider => {
                 let decider = Decider {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use bytes::Bytes;
 use domain::product::Product;
-use domain::{Turn, answer};
+use domain::{DecisionContext, answer};
 use engines::Engines;
 use log_kafka::topic_name;
 use runtime::settings::Service;
@@ -95,15 +95,15 @@ async fn produce(engines: &Engines) -> anyhow::Result<Duration> {
 fn decisions(codec: &Codec) -> anyhow::Result<Vec<Bytes>> {
     let mut product = Product::default();
     let mut decide = |command: Command, offset| {
-        let turn = Turn {
+        let context = DecisionContext {
             claim: Offset(0),
             offset: Offset(offset),
             follows: Offset(offset - 1),
             appended_at_ms: 1_790_000_000_000,
         };
-        let decision = answer(&mut product, &command, turn)?;
-        let (bytes, chain) = codec.encode_chained(decision, product.chain);
-        product.chain = chain;
+        let decision = answer(&mut product, &command, context)?;
+        let (bytes, chain) = codec.encode_chained(decision, product.head.chain);
+        product.head.chain = chain;
         anyhow::Ok(Bytes::from(bytes))
     };
     // As in the whole, few of them get something.

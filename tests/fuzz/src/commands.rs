@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use command_api::http::{Door, KnownProducts};
+use command_api::http::{CommandApi, KnownProducts};
 use kit::{ManualClock, MemoryLog, MemoryStore};
 use ports::LogRecord;
 use ports::read_store::Row;
@@ -90,7 +90,7 @@ impl WriteSide {
         let log = Arc::new(MemoryLog::new(PARTITIONS, clock.clone()));
         let store = MemoryStore::default();
         store.put(Row::Sale(open_sale("sneaker")));
-        let door = Door {
+        let commands = CommandApi {
             log: log.clone(),
             store: Arc::new(store),
             codec: Arc::new(Codec::embedded()),
@@ -99,7 +99,7 @@ impl WriteSide {
             clock,
             known: KnownProducts::default(),
         };
-        let process = Process::new(async || doorbuster::routes::commands(door, &settings()));
+        let process = Process::new(async || doorbuster::routes::commands(commands, &settings()));
         Self { process, log }
     }
 

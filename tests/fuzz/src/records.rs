@@ -8,7 +8,7 @@
 use std::sync::LazyLock;
 
 use domain::product::Product;
-use domain::{Turn, absorb, answer, snapshot};
+use domain::{DecisionContext, absorb, answer, snapshot};
 use schemas::codec::{Codec, chain_hash};
 use schemas::command::{Command, CommandBody, SaleTerms};
 use schemas::decision::{Decision, DecisionRecord};
@@ -24,7 +24,7 @@ pub(crate) fn run(input: &[u8]) {
     if let Ok(command) = codec.decode_command(input) {
         let bytes = codec.encode_command(command.clone());
         assert_eq!(codec.decode_command(&bytes), Ok(command.clone()));
-        take_turns(codec, &command);
+        decide(codec, &command);
     }
     if let Ok(record) = codec.decode_decision(input) {
         let bytes = codec.encode_decision(record.clone());
@@ -41,9 +41,9 @@ pub(crate) fn run(input: &[u8]) {
     }
 }
 
-/// Gives a command its turn on a product nobody has put on sale, and on one that is open; on
+/// Decides a command on a product that was never put on sale, and on one that is open; on
 /// each twice, since the second time is another case.
-fn take_turns(codec: &Codec, command: &Command) {
+fn decide(codec: &Codec, command: &Command) {
     let open = Command {
         product_id: command.product_id.clone(),
         body: CommandBody::PutSale(terms()),
@@ -51,19 +51,19 @@ fn take_turns(codec: &Codec, command: &Command) {
     for commands in [&[command, command][..], &[&open, command, command]] {
         let (mut product, mut shadow) = (Product::default(), Product::default());
         for (offset, command) in (0..).zip(commands) {
-            let turn = Turn {
+            let context = DecisionContext {
                 claim: Offset(0),
                 offset: Offset(offset),
                 follows: Offset(offset - 1),
                 appended_at_ms: NOW,
             };
-            let decision = answer(&mut product, command, turn).expect("invariants hold");
-            let (bytes, chain) = codec.encode_chained(decision, product.chain);
-            product.chain = chain;
+            let decision = answer(&mut product, command, context).expect("invariants hold");
+            let (bytes, chain) = codec.encode_chained(decision, product.head.chain);
+            product.head.chain = chain;
             let Ok(DecisionRecord::Decision(decision)) = codec.decode_decision(&bytes) else {
                 panic!("a decision does not read back as one")
             };
-            assert_eq!(chain_hash(&bytes, shadow.chain), decision.chain);
+            assert_eq!(chain_hash(&bytes, shadow.head.chain), decision.chain);
             absorb(&mut shadow, &decision).expect("what was decided can be absorbed");
             assert_eq!(shadow, product);
             read_by_all(&decision);

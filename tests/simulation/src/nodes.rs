@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use command_api::decider::{self, CheckpointPolicy, Decider};
-use command_api::http::{Door, KnownProducts};
+use command_api::http::{CommandApi, KnownProducts};
 use futures::stream::{FuturesUnordered, StreamExt};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -55,7 +55,7 @@ pub async fn run(world: Arc<World>, node: Node, cast: Cast) -> turmoil::Result {
 }
 
 fn door(line: &Arc<Connection>) -> Router {
-    let door = Door {
+    let commands = CommandApi {
         log: line.clone(),
         store: line.clone(),
         codec: Arc::new(Codec::embedded()),
@@ -65,7 +65,7 @@ fn door(line: &Arc<Connection>) -> Router {
         known: KnownProducts::default(),
     };
     let admin = AdminToken::new(ADMIN_TOKEN);
-    command_api::http::router(Arc::new(door), admin, REQUEST_TIMEOUT).into()
+    command_api::http::router(Arc::new(commands), admin, REQUEST_TIMEOUT).into()
 }
 
 async fn decide(line: Arc<Connection>, node: Node, cast: Cast) {

@@ -155,7 +155,7 @@ fn the_same_attempt_again_gets_no_second_answer_in_any_state() {
         .when(OPENS, attempt(2, "bob", 1))
         .when(OPENS, attempt(3, "cy", 1))
         .then([refused(3, "cy", 1, SoldOut)])
-        // Standing, refused, and asked for with another buyer or quantity.
+        // Accepted, refused, and sent again with another buyer or quantity.
         .when(OPENS, attempt(1, "ann", 1))
         .then([repeated(1)])
         .when(OPENS, attempt(3, "cy", 1))

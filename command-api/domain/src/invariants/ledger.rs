@@ -1,4 +1,4 @@
-//! A product's whole history.
+//! The check of a product's whole history.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -9,15 +9,14 @@ use schemas::decision::{
 };
 use schemas::ids::{AttemptId, BuyerId, ChainHash, Offset, TimestampMs};
 
-use super::{Figures, Violation, check_decision};
-use crate::product::Phase;
-use crate::sale::MAX_TIME_MS;
-use crate::seen::{IdIsHash, NameHash};
-use crate::time::MAX_EXPIRIES;
+use super::limits::{LAST_MOMENT_MS, MAX_HOLDS_RUN_OUT, is_valid_quantity};
+use super::{Violation, check_decision};
+use crate::figures::{Figures, Phase};
+use crate::hashing::{AttemptIdHash, BuyerIdHash};
 
-/// A product's whole history, taken decision by decision: beyond [`check_decision`], one
-/// outcome an attempt, releases of standing orders only, limits kept, no deadline passed over,
-/// chain unbroken.
+/// Checks a product's whole history, decision by decision. Beyond [`check_decision`] it requires
+/// one outcome an attempt, releases of standing orders only, no buyer over the limit, no deadline
+/// passed over, and an unbroken chain.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// The figures after the last decision.
@@ -27,22 +26,22 @@ pub struct Ledger {
     round: Round,
 }
 
-/// What is known of the round under way.
+/// What is known of the current round.
 #[derive(Debug, Default)]
 struct Round {
     number: u32,
     terms: Option<SaleTerms>,
-    standing: HashMap<AttemptId, Order, IdIsHash>,
+    standing: HashMap<AttemptId, Order, AttemptIdHash>,
     holds: BTreeSet<(TimestampMs, AttemptId)>,
-    answered: HashSet<AttemptId, IdIsHash>,
-    units_of: HashMap<BuyerId, u32, NameHash>,
+    answered: HashSet<AttemptId, AttemptIdHash>,
+    units_of: HashMap<BuyerId, u32, BuyerIdHash>,
 }
 
 impl Ledger {
-    /// Takes the product's next decision, which answers `command`, appended to log 1 at
-    /// `appended_at_ms`; `expected_chain` is the hash worked out from the decision's bytes and
-    /// [`Ledger::chain`].
-    pub fn take(
+    /// Checks the product's next decision. It answers `command`, which was appended to
+    /// `purchase-attempts` at `appended_at_ms`; `expected_chain` is the hash computed from the
+    /// decision's bytes and [`Ledger::chain`].
+    pub fn record(
         &mut self,
         decision: &Decision,
         command: &CommandBody,
@@ -58,7 +57,7 @@ impl Ledger {
         }
         let window = self.window();
         let time = appended_at_ms
-            .min(MAX_TIME_MS)
+            .min(LAST_MOMENT_MS)
             .max(self.figures.decided_at_ms);
         self.figures = check_decision(self.figures, decision)?;
         if decision.decided_at_ms != time {
@@ -75,7 +74,9 @@ impl Ledger {
         }
         self.nothing_overdue(decision)?;
         let by_time = by_time(decision, command, &window).ok_or(Violation::AnswersSomethingElse)?;
-        by_time.iter().try_for_each(|event| window.due(event, time))
+        by_time
+            .iter()
+            .try_for_each(|event| window.check_due(event, time))
     }
 
     fn window(&self) -> Window {
@@ -87,8 +88,8 @@ impl Ledger {
         }
     }
 
-    /// Every deadline that has passed took effect, but for holds beyond the most that one
-    /// decision lets run out.
+    /// Every deadline that has passed took effect, except for holds beyond the most that run
+    /// out in one decision.
     fn nothing_overdue(&self, decision: &Decision) -> Result<(), Violation> {
         let now = decision.decided_at_ms;
         let terms = self.round.terms.as_ref();
@@ -99,7 +100,7 @@ impl Ledger {
             .filter(|_| self.figures.phase != Phase::Closed)
             .and_then(|terms| terms.closes_at_ms);
         let expired = decision.events.iter().filter(|event| ran_out(event));
-        let holds = (expired.count() < MAX_EXPIRIES)
+        let holds = (expired.count() < MAX_HOLDS_RUN_OUT)
             .then(|| self.round.holds.first().map(|(deadline, _)| *deadline))
             .flatten();
         let first = opens.into_iter().chain(closes).chain(holds).min();
@@ -110,7 +111,7 @@ impl Ledger {
     }
 }
 
-/// When a sale opens and closes by time, as it was before a decision.
+/// When a sale opens and closes by time, by the terms before a decision.
 struct Window {
     is_open: bool,
     opens_at_ms: Option<TimestampMs>,
@@ -118,15 +119,15 @@ struct Window {
 }
 
 impl Window {
-    /// New terms leave a sale open, or open it at once. One that was opened by hand stays open
-    /// when its opening stays as it was.
+    /// Whether new terms leave a sale open, or open it at once. A sale that was opened by hand
+    /// stays open when its opening time does not change.
     fn opens_with(&self, terms: &SaleTerms, now: TimestampMs) -> bool {
         let stays_open = self.is_open && self.opens_at_ms == Some(terms.opens_at_ms);
         stays_open || terms.opens_at_ms <= now
     }
 
-    /// What happened by time was due; holds are checked with the units they give back.
-    fn due(&self, event: &Event, now: TimestampMs) -> Result<(), Violation> {
+    /// An event that time caused was due. Holds are checked where their units are released.
+    fn check_due(&self, event: &Event, now: TimestampMs) -> Result<(), Violation> {
         let at = match event {
             Event::SaleOpened => self.opens_at_ms,
             Event::SaleClosed => self.closes_at_ms,
@@ -161,7 +162,7 @@ impl Round {
                         .limit_per_buyer
                         .is_some_and(|limit| wants > u64::from(limit)),
                     (RefusalReason::InvalidQuantity, Some(terms)) => {
-                        !(1..=crate::attempt::most_units(terms)).contains(&refused.quantity)
+                        !is_valid_quantity(refused.quantity, terms)
                     }
                     (RefusalReason::OverBuyerLimit | RefusalReason::InvalidQuantity, None) => false,
                     _ => true,
@@ -246,8 +247,8 @@ impl Round {
     }
 }
 
-/// The events before the decision's answer to the command, which must be what time does; none
-/// when it does not answer it.
+/// The events before the decision's answer to the command, all of which must be caused by time;
+/// none when the decision does not answer the command.
 fn by_time<'a>(
     decision: &'a Decision,
     command: &CommandBody,

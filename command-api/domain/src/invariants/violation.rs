@@ -1,11 +1,11 @@
-//! What must hold did not.
+//! The invariants that can be violated, and their messages.
 
 use schemas::decision::{RefusalReason, Stock, Tally};
 use schemas::ids::{AttemptId, ChainHash, Offset, ProductId, TimestampMs};
 
-use crate::product::Phase;
+use crate::figures::Phase;
 
-/// What must hold did not.
+/// An invariant that does not hold, with the values that show it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// Units appeared or vanished: total is not available + reserved + sold.
@@ -14,28 +14,28 @@ pub enum Violation {
         .0.total, .0.available, .0.reserved, .0.sold
     )]
     UnitsNotConserved(Stock),
-    /// The events do not lead to the stock that the decision says.
-    #[error("the events lead to {kept:?}, but the decision says {said:?}")]
+    /// The events do not lead to the stock that the decision states.
+    #[error("the events lead to {computed:?}, but the decision states {stated:?}")]
     StockDiffers {
-        /// The stock worked out.
-        kept: Stock,
-        /// The stock said.
-        said: Stock,
+        /// The stock computed from the events.
+        computed: Stock,
+        /// The stock in the decision.
+        stated: Stock,
     },
-    /// The events do not lead to the counts that the decision says.
-    #[error("the events lead to {kept:?}, but the decision says {said:?}")]
+    /// The events do not lead to the counts that the decision states.
+    #[error("the events lead to {computed:?}, but the decision states {stated:?}")]
     TallyDiffers {
-        /// The counts worked out.
-        kept: Tally,
-        /// The counts said.
-        said: Tally,
+        /// The counts computed from the events.
+        computed: Tally,
+        /// The counts in the decision.
+        stated: Tally,
     },
-    /// More units were given than there were.
+    /// More units were given than were available.
     #[error("oversold: {quantity} units given, {available} available")]
     Oversold {
         /// Units given.
         quantity: u32,
-        /// Units there were.
+        /// Units that were available.
         available: u32,
     },
     /// An attempt was refused for a reason that did not hold: idle stock, or an open sale.
@@ -45,11 +45,11 @@ pub enum Violation {
         attempt: AttemptId,
         /// The reason given.
         reason: RefusalReason,
-        /// Units there were.
+        /// Units that were available.
         available: u32,
     },
-    /// Giving an order back was refused for a reason that did not hold.
-    #[error("giving back the order of attempt {0} was refused for a reason that did not hold")]
+    /// A cancellation was refused for a reason that did not hold.
+    #[error("cancelling the order of attempt {0} was refused for a reason that did not hold")]
     CancelWronglyRefused(AttemptId),
     /// The decision is not the product's next one.
     #[error("the product's version should be {expected}, but is {found}")]
@@ -59,7 +59,7 @@ pub enum Violation {
         /// The version found.
         found: u64,
     },
-    /// The terms belong to another round than the one under way, or the next after a closed one.
+    /// The terms belong neither to the current round nor, after a closed one, to the next.
     #[error("the sale's round should be {expected}, but is {found}")]
     RoundGap {
         /// The round expected.
@@ -78,19 +78,19 @@ pub enum Violation {
         /// The decision's own.
         found: TimestampMs,
     },
-    /// The decision was not made at the time the log gave the record it answers.
-    #[error("decided at {found} ms, but the log's time makes it {expected} ms")]
+    /// The decision does not carry the time at which the log appended the record it answers.
+    #[error("decided at {found} ms, but by the log's time it should be {expected} ms")]
     NotTheLogsTime {
         /// The record's append time, or the product's last decision's if that is later.
         expected: TimestampMs,
         /// The decision's own.
         found: TimestampMs,
     },
-    /// The sale opened or closed by time before it was due.
+    /// The sale opened or closed by time before that was due.
     #[error("the sale opened or closed by time at {0} ms, before that was due")]
     NotDue(TimestampMs),
-    /// A hold was said to have run out before its deadline.
-    #[error("the hold of attempt {0} was said to have run out before its deadline")]
+    /// A hold ran out before its deadline.
+    #[error("the hold of attempt {0} ran out before its deadline")]
     ExpiredEarly(AttemptId),
     /// A deadline had passed, but did not take effect: an opening, a closing or a hold.
     #[error("the deadline at {0} ms had passed, but did not take effect")]
@@ -98,16 +98,16 @@ pub enum Violation {
     /// The chain hash does not follow from the one before and the bytes.
     #[error("the chain hash should be {expected}, but is {found}")]
     ChainBroken {
-        /// The hash worked out.
+        /// The hash computed.
         expected: ChainHash,
-        /// The hash said.
+        /// The hash in the decision.
         found: ChainHash,
     },
     /// An attempt has a second outcome.
     #[error("attempt {0} has a second outcome")]
     SecondOutcome(AttemptId),
-    /// An order was released that did not stand so.
-    #[error("the order of attempt {0} was released, but did not stand so")]
+    /// An order was released that does not exist or differs from the one released.
+    #[error("the order of attempt {0} was released, but no such order was held or sold")]
     NoSuchOrder(AttemptId),
     /// A buyer has more units than the sale allows.
     #[error("a buyer has {units} units where {limit} are allowed")]
@@ -117,14 +117,14 @@ pub enum Violation {
         /// Units allowed.
         limit: u32,
     },
-    /// The decision does not answer the command it says it answers.
+    /// The decision does not answer the command at the offset it names.
     #[error("the decision does not answer the command at the offset it names")]
     AnswersSomethingElse,
-    /// A record of log 1 was passed over: later ones have decisions, it has none.
+    /// A record of `purchase-attempts` was skipped: later ones have decisions, it has none.
     #[error("the record has no decision that counts, though later ones have")]
     Unanswered,
-    /// There is no record where the decision's answer points.
-    #[error("there is no record at offset {0} that it could answer")]
+    /// There is no record at the offset that the decision answers.
+    #[error("there is no record at offset {0}, which the decision answers")]
     AnswersNothing(Offset),
     /// The record that the decision answers is about another product.
     #[error("it answers a record about product {0}")]
@@ -135,15 +135,15 @@ pub enum Violation {
          that counts is on offset {answered}"
     )]
     DecisionsMissing {
-        /// The offset of log 1 whose decision it follows.
+        /// The offset of `purchase-attempts` whose decision it follows.
         follows: Offset,
-        /// The last offset of log 1 with a decision that counts.
+        /// The last offset of `purchase-attempts` with a decision that counts.
         answered: Offset,
     },
     /// The decision names a claim that was never made.
     #[error("it was decided under claim {0}, which was never made")]
     NoSuchClaim(Offset),
-    /// An event happened that the sale's phase does not allow.
-    #[error("this cannot happen while the sale is {0:?}")]
+    /// The sale's phase does not allow the event.
+    #[error("an event of this kind cannot happen while the sale is {0:?}")]
     WrongPhase(Phase),
 }

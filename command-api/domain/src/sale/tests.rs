@@ -254,7 +254,7 @@ fn a_new_round_forgets_ids_limits_stock_and_counts() {
         .when(OPENS, put(limited(5, 1)))
         .then([sale_set(limited(5, 1), 2), SaleOpened])
         .stock(5, 0, 0);
-    assert_eq!(then.product().tally, Default::default());
+    assert_eq!(then.product().head.tally, Default::default());
     assert_eq!(then.product().remembered(), 0);
     then.when(OPENS, attempt(1, "ann", 1))
         .then([accepted(sold(1, "ann", 1, 7, OPENS))])

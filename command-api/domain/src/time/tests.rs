@@ -128,7 +128,7 @@ fn more_holds_than_one_decision_takes_run_out_in_the_next_ones() {
     assert_eq!(then.product().next_deadline(), Some(OPENS + 500));
     let then = then.when(OPENS + 500, TimeAdvanced).stock(2_500, 0, 0);
     assert_eq!(then.count(), 500);
-    assert_eq!(then.product().tally.expired, 2_500);
+    assert_eq!(then.product().head.tally.expired, 2_500);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn the_largest_attempt_meets_free_stock_when_many_holds_are_due() {
 }
 
 #[test]
-fn a_due_hold_counts_towards_its_buyers_limit_until_its_turn() {
+fn a_due_hold_counts_towards_its_buyers_limit_until_it_runs_out() {
     let mut terms = held(1_001, 500);
     terms.limit_per_buyer = Some(1);
     let attempts = (0..1_001).map(|n| (OPENS, attempt(n, &format!("buyer {n}"), 1)));
@@ -160,7 +160,7 @@ fn a_clock_that_goes_back_is_held_at_the_latest_time_seen() {
         .then([accepted(sold(1, "ann", 1, 2, OPENS))])
         .when(i64::MIN, attempt(2, "ann", 1))
         .then([accepted(sold(2, "ann", 1, 3, OPENS))]);
-    assert_eq!(then.product().decided_at_ms, OPENS);
+    assert_eq!(then.product().head.decided_at_ms, OPENS);
 }
 
 #[test]

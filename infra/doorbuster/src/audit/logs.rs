@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use domain::invariants::{Ledger, Line, check_product, check_turn};
+use domain::invariants::{Ledger, TurnOrder, check_answers_next, check_product};
 use indicatif::ProgressBar;
 use ports::read_store::Progress;
 use ports::{EventLog, LogRecord, ReadError};
@@ -95,7 +95,7 @@ pub async fn check(
             codec: &codec,
             scope: &scope,
             attempts: attempts.await?,
-            line: Line::default(),
+            order: TurnOrder::default(),
             ledgers: HashMap::new(),
             applied,
             figures: PartitionFigures::new(partition),
@@ -132,7 +132,7 @@ struct Walk<'a> {
     codec: &'a Codec,
     scope: &'a Scope,
     attempts: Cursor,
-    line: Line,
+    order: TurnOrder,
     ledgers: HashMap<ProductId, Ledger>,
     /// The place in log 2 that the read models reach.
     applied: Offset,
@@ -150,8 +150,8 @@ impl Walk<'_> {
                 bar.inc(BAR_STEP);
             }
         }
-        self.line
-            .end()
+        self.order
+            .finish()
             .map_err(|(offset, violation)| self.breach(offset, None, violation))?;
         bar.inc(walked % BAR_STEP);
         while self.attempts.next().await?.is_some() {
@@ -165,7 +165,7 @@ impl Walk<'_> {
     async fn take(&mut self, record: &LogRecord) -> Result<(), Stop> {
         let decoded = self.codec.decode_decision(&record.value);
         let decoded = decoded.map_err(|error| self.breach(record.offset, None, error))?;
-        let verdict = self.line.take(record.offset, &decoded);
+        let verdict = self.order.observe(record.offset, &decoded);
         let verdict =
             verdict.map_err(|(offset, violation)| self.breach(offset, None, violation))?;
         match (verdict, decoded) {
@@ -190,7 +190,9 @@ impl Walk<'_> {
         let product = &decision.product_id;
         let at = record.offset;
         let asked = self.attempts.next().await?;
-        if let Err(violation) = check_turn(decision, asked.as_ref().map(|asked| asked.offset)) {
+        if let Err(violation) =
+            check_answers_next(decision, asked.as_ref().map(|asked| asked.offset))
+        {
             return Err(match asked {
                 Some(passed_over) if passed_over.offset < decision.answers => {
                     self.breach_in_line(&passed_over, violation)
@@ -213,7 +215,7 @@ impl Walk<'_> {
         }
         let taken = self.ledgers.get_mut(product).map_or(Ok(()), |ledger| {
             let chain = chain_hash(&record.value, ledger.chain);
-            ledger.take(decision, &command.body, asked.appended_at_ms, chain)
+            ledger.record(decision, &command.body, asked.appended_at_ms, chain)
         });
         taken.map_err(|violation| self.breach(at, Some(product), violation))?;
         self.count(decision, &command.body);

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::Turn;
+use domain::DecisionContext;
 use domain::product::Product;
 use schemas::codec::Codec;
 use schemas::decision::{Decision, DecisionRecord};
@@ -26,14 +26,14 @@ pub fn check(codec: &Codec, history: &History, end: &EndState) -> Vec<String> {
             .iter()
             .zip(history.commands[partition].iter().zip(counting))
         {
-            let turn = Turn {
+            let context = DecisionContext {
                 claim: live.claim,
                 offset: record.offset,
                 follows: Offset(record.offset.0 - 1),
                 appended_at_ms: record.appended_at_ms,
             };
             let product = products.entry(command.product_id.clone()).or_default();
-            let again = match domain::answer(product, command, turn) {
+            let again = match domain::answer(product, command, context) {
                 Ok(decision) => chained(codec, product, decision),
                 Err(violation) => Err(violation.to_string()),
             };
@@ -51,8 +51,8 @@ pub fn check(codec: &Codec, history: &History, end: &EndState) -> Vec<String> {
 
 /// The decision as it stands in the log: its chain hash is made with its bytes.
 fn chained(codec: &Codec, product: &mut Product, decision: Decision) -> Result<Decision, String> {
-    let (bytes, chain) = codec.encode_chained(decision, product.chain);
-    product.chain = chain;
+    let (bytes, chain) = codec.encode_chained(decision, product.head.chain);
+    product.head.chain = chain;
     match codec
         .decode_decision(&bytes)
         .map_err(|error| error.to_string())?

@@ -1,4 +1,4 @@
-//! A partition's line: whoever comes first has the first turn.
+//! The order of a partition's decisions: first come, first served.
 
 use std::collections::BTreeSet;
 
@@ -9,18 +9,18 @@ use schemas::ids::Offset;
 use super::Violation;
 use schemas::fence::{Fence, Verdict};
 
-/// A partition's two logs side by side, record by record: every record of log 1 up to the last
-/// answered has exactly one decision that counts, in their order, and nothing is missing from
-/// log 2.
+/// Checks the decisions of one partition against the order of its `purchase-attempts`: every
+/// record up to the last one answered has exactly one decision that counts, in the same order,
+/// and no decision is missing from `stock-decisions`.
 #[derive(Debug, Default)]
-pub struct Line {
-    /// What tells which decisions count.
+pub struct TurnOrder {
+    /// Tells which decisions count.
     pub fence: Fence,
     claims: BTreeSet<Offset>,
     gap: Option<Gap>,
 }
 
-/// Where decisions seem to be missing from log 2.
+/// A place in `stock-decisions` before which decisions seem to be missing.
 #[derive(Debug)]
 struct Gap {
     /// The first decision that does not count because of it.
@@ -29,10 +29,11 @@ struct Gap {
     violation: Violation,
 }
 
-impl Line {
-    /// Takes the next record of log 2. Fails on a decision under a claim that was never made;
-    /// where decisions were missing before it, the place is that of the first sign of it.
-    pub fn take(
+impl TurnOrder {
+    /// Checks the next record of `stock-decisions`. Fails on a decision under a claim that was
+    /// never made. If decisions were missing before, the offset returned is that of the first
+    /// decision that shows it.
+    pub fn observe(
         &mut self,
         offset: Offset,
         record: &DecisionRecord,
@@ -47,12 +48,12 @@ impl Line {
             DecisionRecord::Decision(decision) => decision,
         };
         if !self.claims.contains(&decision.claim) {
-            self.end()?;
+            self.finish()?;
             return Err((offset, Violation::NoSuchClaim(decision.claim)));
         }
         match verdict {
-            // A later claim began after the last decision that counts, so what was lost before
-            // it was decided again, as is right.
+            // A later claim continues after the last decision that counts, so the lost decisions
+            // before it were made again, as they should be.
             Verdict::Counts
                 if self
                     .gap
@@ -81,9 +82,9 @@ impl Line {
         Ok(verdict)
     }
 
-    /// Whether all that was taken holds up to here: fails, with the place in log 2, where
-    /// decisions are missing that were not made again.
-    pub fn end(&self) -> Result<(), (Offset, Violation)> {
+    /// Ends the check. Fails, with the offset in `stock-decisions`, if decisions are missing that
+    /// were not made again.
+    pub fn finish(&self) -> Result<(), (Offset, Violation)> {
         match &self.gap {
             Some(gap) => Err((gap.at, gap.violation.clone())),
             None => Ok(()),
@@ -91,9 +92,9 @@ impl Line {
     }
 }
 
-/// The record of log 1 that is next in line is the one that a counting decision answers.
-/// `next` is its offset; none at the end of log 1.
-pub fn check_turn(decision: &Decision, next: Option<Offset>) -> Result<(), Violation> {
+/// A decision that counts answers the next record of `purchase-attempts`. `next` is that record's
+/// offset; none at the end of the topic.
+pub fn check_answers_next(decision: &Decision, next: Option<Offset>) -> Result<(), Violation> {
     match next {
         Some(next) if next == decision.answers => Ok(()),
         Some(next) if next < decision.answers => Err(Violation::Unanswered),
@@ -101,7 +102,7 @@ pub fn check_turn(decision: &Decision, next: Option<Offset>) -> Result<(), Viola
     }
 }
 
-/// The command that a decision answers is about the same product.
+/// A decision and the command it answers are about the same product.
 pub fn check_product(decision: &Decision, command: &Command) -> Result<(), Violation> {
     if decision.product_id == command.product_id {
         Ok(())
@@ -144,11 +145,11 @@ mod tests {
     }
 
     fn walk(log: &[DecisionRecord]) -> Result<(), (Offset, Violation)> {
-        let mut line = Line::default();
+        let mut order = TurnOrder::default();
         for (offset, record) in log.iter().enumerate() {
-            line.take(Offset(offset as i64), record)?;
+            order.observe(Offset(offset as i64), record)?;
         }
-        line.end()
+        order.finish()
     }
 
     fn missing(at: i64, follows: i64, answered: i64) -> Result<(), (Offset, Violation)> {
@@ -160,13 +161,13 @@ mod tests {
     }
 
     #[test]
-    fn what_the_fence_drops_rightly_is_no_violation() {
+    fn decisions_that_the_fence_drops_are_no_violation() {
         let log = [
             claim(),
             decision(0, -1, 0),
             decision(0, -1, 0), // The same write arrived twice.
             claim(),
-            decision(0, 0, 1), // The first decider goes on unaware.
+            decision(0, 0, 1), // The first decider continues unaware.
             decision(3, 0, 1),
             decision(3, 2, 3), // A write before it was lost,
             claim(),           // so the decider claims anew,
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn decisions_taken_out_are_noticed_at_the_first_sign() {
+    fn removed_decisions_are_noticed_at_the_first_gap() {
         assert_eq!(
             walk(&[claim(), decision(0, -1, 0), decision(0, 1, 2)]),
             missing(2, 1, 0)
@@ -190,7 +191,7 @@ mod tests {
             claim(),
         ];
         assert_eq!(walk(&swapped), missing(1, 0, -1));
-        // Every later claim is one place off, too; what came first is named.
+        // Every later claim is one offset off, too; the first one is named.
         let shifted = [claim(), decision(0, 0, 1), claim(), decision(3, 1, 2)];
         assert_eq!(walk(&shifted), missing(1, 0, -1));
         let no_claim = [claim(), decision(0, -1, 0), decision(2, 0, 1)];
@@ -201,22 +202,22 @@ mod tests {
     }
 
     #[test]
-    fn everyone_has_a_turn() {
+    fn every_record_is_answered_in_its_order() {
         let decision = decided(0, 3, 5);
-        assert_eq!(check_turn(&decision, Some(Offset(5))), Ok(()));
+        assert_eq!(check_answers_next(&decision, Some(Offset(5))), Ok(()));
         assert_eq!(
-            check_turn(&decision, Some(Offset(4))),
+            check_answers_next(&decision, Some(Offset(4))),
             Err(Violation::Unanswered)
         );
         let nothing = Err(Violation::AnswersNothing(Offset(5)));
-        assert_eq!(check_turn(&decision, Some(Offset(6))), nothing);
-        assert_eq!(check_turn(&decision, None), nothing);
-        let asked = |product_id: &str| Command {
+        assert_eq!(check_answers_next(&decision, Some(Offset(6))), nothing);
+        assert_eq!(check_answers_next(&decision, None), nothing);
+        let command = |product_id: &str| Command {
             product_id: product_id.parse().unwrap(),
             body: CommandBody::TimeAdvanced,
         };
-        assert_eq!(check_product(&decision, &asked("p")), Ok(()));
+        assert_eq!(check_product(&decision, &command("p")), Ok(()));
         let other = Violation::AnswersAnotherProduct("q".parse().unwrap());
-        assert_eq!(check_product(&decision, &asked("q")), Err(other));
+        assert_eq!(check_product(&decision, &command("q")), Err(other));
     }
 }

@@ -1,58 +1,31 @@
-//! The core's tables. Attempt ids are evenly spread and so are their own hash; names of buyers
-//! are not, and anybody may choose them.
+//! The answered attempts of a round, in a set made for millions of ids.
 
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hasher};
 
 use schemas::ids::AttemptId;
 
-/// Builds the hasher that takes an attempt id's first eight bytes as its hash.
-pub(crate) type IdIsHash = BuildHasherDefault<FirstBytes>;
-
-/// Hashes names, seeded anew in every process, at a fraction of what the standard library's
-/// hash takes. Nothing may depend on the order of such a table.
-pub(crate) type NameHash = foldhash::quality::RandomState;
-
-/// Takes the first eight bytes written to it for the hash.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct FirstBytes(u64);
-
-impl Hasher for FirstBytes {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk() {
-            self.0 = u64::from_le_bytes(*first);
-        }
-    }
-
-    /// An array's hash begins with its length, which is always the same here.
-    fn write_usize(&mut self, _length: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 /// Attempts that were answered, 21 to 43 bytes each.
 ///
-/// A large set consists of many tables, by their ids' bits. Each grows on its own and fits into
-/// the processor's cache, so that no attempt waits until millions have found their new slots, and
-/// a set filled in the order of another one, as from a checkpoint, is filled table by table.
+/// A large set consists of many tables, chosen by an id's first bits. Each grows on its own and
+/// fits into the processor's cache, so that no attempt waits until millions have moved to their
+/// new slots, and a set filled in the order of another one, as from a checkpoint, is filled table
+/// by table.
 #[derive(Clone, Default)]
-pub(crate) struct IdSet {
+pub(crate) struct AttemptSet {
     /// None, one, or [`TABLES`].
     tables: Vec<Table>,
     len: usize,
-    /// Whether the id whose bits are all zero is in, which no table takes.
+    /// Whether the id whose bits are all zero is in the set; no table can hold it.
     has_zero: bool,
 }
 
 /// The tables of a large set.
 const TABLES: usize = 256;
 
-/// The most ids that one table alone takes: as many as fill 65,536 slots.
+/// The most ids in a single table, after which the set is split: as many as fill 65,536 slots.
 const MAX_ALONE: usize = 49_152;
 
-impl IdSet {
+impl AttemptSet {
     pub(crate) fn contains(&self, id: &AttemptId) -> bool {
         match u128::from_be_bytes(*id.as_bytes()) {
             0 => self.has_zero,
@@ -63,15 +36,16 @@ impl IdSet {
         }
     }
 
-    /// Reads the slot where an id is looked for first. The answer says nothing of it.
-    pub(crate) fn touch(&self, id: &AttemptId) -> u128 {
+    /// Reads the slot where an id is looked up first, so that the processor fetches it. The value
+    /// does not tell whether the id is in the set.
+    pub(crate) fn prefetch(&self, id: &AttemptId) -> u128 {
         let number = u128::from_be_bytes(*id.as_bytes());
         let table = self.tables.get(self.table_of(number));
         let slot = table.and_then(|table| table.slots.get(table.first_slot_of(number)));
         slot.copied().unwrap_or(0)
     }
 
-    /// Puts an id in, if it is not.
+    /// Inserts an id.
     pub(crate) fn insert(&mut self, id: AttemptId) {
         let number = u128::from_be_bytes(*id.as_bytes());
         if number == 0 {
@@ -100,7 +74,7 @@ impl IdSet {
         numbers.map(|number| AttemptId::from_bytes(number.to_be_bytes()))
     }
 
-    /// By other bits than those that lead to the slot, which has only the lower half.
+    /// The table of an id, by other bits than those that lead to its slot.
     fn table_of(&self, number: u128) -> usize {
         match self.tables.len() {
             TABLES => (number >> (u128::BITS - TABLES.ilog2())) as usize,
@@ -108,10 +82,10 @@ impl IdSet {
         }
     }
 
-    /// Gives way from one table to many.
+    /// Splits the one table into many.
     fn split(&mut self) {
         let one_of_many = Table {
-            turns: TURNS_OF_MANY,
+            rotation: ROTATION_OF_MANY,
             ..Table::default()
         };
         let alone = std::mem::replace(&mut self.tables, vec![one_of_many; TABLES]);
@@ -122,32 +96,35 @@ impl IdSet {
     }
 }
 
-/// A refused attempt is looked for and put in at the same slot, so it costs one line of memory
-/// that is in no cache. In the standard library's table it costs two, of which the second is
-/// written: whatever is read of the product next then waits until that is done.
+/// An open-addressing hash table of ids with linear probing and no removal.
 ///
-/// An id's slot is given by its bits mixed with the numbers of slots and of tables, and the next
-/// free one is taken (linear probing). Without the mixing, ids that come in the order of another
-/// table, as from a checkpoint, would crowd in a few places of one that is still small, and
-/// finding a free slot would take longer and longer.
+/// A refused attempt is looked up and inserted at the same slot, so it costs one cache miss. In
+/// the standard library's table it costs two, of which the second is a write that the next read of
+/// the product waits for.
+///
+/// An id's first slot is given by its bits mixed with the numbers of slots and of tables. Without
+/// the mixing, ids that come in the order of another table, as from a checkpoint, would crowd in a
+/// few places of a table that is still small, and finding a free slot would take longer and
+/// longer.
 #[derive(Clone, Default)]
 struct Table {
     /// Ids as numbers, 0 where there is none. None, or a power of two of them.
     slots: Vec<u128>,
     /// How many slots are taken.
     taken: usize,
-    /// How far the mixing is turned, besides by the number of slots.
-    turns: u32,
+    /// By how many bits the mixing constant is rotated, in addition to those by the number of
+    /// slots.
+    rotation: u32,
 }
 
-/// The turns of a table among many; of one alone they are none. More than the number of slots
-/// makes, so that no two kinds of table are mixed alike.
-const TURNS_OF_MANY: u32 = u64::BITS / 2;
+/// The rotation of a table among many; a single table has none. It exceeds what the number of
+/// slots adds, so that no two kinds of table are mixed alike.
+const ROTATION_OF_MANY: u32 = u64::BITS / 2;
 
 /// 2^64 divided by the golden ratio.
 const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// The fewest slots that there are, when there are any.
+/// The fewest slots of a table that has any.
 const MIN_SLOTS: usize = 16;
 
 impl Table {
@@ -155,13 +132,13 @@ impl Table {
         !self.slots.is_empty() && self.slots[self.slot_of(number)] == number
     }
 
-    /// Whether it grows before another one is put in: at most three in four slots are taken, so
+    /// Whether the table grows before the next insert: at most three in four slots are taken, so
     /// that a free one is near.
     fn is_full(&self) -> bool {
         self.taken >= self.slots.len() / 4 * 3
     }
 
-    /// Puts a number in, which is not 0; returns whether it is new.
+    /// Inserts a number, which is not 0; returns whether it is new.
     fn insert(&mut self, number: u128) -> bool {
         if self.is_full() {
             self.grow();
@@ -177,16 +154,16 @@ impl Table {
         self.slots.iter().copied().filter(|number| *number != 0)
     }
 
-    /// Where a number is looked for first. Any is out of reach while there are no slots.
+    /// The slot where a number is looked up first. It is out of range while there are no slots.
     fn first_slot_of(&self, number: u128) -> usize {
         let last = self.slots.len().wrapping_sub(1);
-        let turns = self.slots.len().checked_ilog2().unwrap_or(0) + self.turns;
-        let mixed = u128::from(number as u64 ^ MIX.rotate_left(turns));
+        let rotation = self.slots.len().checked_ilog2().unwrap_or(0) + self.rotation;
+        let mixed = u128::from(number as u64 ^ MIX.rotate_left(rotation));
         let mixed = mixed * u128::from(MIX);
         ((mixed >> 64) as u64 ^ mixed as u64) as usize & last
     }
 
-    /// Where a number is, or the free slot where it would be.
+    /// The slot of a number, or the free slot where it would be.
     fn slot_of(&self, number: u128) -> usize {
         let last = self.slots.len() - 1;
         let mut slot = self.first_slot_of(number);
@@ -206,19 +183,19 @@ impl Table {
     }
 }
 
-impl Extend<AttemptId> for IdSet {
+impl Extend<AttemptId> for AttemptSet {
     fn extend<I: IntoIterator<Item = AttemptId>>(&mut self, ids: I) {
         ids.into_iter().for_each(|id| self.insert(id));
     }
 }
 
-impl PartialEq for IdSet {
+impl PartialEq for AttemptSet {
     fn eq(&self, other: &Self) -> bool {
         self.len() == other.len() && self.iter().all(|id| other.contains(&id))
     }
 }
 
-impl fmt::Debug for IdSet {
+impl fmt::Debug for AttemptSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.iter()).finish()
     }
@@ -227,7 +204,6 @@ impl fmt::Debug for IdSet {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::hash::BuildHasher;
 
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -246,11 +222,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_set_has_what_was_put_in_and_nothing_else(
+        fn a_set_has_what_was_inserted_and_nothing_else(
             ids in vec(crowded(), 0..600),
             others in vec(crowded(), 0..50),
         ) {
-            let (mut set, mut model) = (IdSet::default(), HashSet::new());
+            let (mut set, mut model) = (AttemptSet::default(), HashSet::new());
             for id in &ids {
                 prop_assert_eq!(set.contains(id), model.contains(id));
                 set.insert(*id);
@@ -262,7 +238,7 @@ mod tests {
             }
             prop_assert_eq!(set.iter().collect::<HashSet<_>>(), model.clone());
             prop_assert_eq!(set.iter().count(), model.len());
-            let mut backwards = IdSet::default();
+            let mut backwards = AttemptSet::default();
             backwards.extend(ids.iter().rev().copied());
             prop_assert_eq!(&backwards, &set);
             if let Some(other) = others.iter().find(|id| !model.contains(*id)) {
@@ -274,15 +250,15 @@ mod tests {
 
     #[test]
     fn ids_in_the_order_of_another_set_do_not_crowd() {
-        // Of one table and of many; as many as a table takes before it grows, and fewer.
+        // In one table and in many; as many as a table holds before it grows, and fewer.
         for ids in [49_152, 40_000, 25_000, 1_500_000, 1_000_000] {
             no_crowd_of(ids);
         }
     }
 
     #[test]
-    fn most_ids_are_where_they_are_looked_for_first() {
-        let mut set = IdSet::default();
+    fn most_ids_are_in_the_slot_where_they_are_looked_up_first() {
+        let mut set = AttemptSet::default();
         let ids: Vec<_> = (0..2 * MAX_ALONE).map(|_| AttemptId::generate()).collect();
         let (few, rest) = ids.split_at(MAX_ALONE / 2);
         for (some, expected) in [(few, 1), (rest, TABLES)] {
@@ -290,24 +266,24 @@ mod tests {
             assert_eq!(set.tables.len(), expected);
             let first = some
                 .iter()
-                .filter(|id| set.touch(id) == u128::from_be_bytes(*id.as_bytes()));
+                .filter(|id| set.prefetch(id) == u128::from_be_bytes(*id.as_bytes()));
             assert!(first.count() > some.len() / 2, "of {}", some.len());
         }
     }
 
     fn no_crowd_of(ids: usize) {
-        let mut whole = IdSet::default();
+        let mut whole = AttemptSet::default();
         let product = "p".parse().unwrap();
         let buyer = "b".parse().unwrap();
         let id = |n: usize| AttemptId::from_key(&product, &buyer, &n.to_string());
         whole.extend((0..ids).map(id));
         let expected = if ids > MAX_ALONE { TABLES } else { 1 };
         assert_eq!((whole.len(), whole.tables.len()), (ids, expected));
-        let mut part = IdSet::default();
+        let mut part = AttemptSet::default();
         for (count, id) in whole.iter().enumerate() {
             let number = u128::from_be_bytes(*id.as_bytes());
             part.insert(id);
-            // Looked at now and then; just before it grows it is fullest.
+            // Checked now and then; just before a table grows it is fullest.
             let table = &part.tables[part.table_of(number)];
             if table.is_full() || count % 10_000 == 0 {
                 let runs = table.slots.split(|number| *number == 0);
@@ -319,12 +295,5 @@ mod tests {
         let tables = part.tables.iter().map(|table| table.taken);
         let (least, most) = (tables.clone().min().unwrap(), tables.max().unwrap());
         assert!(most < 2 * least, "tables have {least} to {most} ids");
-    }
-
-    #[test]
-    fn different_ids_have_different_hashes() {
-        let hash = |id: AttemptId| IdIsHash::default().hash_one(id);
-        let hashes: HashSet<u64> = (0..1000).map(|_| hash(AttemptId::generate())).collect();
-        assert_eq!(hashes.len(), 1000);
     }
 }

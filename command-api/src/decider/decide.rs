@@ -1,0 +1,152 @@
+//! Deciding: commands of `purchase-attempts` in, decisions for `stock-decisions` out.
+
+use bytes::Bytes;
+use domain::DecisionContext;
+use ports::{LogRecord, NewRecord};
+use runtime::health::Component;
+use runtime::metrics::DECISION_SECONDS;
+use schemas::command::{Command, CommandBody};
+use schemas::fence::DecisionLink;
+use schemas::ids::ProductId;
+use tokio_util::sync::CancellationToken;
+
+use super::outcomes::Outcomes;
+use super::products::Products;
+use super::{Decider, TOPICS};
+use crate::partition::PartitionError;
+use crate::partition::owned_partition::{CoreStatus, OwnedPartition, Step};
+use crate::partition::recovery::Recovery;
+
+/// How many attempts are prefetched before the first of them is decided: about as many as the
+/// processor fetches in parallel.
+const PREFETCH: usize = 16;
+
+/// Decides on the products of one partition.
+pub(super) struct PartitionDecider<'a> {
+    decider: &'a Decider,
+    partition: OwnedPartition,
+    products: Products,
+    label: [(&'static str, String); 1],
+}
+
+impl<'a> PartitionDecider<'a> {
+    /// Begins after the last command answered.
+    pub(super) async fn start(
+        decider: &'a Decider,
+        recovered: Recovery,
+        products: Products,
+    ) -> Result<Self, PartitionError> {
+        let label = [("partition", recovered.partition().to_string())];
+        let (policy, clock) = (decider.checkpoints, decider.clock.clone());
+        Ok(Self {
+            decider,
+            partition: OwnedPartition::start(recovered, policy, clock).await?,
+            products,
+            label,
+        })
+    }
+
+    /// Decides until `stop`, or until another decider claims the partition.
+    pub(super) async fn run(
+        mut self,
+        component: &Component,
+        stop: &CancellationToken,
+    ) -> Result<(), PartitionError> {
+        loop {
+            let status = CoreStatus {
+                remembered: self.products.remembered(),
+                first_deadline: self.products.deadlines.first(),
+            };
+            match self.partition.next_step(status, component, stop).await? {
+                Step::Decide(records) => self.decide(&records)?,
+                Step::Deadline => self.let_time_pass(),
+                Step::Checkpoint => self.partition.write_checkpoint(self.products.parts()),
+                Step::Stop => return self.partition.finish().await,
+            }
+        }
+    }
+
+    /// Decides on a batch of commands. The decisions take effect for clients only once they have
+    /// been read back.
+    fn decide(&mut self, records: &[LogRecord]) -> Result<(), PartitionError> {
+        let mut outcomes = Outcomes::default();
+        for records in records.chunks(PREFETCH) {
+            let commands = self.decode(records)?;
+            self.products.prefetch(&commands);
+            for (record, command) in records.iter().zip(&commands) {
+                self.answer(record, command, &mut outcomes)?;
+            }
+        }
+        outcomes.report(&self.label[0].1);
+        if let Some(oldest) = records.first() {
+            let delay_ms = (self.decider.clock.now_ms() - oldest.appended_at_ms).max(0);
+            metrics::histogram!(DECISION_SECONDS, &self.label).record(delay_ms as f64 / 1000.0);
+        }
+        Ok(())
+    }
+
+    fn decode(&self, records: &[LogRecord]) -> Result<Vec<Command>, PartitionError> {
+        let decode = |record: &LogRecord| {
+            let command = self.decider.codec.decode_command(&record.value);
+            command.map_err(PartitionError::decode(TOPICS.commands, record.offset))
+        };
+        records.iter().map(decode).collect()
+    }
+
+    /// Decides on one command, and hands the decision to the shell, chained to the product's last
+    /// one.
+    fn answer(
+        &mut self,
+        record: &LogRecord,
+        command: &Command,
+        outcomes: &mut Outcomes,
+    ) -> Result<(), PartitionError> {
+        let context = DecisionContext {
+            claim: self.partition.claim(),
+            offset: record.offset,
+            follows: self.partition.decided(),
+            appended_at_ms: record.appended_at_ms,
+        };
+        let answered = self.products.answer(command, context);
+        let decision =
+            answered.map_err(PartitionError::violation(TOPICS.commands, record.offset))?;
+        outcomes.count(&decision);
+        let product = &command.product_id;
+        let previous = self.products.chain(product);
+        let link = DecisionLink::from(&decision);
+        let (value, chain) = self.decider.codec.encode_chained(decision, previous);
+        self.products.set_chain(product, chain);
+        self.partition.push(record, Bytes::from(value), link);
+        Ok(())
+    }
+
+    /// Appends a `TimeAdvanced` for every product whose deadline has passed.
+    fn let_time_pass(&mut self) {
+        let due = self
+            .products
+            .deadlines
+            .take_due(self.decider.clock.now_ms());
+        if due.is_empty() {
+            return;
+        }
+        let commands = due
+            .into_iter()
+            .map(|product| self.time_advanced(product))
+            .collect();
+        self.partition.append_due(commands);
+    }
+
+    fn time_advanced(&self, product_id: ProductId) -> NewRecord {
+        let key = Bytes::copy_from_slice(product_id.as_str().as_bytes());
+        let command = Command {
+            product_id,
+            body: CommandBody::TimeAdvanced,
+        };
+        let value = self.decider.codec.encode_command(command).into();
+        NewRecord {
+            key,
+            value,
+            headers: vec![],
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The shell around a core, for one partition: everything that a decider does besides deciding.
+//!
+//! The shell keeps no state of a core and never calls one. A core's decider claims the partition
+//! ([`claim`]), restores its state from the last checkpoint ([`checkpoint`]) and the decisions after
+//! it ([`recovery`]), and then asks [`owned_partition`] for the next step: a batch of commands, a
+//! due checkpoint, a passed deadline. It computes the answer from its state and hands it back.
+//! Appending ([`appending`]), reading back ([`read_back`]) and reporting ([`progress`]) happen
+//! between two steps. The core sets its timers in [`deadlines`].
+
+pub(crate) mod claim;
+
+pub(crate) mod checkpoint;
+pub(crate) mod recovery;
+
+pub(crate) mod owned_partition;
+
+mod appending;
+mod progress;
+mod read_back;
+
+pub(crate) mod deadlines;
+
+use std::sync::Arc;
+
+use domain::invariants::Violation;
+use futures::future::BoxFuture;
+use ports::{AppendError, EventLog, Group, LogReader, LogRecord, NewRecord, ReadError};
+use schemas::codec::{Codec, DecodeError};
+use schemas::decision::DecisionRecord;
+use schemas::ids::{Offset, Partition};
+use schemas::topics::Topic;
+
+/// The topics of a core, and the group of its deciders.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CoreTopics {
+    /// The commands that the core answers.
+    pub(crate) commands: Topic,
+    /// Its decisions, and the claims of its deciders.
+    pub(crate) decisions: Topic,
+    /// The checkpoints of its state.
+    pub(crate) snapshots: Topic,
+    /// The group that shares its partitions.
+    pub(crate) group: Group,
+}
+
+/// One partition of a core's topics.
+#[derive(Clone)]
+pub(crate) struct PartitionLog {
+    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) codec: Arc<Codec>,
+    pub(crate) topics: CoreTopics,
+    pub(crate) partition: Partition,
+}
+
+impl PartitionLog {
+    async fn read(&self, topic: Topic, from: Offset) -> Result<Box<dyn LogReader>, ReadError> {
+        self.log.read(topic, self.partition, from).await
+    }
+
+    /// Appends records when it is first polled.
+    fn append(
+        &self,
+        topic: Topic,
+        records: Vec<NewRecord>,
+    ) -> BoxFuture<'static, Result<Offset, AppendError>> {
+        let (log, partition) = (self.log.clone(), self.partition);
+        Box::pin(async move { log.append(topic, partition, records).await })
+    }
+
+    fn decode_decision(&self, record: &LogRecord) -> Result<DecisionRecord, PartitionError> {
+        let decoded = self.codec.decode_decision(&record.value);
+        decoded.map_err(PartitionError::decode(self.topics.decisions, record.offset))
+    }
+}
+
+/// Why a decider stopped its work on a partition.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PartitionError {
+    /// Another decider claimed the partition.
+    #[error("another decider has claimed the partition with claim {0}")]
+    Superseded(Offset),
+    /// The fence drops a decision of this decider, so its state is not what the log says.
+    #[error("the fence dropped this decider's own decision at offset {0} of stock-decisions")]
+    Dropped(Offset),
+    /// A record could not be appended.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// A record could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A record could not be decoded.
+    #[error("record {offset} of {topic}: {error}")]
+    Decode {
+        /// Its topic.
+        topic: Topic,
+        /// Its offset.
+        offset: Offset,
+        /// What is wrong with it.
+        error: DecodeError,
+    },
+    /// An invariant does not hold; nothing was appended.
+    #[error("record {offset} of {topic}: {violation}")]
+    Violation {
+        /// The topic of the record that shows it.
+        topic: Topic,
+        /// Its offset.
+        offset: Offset,
+        /// The invariant.
+        violation: Violation,
+    },
+}
+
+impl PartitionError {
+    /// Names the record that could not be decoded.
+    pub(crate) fn decode(topic: Topic, offset: Offset) -> impl FnOnce(DecodeError) -> Self {
+        move |error| PartitionError::Decode {
+            topic,
+            offset,
+            error,
+        }
+    }
+
+    /// Names the record at which an invariant does not hold.
+    pub(crate) fn violation(topic: Topic, offset: Offset) -> impl FnOnce(Violation) -> Self {
+        move |violation| PartitionError::Violation {
+            topic,
+            offset,
+            violation,
+        }
+    }
+}

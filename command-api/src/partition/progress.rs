@@ -1,0 +1,60 @@
+//! How far behind a partition is, for health, metrics and those who watch the group's offsets.
+
+use futures::future::BoxFuture;
+use ports::ReadError;
+use runtime::health::{Component, REPORT_EVERY};
+use runtime::metrics::DECIDER_LAG;
+use schemas::ids::Offset;
+use tokio::time::Interval;
+
+use super::PartitionLog;
+
+/// Reports a partition's lag at intervals.
+pub(super) struct Progress {
+    pub(super) interval: Interval,
+    /// The request for the end of the commands' topic. Deciding neither waits for it nor depends
+    /// on it.
+    pub(super) measuring: Option<BoxFuture<'static, Result<Offset, ReadError>>>,
+    label: [(&'static str, String); 1],
+}
+
+impl Progress {
+    pub(super) fn new(log: &PartitionLog) -> Self {
+        Self {
+            interval: tokio::time::interval(REPORT_EVERY),
+            measuring: None,
+            label: [("partition", log.partition.to_string())],
+        }
+    }
+
+    /// Requests the end of the commands' topic.
+    pub(super) fn measure(&mut self, log: &PartitionLog) {
+        let (log, topic, partition) = (log.log.clone(), log.topics.commands, log.partition);
+        self.measuring = Some(Box::pin(async move { log.end(topic, partition).await }));
+    }
+
+    /// Reports how many records lie between the last answered one and the end.
+    pub(super) fn report(
+        &self,
+        log: &PartitionLog,
+        component: &Component,
+        answered: Offset,
+        end: Result<Offset, ReadError>,
+    ) {
+        match end {
+            Ok(end) => {
+                let lag = (end.0 - answered.next().0).max(0) as u64;
+                metrics::gauge!(DECIDER_LAG, &self.label).set(lag as f64);
+                component.working(lag);
+            }
+            Err(error) => component.failing(error.to_string()),
+        }
+        note(log, answered);
+    }
+}
+
+/// Notes the group's progress with the log.
+pub(super) fn note(log: &PartitionLog, answered: Offset) {
+    log.log
+        .note_progress(log.topics.group, log.partition, answered.next());
+}
