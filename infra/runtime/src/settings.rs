@@ -44,7 +44,7 @@ pub struct Settings {
     pub demo: bool,
     /// The event log, on whichever engine.
     pub log: LogSettings,
-    /// How long requests have to finish after the process is told to stop.
+    /// How long requests have to finish after the first SIGTERM or SIGINT.
     pub drain_grace: Duration,
     /// Kafka, for a service that runs alone.
     pub kafka: KafkaSettings,

@@ -16,8 +16,11 @@ pub(super) struct Format<T> {
     pub(super) expected: Cow<'static, str>,
     /// Whether the text must not appear in messages.
     pub(super) is_secret: bool,
-    read: Box<dyn Fn(&str) -> Option<T>>,
+    read: Box<Read<T>>,
 }
+
+/// Reads a text; none means that the text is not as expected.
+type Read<T> = dyn Fn(&str) -> Option<T>;
 
 impl<T: 'static> Format<T> {
     /// A format that `read` understands; none means that the text is not as expected.
