@@ -14,12 +14,12 @@ use axum::routing::post;
 use command_api::http::{CommandApi, KnownProducts, router};
 use kit::MemoryLog;
 use ports::clock::SystemClock;
-use runtime::receipt::ReceiptKey;
 use schemas::codec::Codec;
 use schemas::placement::Placement;
 use serde::Deserialize;
 use support::{PARTITIONS, store};
 use tower::ServiceExt;
+use web::receipt::ReceiptKey;
 
 #[derive(Deserialize)]
 struct Order {

@@ -1,25 +1,21 @@
 //! From log 2 to the read store, one task a partition.
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ports::{EventLog, Group, ReadError, ReadStore};
 use runtime::health::{Component, Health, REPORT_EVERY};
 use runtime::metrics::{PROJECTOR_LAG, ROWS};
-use runtime::partitions;
+use runtime::{partitions, retry};
 use schemas::codec::Codec;
 use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error};
+use tracing::debug;
 
 use crate::projection::{ProjectError, Projection};
 
-/// How long a failed partition rests before it is tried again.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// A partition that has gone on for this long has recovered: its next failure is another one.
-const RECOVERED_AFTER: Duration = Duration::from_secs(10);
 /// The most decisions written in one go.
 const MAX_BATCH: usize = 2_000;
 
@@ -46,32 +42,20 @@ pub async fn run(projector: Projector, stop: CancellationToken) {
 /// Projects one partition, and begins again from the stored progress whenever that fails.
 async fn keep_projecting(projector: Projector, partition: Partition, stop: CancellationToken) {
     let component = projector.health.component(format!("projector {partition}"));
-    let mut said = String::new();
-    loop {
-        let begun = Instant::now();
-        let failed = tokio::select! {
-            result = project(&projector, partition, &component) => result.err(),
-            () = stop.cancelled() => return,
-        };
-        if let Some(error) = failed.map(|error| error.to_string()) {
-            if said != error || begun.elapsed() > RECOVERED_AFTER {
-                error!(%partition, error, "projection failed; it goes on from its progress");
-                said.clone_from(&error);
-            }
-            component.failing(error);
-        }
+    retry::until_stopped(&component, &stop, || async {
         tokio::select! {
-            () = tokio::time::sleep(RETRY_AFTER) => {}
-            () = stop.cancelled() => return,
+            result = project(&projector, partition, &component) => result.map(|never| match never {}),
+            () = stop.cancelled() => Ok(()),
         }
-    }
+    })
+    .await;
 }
 
 async fn project(
     projector: &Projector,
     partition: Partition,
     component: &Component,
-) -> Result<(), ProjectError> {
+) -> Result<Infallible, ProjectError> {
     let progress = projector.store.progress().await?.get(&partition).copied();
     let mut projection = Projection::new(partition, progress);
     let next = projection.progress().next;

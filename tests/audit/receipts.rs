@@ -5,11 +5,11 @@ use doorbuster::audit::{Args, carry_out};
 use kit::MemoryLog;
 use ports::Clock;
 use ports::clock::SystemClock;
-use runtime::receipt::ReceiptKey;
 use schemas::codec::Codec;
 use schemas::ids::{AttemptId, Offset, Partition, Position};
 use schemas::topics::Topic;
 use tempfile::TempDir;
+use web::receipt::ReceiptKey;
 
 use crate::directories::{Service, args};
 use crate::forge::{PARTITION, history, id};

@@ -9,8 +9,6 @@ use metrics::counter;
 use parking_lot::RwLock;
 use ports::{AppendError, NewRecord, StoreError};
 use runtime::metrics::APPENDS_FAILED;
-use runtime::problem::{Code, Problem};
-use runtime::trace::Trace;
 use schemas::command::{Command, CommandBody};
 use schemas::ids::{Position, ProductId};
 use schemas::topics::Topic;
@@ -19,6 +17,8 @@ use tokio::time::timeout;
 use tracing::field::display;
 use tracing::{debug, error, warn};
 use utoipa::ToSchema;
+use web::problem::{Code, Problem};
+use web::trace::Trace;
 
 use super::CommandApi;
 

@@ -13,13 +13,14 @@ use std::time::Duration;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use ports::{Clock, EventLog, ReadStore};
-use runtime::auth::{AdminToken, require_admin};
-use runtime::receipt::ReceiptKey;
-use runtime::server::{Guard, guard};
+use runtime::settings::AdminToken;
 use schemas::codec::Codec;
 use schemas::placement::Placement;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use web::auth::require_admin;
+use web::limits::{Guard, guard};
+use web::receipt::ReceiptKey;
 
 pub use self::admission::KnownProducts;
 

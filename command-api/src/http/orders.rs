@@ -7,15 +7,15 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use metrics::counter;
-use runtime::extract::{Body, Buyer, IdempotencyKey, NoBody, Path, number};
 use runtime::metrics::ATTEMPTS_ACCEPTED;
-use runtime::problem::{Code, Problem, describe};
-use runtime::trace::Trace;
 use schemas::command::{CancelOrder, CommandBody, PlaceAttempt};
 use schemas::ids::{AttemptId, MAX_QUANTITY, ProductId};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::{RefOr, Response as Described};
 use utoipa::{IntoResponses, ToSchema};
+use web::extract::{Body, Buyer, IdempotencyKey, NoBody, Path, number};
+use web::problem::{Code, Problem, describe};
+use web::trace::Trace;
 
 use super::CommandApi;
 use super::admission::{AppendedRecord, RecordPosition};

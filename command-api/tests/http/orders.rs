@@ -3,11 +3,11 @@
 use axum::body::Body;
 use kit::OnAppend;
 use ports::AppendError;
-use runtime::receipt::ReceiptKey;
 use schemas::command::CommandBody;
 use schemas::ids::AttemptId;
 use schemas::placement::Placement;
 use serde_json::json;
+use web::receipt::ReceiptKey;
 
 use crate::support::{BUYER, CANCEL, NOW, PARTITIONS, world};
 

@@ -11,8 +11,7 @@ use http_body_util::BodyExt;
 use kit::{ManualClock, MemoryLog, MemoryStore};
 use ports::LogRecord;
 use ports::read_store::{Row, SalePhase, SaleRow};
-use runtime::auth::AdminToken;
-use runtime::receipt::ReceiptKey;
+use runtime::settings::AdminToken;
 use schemas::codec::Codec;
 use schemas::command::{Command, SaleTerms};
 use schemas::decision::{Stock, Tally};
@@ -21,6 +20,7 @@ use schemas::placement::Placement;
 use schemas::topics::Topic;
 use serde_json::Value;
 use tower::ServiceExt;
+use web::receipt::ReceiptKey;
 
 pub const PARTITIONS: u32 = 8;
 pub const NOW: i64 = 1_795_248_000_007;

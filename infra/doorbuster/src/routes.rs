@@ -13,8 +13,6 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use command_api::http::CommandApi;
 use query_api::http::QueryApi;
-use runtime::problem::{Code, Problem, ProblemDocument};
-use runtime::server::{Guard, guard};
 use runtime::settings::HttpSettings;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -23,6 +21,8 @@ use tracing::error;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
+use web::limits::{Guard, guard};
+use web::problem::{Code, Problem, ProblemDocument};
 
 /// The longest time of a question: the waits it may ask for, one after the other, and the
 /// read store's own.

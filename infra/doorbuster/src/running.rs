@@ -7,13 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use axum::Router;
 use runtime::drain::Drain;
-use runtime::server;
 use runtime::settings::HttpSettings;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::info;
+use web::server;
 
 /// How long closing the engines may take after the grace period.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);

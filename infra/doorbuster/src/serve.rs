@@ -17,15 +17,16 @@ use query_api::http::QueryApi;
 use query_api::live::{self, Live, LiveSettings};
 use runtime::drain::Drain;
 use runtime::health::Health;
-use runtime::receipt::ReceiptKey;
 use runtime::settings::{HttpSettings, Settings};
-use runtime::{operations, telemetry};
+use runtime::telemetry;
 use schemas::codec::Codec;
 use schemas::placement::Placement;
 use store_embedded::EmbeddedStore;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
+use web::operations;
+use web::receipt::ReceiptKey;
 
 use crate::running::{self, Running};
 use crate::{LOG_DIR, READ_MODELS, demo, routes};
@@ -180,7 +181,7 @@ impl Engines {
 
 fn receipt_key(http: &HttpSettings, data_dir: &Path) -> anyhow::Result<ReceiptKey> {
     match &http.receipt_key {
-        Some(key) => Ok(key.clone()),
+        Some(secret) => Ok(ReceiptKey::new(secret.as_bytes())),
         None => ReceiptKey::load_or_create(data_dir).context("cannot keep the receipts' key"),
     }
 }

@@ -21,9 +21,10 @@ use query_api::live::{self, Live, LiveSettings};
 use registry::RegistryError;
 use runtime::drain::Drain;
 use runtime::health::{Component, Health, PROBE_WITHIN, REPORT_EVERY};
+use runtime::retry;
 use runtime::settings::{Service, Settings};
+use runtime::telemetry;
 use runtime::telemetry::Metrics;
-use runtime::{operations, telemetry};
 use schemas::codec::Codec;
 use schemas::ids::Partition;
 use schemas::placement::Placement;
@@ -33,12 +34,14 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 use utoipa_axum::router::OpenApiRouter;
+use web::operations;
+use web::receipt::ReceiptKey;
 
 use crate::engines;
 use crate::routes;
 use crate::running::{self, Running};
 
-/// How long a service that cannot start yet rests before it tries again.
+/// The pause between two attempts of a service to reach an engine at its start.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a start waits for the read store before it goes on without.
@@ -156,13 +159,14 @@ impl Starting {
             Service::CommandApi => {
                 let store = self.open_store().await?;
                 self.keep(probe_store(store.clone(), health.component("read store")));
-                let receipts = settings.http.receipt_key.clone();
+                let secret = settings.http.receipt_key.as_ref();
+                let secret = secret.context("receipt_key must be given")?;
                 let commands = CommandApi {
                     placement: Placement::new(log.partitions()),
                     log,
                     store,
                     codec,
-                    receipts: receipts.context("receipt_key must be given")?,
+                    receipts: ReceiptKey::new(secret.as_bytes()),
                     clock,
                     known: KnownProducts::default(),
                 };
@@ -228,27 +232,20 @@ impl Starting {
     }
 }
 
-/// Tries until it succeeds or can never succeed, and says meanwhile why it waits.
+/// Calls `attempt` until it succeeds or can never succeed. Meanwhile the component reports why
+/// the service waits.
 async fn wait_for<T, E: MayPass, F: Future<Output = Result<T, E>>>(
     component: &Component,
     what: &str,
     attempt: impl Fn() -> F,
 ) -> anyhow::Result<T> {
-    let mut said = String::new();
-    loop {
-        let error = match attempt().await {
-            Ok(it) => return Ok(it),
-            Err(error) if error.may_pass() => error.to_string(),
-            Err(error) => return Err(error).with_context(|| format!("cannot use {what}")),
-        };
-        // The log first: who learns of it from the health finds more about it there.
-        if said != error {
-            warn!(%error, "waiting for {what}");
+    let reached = retry::until_ok(component, RETRY_AFTER, || async {
+        match attempt().await {
+            Err(error) if error.may_pass() => Err(format!("waiting for {what}: {error}")),
+            reached => Ok(reached),
         }
-        component.failing(format!("waiting for {what}: {error}"));
-        said = error;
-        tokio::time::sleep(RETRY_AFTER).await;
-    }
+    });
+    reached.await.with_context(|| format!("cannot use {what}"))
 }
 
 /// Whether the brokers answer, which no other part of some services shows.

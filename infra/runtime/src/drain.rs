@@ -1,8 +1,8 @@
-//! The one way the process ends.
+//! How the process ends: in one order, within a grace period.
 //!
-//! A signal starts the drain: readiness turns false, the door takes no more connections and
-//! finishes the requests it has. Then the services are told to stop and finish the step they
-//! are at. All of that has one grace period. A second signal ends the process at once.
+//! A signal starts the drain: readiness turns false, and the HTTP server accepts no more
+//! connections and finishes the requests that it has. Then the services are stopped; each
+//! finishes its current step. A second signal ends the process at once.
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-/// The exit status after a second signal: 128 and the number of SIGINT, as shells have it.
+/// The exit status after a second signal: 128 and the number of SIGINT, the convention of shells.
 pub const INTERRUPTED: i32 = 130;
 
-/// The process's ending, shared by all who must know of it.
+/// The end of the process, shared by everything that takes part in it.
 #[derive(Clone)]
 pub struct Drain {
     started: CancellationToken,
@@ -26,7 +26,7 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// A process that is not ending yet, and will have this long for it.
+    /// A drain that has not started. Once started, it may take `grace`.
     pub fn new(grace: Duration) -> Self {
         Self {
             started: CancellationToken::new(),
@@ -52,11 +52,11 @@ impl Drain {
             info!(
                 signal = name,
                 grace_seconds = drain.grace.as_secs(),
-                "draining"
+                "draining; a second signal ends the process at once"
             );
             drain.start();
             let name = next().await;
-            warn!(signal = name, "second signal, ending at once");
+            warn!(signal = name, "second signal; ending at once");
             std::process::exit(INTERRUPTED);
         });
         Ok(())
@@ -67,12 +67,12 @@ impl Drain {
         self.started.cancel();
     }
 
-    /// Cancelled when the drain starts: take no more requests, let nobody wait any longer.
+    /// Cancelled when the drain starts: accept no more requests, and end long polls.
     pub fn started(&self) -> &CancellationToken {
         &self.started
     }
 
-    /// Cancelled when the last request has been answered: finish the step at hand and end.
+    /// Cancelled when the last request has been answered: finish the current step and end.
     pub fn services(&self) -> &CancellationToken {
         &self.services
     }
@@ -82,19 +82,22 @@ impl Drain {
         self.grace
     }
 
-    /// Runs a service, whose end [`Drain::stop_services`] waits for.
+    /// Runs a service. [`Drain::stop_services`] waits until it has ended.
     pub fn spawn(&self, service: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(service);
     }
 
-    /// Tells the services to stop and waits for them until the deadline. Returns whether all
-    /// have ended.
+    /// Stops the services and waits for them until `deadline`. Returns whether all of them have
+    /// ended.
     pub async fn stop_services(&self, deadline: Instant) -> bool {
         self.services.cancel();
         self.tasks.close();
         let ended = tokio::time::timeout_at(deadline, self.tasks.wait()).await;
         if ended.is_err() {
-            warn!(services = self.tasks.len(), "services did not end in time");
+            warn!(
+                services = self.tasks.len(),
+                "some services did not end in time"
+            );
         }
         ended.is_ok()
     }

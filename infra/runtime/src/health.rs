@@ -1,21 +1,24 @@
-//! Health that cannot lie: a component that does not report is not well.
+//! The health of a process. Components report their own progress; a component that stops
+//! reporting counts as unhealthy, whatever it reported last.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use serde::Serialize;
-use utoipa::ToSchema;
+use tracing::{error, info};
 
-/// How long a component may be silent and count as ready.
+/// How long a component may be silent and still count as ready.
 pub const READY_SILENCE: Duration = Duration::from_secs(5);
-/// How long a component may be silent and count as alive.
+/// How long a component may be silent and still count as alive.
 pub const ALIVE_SILENCE: Duration = Duration::from_secs(60);
-/// How often a component reports at least, also when there is nothing to do.
+/// The longest time between two reports of a component, also when it is idle.
 pub const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// How long a component waits at most for what it does without when that is away: then it says
-/// so, lest it seem to stand still itself.
+/// How long a component waits for an engine that it can do without. After that it reports the
+/// engine as missing; by waiting longer it would itself seem to stand still.
 pub const PROBE_WITHIN: Duration = Duration::from_secs(2);
+/// A component that has not failed for this long has recovered: its next failure is a new one
+/// and is logged again.
+const RECOVERED_AFTER: Duration = Duration::from_secs(10);
 
 /// The health of a process: that of its components.
 #[derive(Clone, Default)]
@@ -24,10 +27,11 @@ pub struct Health {
 }
 
 /// A component's name and state.
-type Named = (String, Arc<Mutex<State>>);
+type Named = (Arc<str>, Arc<Mutex<State>>);
 
-/// A part of the process that does work of its own.
+/// A part of the process that does work of its own, such as a partition's decider.
 pub struct Component {
+    name: Arc<str>,
     state: Arc<Mutex<State>>,
 }
 
@@ -35,6 +39,7 @@ struct State {
     reported: Instant,
     phase: Phase,
     lag: u64,
+    logged: Option<LoggedFailure>,
 }
 
 enum Phase {
@@ -45,47 +50,54 @@ enum Phase {
     Stopped,
 }
 
-/// A component as `/readyz` shows it.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct ComponentReport {
-    /// Its name.
+/// The failure that was logged last, and has not been reported as recovered.
+struct LoggedFailure {
+    why: String,
+    last: Instant,
+}
+
+/// A component's health at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComponentHealth {
+    /// The component's name.
     pub name: String,
-    /// Whether it does its work.
+    /// Whether the component does its work.
     pub ready: bool,
-    /// Whether it can still be expected to.
+    /// Whether the component can still be expected to recover by itself.
     pub alive: bool,
-    /// Whether it does its work only in part.
+    /// Whether the component does only a part of its work.
     pub degraded: bool,
-    /// What it is at, or what it fails at.
+    /// What the component is doing, or why it fails.
     pub detail: String,
-    /// How many records it is behind.
+    /// How many records the component is behind.
     pub lag_records: u64,
 }
 
 impl Health {
-    /// A new component, which is not ready until it first reports work.
-    pub fn component(&self, name: impl Into<String>) -> Component {
-        let state = State {
+    /// A new component. It is not ready before it first reports work, and leaves the report
+    /// when it is dropped.
+    pub fn component(&self, name: impl Into<Arc<str>>) -> Component {
+        let name = name.into();
+        let state = Arc::new(Mutex::new(State {
             reported: Instant::now(),
             phase: Phase::Starting,
             lag: 0,
-        };
-        let state = Arc::new(Mutex::new(state));
+            logged: None,
+        }));
         let mut components = self.components.lock();
         // Partitions come and go for as long as the process lives.
         components.retain(|(_, state)| !matches!(state.lock().phase, Phase::Stopped));
-        components.push((name.into(), state.clone()));
-        Component { state }
+        components.push((name.clone(), state.clone()));
+        Component { name, state }
     }
 
-    /// Every component.
-    pub fn report(&self) -> Vec<ComponentReport> {
+    /// The health of every component that has not been stopped.
+    pub fn report(&self) -> Vec<ComponentHealth> {
         let components = self.components.lock();
-        let live = components.iter().filter(|(_, state)| {
-            // A component that was stopped on purpose is no longer part of the process.
-            !matches!(state.lock().phase, Phase::Stopped)
-        });
-        live.map(|(name, state)| state.lock().report(name.clone()))
+        let live = components
+            .iter()
+            .filter(|(_, state)| !matches!(state.lock().phase, Phase::Stopped));
+        live.map(|(name, state)| state.lock().health(name))
             .collect()
     }
 
@@ -94,70 +106,170 @@ impl Health {
         self.report().iter().all(|component| component.ready)
     }
 
-    /// Whether every component can still be expected to.
+    /// Whether every component can still be expected to recover by itself.
     pub fn is_alive(&self) -> bool {
         self.report().iter().all(|component| component.alive)
     }
 }
 
 impl Component {
-    /// A step of work is done, or there is none; so many records are still to be worked on.
+    /// Reports that a step of the work is done, or that there is nothing to do. `lag_records`
+    /// is how many records are left. The first report after a logged failure that is older
+    /// than ten seconds logs the recovery.
     pub fn working(&self, lag_records: u64) {
-        self.set(Phase::Working, lag_records);
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let recovered = state.forget_past_failure(now);
+        state.lag = lag_records;
+        state.report(Phase::Working, now);
+        drop(state);
+        if recovered {
+            self.log_recovery();
+        }
     }
 
-    /// Part of the work cannot be done for the time being, and what can be is worth sending
-    /// requests for: it counts as ready.
+    /// Reports that a part of the work cannot be done for now. The component still counts as
+    /// ready: requests that need only the rest are welcome.
     pub fn degraded(&self, why: impl Into<String>) {
-        let lag = self.state.lock().lag;
-        self.set(Phase::Degraded(why.into()), lag);
+        self.report(Phase::Degraded(why.into()));
     }
 
-    /// The work cannot be done for the time being.
+    /// Reports that the work cannot be done for now. Nothing is logged; see
+    /// [`Component::failed`].
     pub fn failing(&self, why: impl Into<String>) {
-        let lag = self.state.lock().lag;
-        self.set(Phase::Failing(why.into()), lag);
+        self.report(Phase::Failing(why.into()));
     }
 
-    fn set(&self, phase: Phase, lag: u64) {
-        *self.state.lock() = State {
-            reported: Instant::now(),
-            phase,
-            lag,
-        };
+    /// Reports a failure after which the work is tried again, and logs it as an error. The same
+    /// failure is not logged again until the component has recovered.
+    pub fn failed(&self, error: &dyn std::fmt::Display) {
+        let error = error.to_string();
+        let is_new = self.state.lock().note_failure(&error, Instant::now());
+        // The log comes first: an operator who finds the failure in the health report then
+        // finds more about it in the log.
+        if is_new {
+            error!(error, "{} failed; trying again", self.name);
+        }
+        self.failing(error);
+    }
+
+    /// Reports that what failed has succeeded, and logs that if the failure was logged.
+    pub(crate) fn recovered(&self) {
+        let logged = self.state.lock().logged.take();
+        if logged.is_some() {
+            self.log_recovery();
+        }
+    }
+
+    fn log_recovery(&self) {
+        info!("{} recovered", self.name);
+    }
+
+    fn report(&self, phase: Phase) {
+        self.state.lock().report(phase, Instant::now());
     }
 }
 
 impl Drop for Component {
     fn drop(&mut self) {
-        // A task that ends by panic has not been stopped: its silence must show.
+        // A task that ends by a panic has not been stopped: its silence must show.
         if !std::thread::panicking() {
-            self.set(Phase::Stopped, 0);
+            self.report(Phase::Stopped);
         }
     }
 }
 
 impl State {
-    fn report(&self, name: String) -> ComponentReport {
+    fn report(&mut self, phase: Phase, now: Instant) {
+        self.phase = phase;
+        self.reported = now;
+    }
+
+    /// Remembers a failure; returns whether it is to be logged.
+    fn note_failure(&mut self, why: &str, now: Instant) -> bool {
+        match &mut self.logged {
+            Some(logged) if logged.why == why => {
+                logged.last = now;
+                false
+            }
+            logged => {
+                *logged = Some(LoggedFailure {
+                    why: why.to_owned(),
+                    last: now,
+                });
+                true
+            }
+        }
+    }
+
+    /// Forgets the logged failure if the component has recovered from it; returns whether it has.
+    fn forget_past_failure(&mut self, now: Instant) -> bool {
+        let is_over =
+            |logged: &mut LoggedFailure| now.duration_since(logged.last) >= RECOVERED_AFTER;
+        self.logged.take_if(is_over).is_some()
+    }
+
+    fn health(&self, name: &str) -> ComponentHealth {
         let silent = self.reported.elapsed();
-        let (working, detail) = match &self.phase {
+        let (ready, detail) = match &self.phase {
             Phase::Starting => (false, "starting".to_owned()),
             Phase::Working | Phase::Degraded(_) if silent > READY_SILENCE => {
-                (false, format!("stands still for {} s", silent.as_secs()))
+                (false, format!("no progress for {} s", silent.as_secs()))
             }
             Phase::Working => (true, "working".to_owned()),
             Phase::Degraded(why) => (true, why.clone()),
             Phase::Failing(why) => (false, why.clone()),
             Phase::Stopped => (false, "stopped".to_owned()),
         };
-        let ready = working;
-        ComponentReport {
-            name,
+        ComponentHealth {
+            name: name.to_owned(),
             ready,
             degraded: ready && matches!(self.phase, Phase::Degraded(_)),
             alive: silent < ALIVE_SILENCE,
             detail,
             lag_records: self.lag,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_logged_once_until_it_changes_or_the_component_has_recovered() {
+        let health = Health::default();
+        let component = health.component("projector 3");
+        let mut state = component.state.lock();
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        assert!(!state.forget_past_failure(begin), "nothing has failed");
+        assert!(state.note_failure("no store", at(0)));
+        assert!(!state.note_failure("no store", at(1)));
+        assert!(!state.forget_past_failure(at(10)), "it failed 9 s ago");
+        assert!(state.note_failure("no log", at(2)));
+        assert!(state.forget_past_failure(at(12)));
+        assert!(
+            !state.forget_past_failure(at(13)),
+            "the recovery is logged once"
+        );
+        assert!(state.note_failure("no log", at(14)));
+    }
+
+    #[test]
+    fn a_component_is_ready_from_its_first_work_until_it_fails() {
+        let health = Health::default();
+        let component = health.component("projector 3");
+        let only = || health.report().remove(0);
+        assert_eq!((only().ready, &*only().detail), (false, "starting"));
+        component.working(7);
+        assert_eq!((only().ready, only().lag_records), (true, 7));
+        component.degraded("no store");
+        assert_eq!((only().ready, only().degraded), (true, true));
+        component.failed(&"no log");
+        assert_eq!((only().ready, &*only().detail), (false, "no log"));
+        assert_eq!(only().lag_records, 7, "the lag is the last one reported");
+        drop(component);
+        assert!(health.report().is_empty());
     }
 }

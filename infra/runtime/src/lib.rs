@@ -1,19 +1,13 @@
-//! What every service shares: settings, telemetry, health, problem documents, drain.
+//! What every service shares, whether or not it serves HTTP: settings, telemetry, health, drain,
+//! one task a partition, and trying again. What serves HTTP is in the crate `web`.
 
 pub mod settings;
-pub mod telemetry;
-
-pub mod drain;
-pub mod health;
-pub mod operations;
-pub mod server;
-
-pub mod auth;
-pub mod extract;
-pub mod problem;
-pub mod receipt;
-pub mod rfc3339;
-pub mod trace;
 
 pub mod metrics;
+pub mod telemetry;
+
+pub mod health;
+pub mod retry;
+
+pub mod drain;
 pub mod partitions;

@@ -6,10 +6,11 @@ use schemas::ids::Partition;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
-/// Runs `work` once for each assigned partition, for as long as it is assigned and `stop` is
-/// not cancelled. Each gets a token of its own that says when it must end; this function waits
-/// until it has.
+/// Runs one task of `work` for each assigned partition. A task gets a token of its own, which is
+/// cancelled when its partition is no longer assigned or `stop` is cancelled. Returns after
+/// `stop` is cancelled and all tasks have ended.
 pub async fn run_each<F>(
     mut assigned: watch::Receiver<BTreeSet<Partition>>,
     stop: CancellationToken,
@@ -20,8 +21,8 @@ pub async fn run_each<F>(
     let mut tasks: BTreeMap<Partition, (CancellationToken, JoinHandle<()>)> = BTreeMap::new();
     while !stop.is_cancelled() {
         let now = assigned.borrow_and_update().clone();
-        let gone = tasks.extract_if(.., |partition, _| !now.contains(partition));
-        for (_, (stop, task)) in gone.collect::<Vec<_>>() {
+        let revoked = tasks.extract_if(.., |partition, _| !now.contains(partition));
+        for (_, (stop, task)) in revoked.collect::<Vec<_>>() {
             stop.cancel();
             finish(task).await;
         }
@@ -32,7 +33,7 @@ pub async fn run_each<F>(
             });
         }
         tokio::select! {
-            // When the assignment can change no more, only the end is left to wait for.
+            // An assignment that can no longer change stays as it is until the stop.
             changed = assigned.changed() => if changed.is_err() { stop.cancelled().await },
             () = stop.cancelled() => {}
         }
@@ -42,9 +43,9 @@ pub async fn run_each<F>(
     }
 }
 
-/// A task that panicked shows in its health component's silence; here it has merely ended.
+/// Waits for a task. If it panicked, its health component falls silent and shows that.
 async fn finish(task: JoinHandle<()>) {
     if let Err(error) = task.await {
-        tracing::error!(%error, "a partition's task ended abnormally");
+        error!(%error, "a partition's task ended abnormally");
     }
 }

@@ -1,12 +1,10 @@
-//! What the process says of itself: log messages on standard error, and metrics.
+//! Log messages on standard error, and metrics.
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::Builder;
 
 use crate::drain::Drain;
 use crate::settings::{LogFormat, TelemetrySettings};
@@ -17,7 +15,7 @@ const BUCKETS_SECONDS: [f64; 16] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     10.0, 30.0,
 ];
-/// How often samples are folded into buckets; between two folds they take up memory.
+/// How often samples are folded into buckets. Between two folds each sample takes up memory.
 const UPKEEP: Duration = Duration::from_secs(1);
 
 /// The process's metrics, rendered on request.
@@ -30,7 +28,7 @@ impl Metrics {
         self.0.render()
     }
 
-    /// Folds samples into their buckets until the services are told to stop.
+    /// Folds samples into their buckets until the services are stopped.
     pub fn keep_up(self, drain: &Drain) {
         let stop = drain.services().clone();
         let fold = async move {
@@ -45,24 +43,17 @@ impl Metrics {
     }
 }
 
-/// Directs log messages to standard error. Does nothing when that has been done already, as
-/// in tests.
+/// Directs log messages to standard error. Has no effect if a subscriber is already installed,
+/// as in tests.
 pub fn init_logging(settings: &TelemetrySettings) {
-    let filter = log_filter().parse_lossy(&settings.level);
     let logging = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(settings.filter())
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     let _ = match settings.format {
         LogFormat::Pretty => logging.compact().try_init(),
         LogFormat::Json => logging.json().flatten_event(true).try_init(),
     };
-}
-
-/// Reads which messages are shown. Values of fields are compared as they are: read as regular
-/// expressions, a short text could take long and much memory.
-pub(crate) fn log_filter() -> Builder {
-    EnvFilter::builder().with_regex(false)
 }
 
 /// The process's one recorder of metrics, installed at the first call.

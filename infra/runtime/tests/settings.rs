@@ -1,4 +1,4 @@
-//! Settings: which source wins, and what people are told when something is wrong.
+//! Settings: which source wins, and which mistakes are reported.
 
 use std::ffi::OsString;
 use std::fs;
@@ -48,7 +48,7 @@ fn defaults_are_valid_and_stay_on_this_machine() {
 
 #[test]
 fn a_log_filter_compares_a_field_s_value_as_it_is() {
-    // As a regular expression it would take more memory than the library lets it have.
+    // As a regular expression it would need more memory than the library allows.
     let filter = format!(r"info,[{{product={}}}]=debug", r"\w".repeat(2_000));
     let settings = load(&[], &[("DOORBUSTER_LOG_LEVEL", &filter)]).unwrap();
     assert_eq!(settings.telemetry.level, filter);
@@ -175,7 +175,7 @@ fn each_service_has_its_own_settings_and_defaults() {
     ];
     assert_eq!(ports, expected);
 
-    // A flag of another service is a mistake; a variable may be there for all of them.
+    // A flag of another service is a mistake; variables may be shared by all services.
     let wrong = load_for(Service::Decider, &["--max-waiters", "5"], &[]).unwrap_err();
     assert_eq!(
         wrong.0,
@@ -187,7 +187,7 @@ fn each_service_has_its_own_settings_and_defaults() {
 }
 
 #[test]
-fn settings_that_do_not_go_together_are_mistakes() {
+fn settings_that_do_not_fit_together_are_mistakes() {
     let missing_key = load_for(Service::CommandApi, &[], &[]).unwrap_err();
     assert!(
         missing_key.0[0].starts_with("receipt_key must be given"),
@@ -216,7 +216,7 @@ fn settings_that_do_not_go_together_are_mistakes() {
 }
 
 #[test]
-fn the_engines_settings_are_read() {
+fn the_settings_of_the_engines_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("ca.pem");
     fs::write(&file, "").unwrap();
@@ -246,7 +246,7 @@ fn the_engines_settings_are_read() {
 }
 
 #[test]
-fn help_tells_every_setting_with_its_default_and_variable() {
+fn help_lists_every_setting_with_its_default_and_variable() {
     let help = Flags::augment_args(Command::new("x"))
         .render_help()
         .to_string();
@@ -262,7 +262,7 @@ fn help_tells_every_setting_with_its_default_and_variable() {
 }
 
 #[test]
-fn a_services_help_tells_only_what_it_uses() {
+fn a_services_help_lists_only_what_the_service_uses() {
     let command = help_for(Service::Decider, Flags::augment_args(Command::new("x")));
     let help = command.clone().render_help().to_string();
     for text in ["--kafka-brokers", "127.0.0.1:8084", "--config"] {

@@ -6,14 +6,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use ports::read_store::{AttemptRow, AttemptStatus, SaleRow};
-use runtime::extract::{Path, Query, query_number, query_position};
-use runtime::problem::{Code, Problem, ProblemDocument};
-use runtime::rfc3339::Moment;
 use schemas::decision::{RefusalReason, ReleaseCause};
 use schemas::ids::{AttemptId, BuyerId, Position, ProductId, TimestampMs, TraceId};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::{ObjectBuilder, Schema};
 use utoipa::{IntoParams, ToSchema};
+use web::extract::{Path, Query, query_number, query_position};
+use web::problem::{Code, Problem, ProblemDocument};
+use web::rfc3339::Moment;
 
 use super::sales::{SaleState, state};
 use super::{NO_STORE, Place, QueryApi, as_text, as_text_or_null};

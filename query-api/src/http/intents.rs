@@ -3,11 +3,11 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
-use runtime::extract::{Path, Query};
-use runtime::problem::{Problem, ProblemDocument};
 use schemas::ids::Position;
 use serde::Serialize;
 use utoipa::ToSchema;
+use web::extract::{Path, Query};
+use web::problem::{Problem, ProblemDocument};
 
 use super::attempt::Attempt;
 use super::orders::ListQuery;

@@ -13,13 +13,14 @@ use std::sync::Arc;
 use axum::http::{HeaderName, header};
 use axum::middleware::from_fn_with_state;
 use ports::Clock;
-use runtime::auth::{AdminToken, require_admin};
-use runtime::problem::{Code, Problem};
+use runtime::settings::AdminToken;
 use schemas::ids::Position;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use web::auth::require_admin;
+use web::problem::{Code, Problem};
 
 use crate::live::{AT_LEAST_WAIT, Live, LiveError};
 

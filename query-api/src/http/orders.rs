@@ -4,11 +4,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use ports::read_store::MAX_PAGE;
-use runtime::extract::{Buyer, Query, query_number, query_position};
-use runtime::problem::{Problem, ProblemDocument};
 use schemas::ids::Position;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use web::extract::{Buyer, Query, query_number, query_position};
+use web::problem::{Problem, ProblemDocument};
 
 use super::attempt::Attempt;
 use super::{DEFAULT_LIMIT, NO_STORE, QueryApi, as_text_or_null};

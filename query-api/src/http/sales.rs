@@ -4,12 +4,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use ports::read_store::{MAX_PAGE, SalePhase, SaleRow};
-use runtime::extract::{Path, Query, query_number, query_position};
-use runtime::problem::{Code, Problem, ProblemDocument};
-use runtime::rfc3339::Moment;
 use schemas::ids::{Position, ProductId, TimestampMs};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use web::extract::{Path, Query, query_number, query_position};
+use web::problem::{Code, Problem, ProblemDocument};
+use web::rfc3339::Moment;
 
 use super::{DEFAULT_LIMIT, QueryApi, REVALIDATE};
 

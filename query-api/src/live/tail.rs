@@ -10,6 +10,7 @@ use ports::read_store::{MAX_PAGE, Progress, Row};
 use ports::{LogRecord, ReadError, StoreError};
 use runtime::health::{Component, Health, PROBE_WITHIN, REPORT_EVERY};
 use runtime::metrics::{DECISIONS_DROPPED, TAIL_LAG};
+use runtime::retry::{self, RETRY_AFTER};
 use schemas::codec::DecodeError;
 use schemas::command::{Command, CommandBody};
 use schemas::decision::{Decision, DecisionRecord};
@@ -25,8 +26,6 @@ use tracing::{error, info};
 use super::queue::Asked;
 use super::{Live, LivePartition};
 
-/// How long a tail that failed rests before it tries the same place again.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How long a full queue waits for decisions before it looks again.
 const ROOM_AFTER: Duration = Duration::from_millis(20);
 /// How often the store is asked for its progress.
@@ -94,24 +93,10 @@ const NOTHING_STORED: Progress = Progress {
 /// Takes over what the store has. The progress is read first: the sales are then at least as
 /// new, and decisions that they have in them already are skipped by version.
 async fn begin(live: &Live, component: &Component) -> BTreeMap<Partition, Progress> {
-    let mut last_error = None;
-    loop {
-        match load(live).await {
-            Ok(progress) => {
-                component.working(0);
-                info!(sales = live.sales.len(), "live answers begin");
-                return progress;
-            }
-            Err(error) => {
-                if last_error.as_ref() != Some(&error) {
-                    error!(%error, "the live answers cannot begin; they try again");
-                }
-                component.failing(error.to_string());
-                last_error = Some(error);
-                sleep(RETRY_AFTER).await;
-            }
-        }
-    }
+    let progress = retry::until_ok(component, RETRY_AFTER, || load(live)).await;
+    component.working(0);
+    info!(sales = live.sales.len(), "live answers begin");
+    progress
 }
 
 async fn load(live: &Live) -> Result<BTreeMap<Partition, Progress>, StoreError> {
@@ -273,16 +258,10 @@ impl Tail {
         mut take: impl FnMut(Vec<(Offset, R)>),
     ) {
         let stop = self.stop.clone();
-        let mut last_error = None;
         let following = async {
             loop {
                 let Err(error) = self.read_on(&decode, &has_room, &mut take).await;
-                if last_error.as_ref() != Some(&error) {
-                    let (topic, partition) = (self.topic, self.partition);
-                    error!(%topic, %partition, %error, "a live tail failed; it tries again");
-                }
-                self.component.failing(error.to_string());
-                last_error = Some(error);
+                self.component.failed(&error);
                 sleep(RETRY_AFTER).await;
             }
         };

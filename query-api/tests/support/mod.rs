@@ -14,8 +14,8 @@ use ports::read_store::{Progress, Row, SaleRow};
 use ports::{NewRecord, ReadStore};
 use query_api::http::{QueryApi, router};
 use query_api::live::{self, Live, LiveSettings};
-use runtime::auth::AdminToken;
 use runtime::health::Health;
+use runtime::settings::AdminToken;
 use schemas::codec::Codec;
 use schemas::command::{Command, CommandBody, PlaceAttempt, SaleTerms};
 use schemas::decision::{

@@ -13,8 +13,6 @@ use command_api::http::{CommandApi, KnownProducts};
 use kit::{ManualClock, MemoryLog, MemoryStore};
 use ports::LogRecord;
 use ports::read_store::Row;
-use runtime::problem::Code;
-use runtime::receipt::ReceiptKey;
 use schemas::codec::Codec;
 use schemas::command::CommandBody;
 use schemas::ids::{Offset, Partition};
@@ -22,6 +20,8 @@ use schemas::placement::Placement;
 use schemas::topics::Topic;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use web::problem::Code;
+use web::receipt::ReceiptKey;
 
 use crate::http::{ADMIN_TOKEN, NOW, Process, request, settings};
 use crate::questions::open_sale;

@@ -7,12 +7,12 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use runtime::problem::Code;
 use runtime::settings::HttpSettings;
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt;
 use utoipa_axum::router::OpenApiRouter;
+use web::problem::Code;
 
 pub(crate) const NOW: i64 = 1_795_248_000_007;
 pub(crate) const ADMIN_TOKEN: &str = "let-me-in";
@@ -64,7 +64,7 @@ pub(crate) fn settings() -> HttpSettings {
         max_connections: 1,
         request_timeout: Duration::from_secs(10),
         max_waiters: 10,
-        admin_token: runtime::auth::AdminToken::new(ADMIN_TOKEN),
+        admin_token: runtime::settings::AdminToken::new(ADMIN_TOKEN),
         receipt_key: None,
     }
 }

@@ -14,7 +14,6 @@ use ports::read_store::{AttemptRow, AttemptStatus, Row, SalePhase, SaleRow};
 use query_api::http::QueryApi;
 use query_api::live::{self, Live, LiveSettings};
 use runtime::health::Health;
-use runtime::problem::Code;
 use schemas::codec::Codec;
 use schemas::command::{Command, CommandBody, PlaceAttempt, SaleTerms};
 use schemas::decision::{RefusalReason, Stock, Tally};
@@ -22,6 +21,7 @@ use schemas::ids::{AttemptId, BuyerId, Money, Offset, Partition, Position};
 use schemas::topics::Topic;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
+use web::problem::Code;
 
 use crate::http::{Answer, NOW, Process, request, settings};
 

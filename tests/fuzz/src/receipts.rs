@@ -3,8 +3,8 @@
 //!
 //! The input is a position to change, what to, an attempt id, an offset, and the record.
 
-use runtime::receipt::ReceiptKey;
 use schemas::ids::{AttemptId, Offset, Partition, Position};
+use web::receipt::ReceiptKey;
 
 pub(crate) fn run(input: &[u8]) {
     let text = String::from_utf8_lossy(input);

@@ -5,11 +5,11 @@
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
-use runtime::auth::AdminToken;
-use runtime::rfc3339::Moment;
+use runtime::settings::AdminToken;
 use schemas::ids::{AttemptId, BuyerId, MAX_ID_BYTES, Position, ProductId};
 use schemas::placement::Placement;
 use schemas::trace::trace_id;
+use web::rfc3339::Moment;
 
 pub(crate) fn run(input: &[u8]) {
     if let Some(trace) = trace_id(input) {

@@ -10,16 +10,17 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use runtime::extract::{Body, Buyer, IdempotencyKey, Path, Query, number, query_number};
-use runtime::problem::{Code, Problem};
-use runtime::rfc3339::Moment;
-use runtime::server::{self, Guard, guard};
-use runtime::trace::Trace;
 use schemas::ids::{AttemptId, MAX_QUANTITY, ProductId};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use web::extract::{Body, Buyer, IdempotencyKey, Path, Query, number, query_number};
+use web::limits::{Guard, guard};
+use web::problem::{Code, Problem};
+use web::rfc3339::Moment;
+use web::server;
+use web::trace::Trace;
 
 use crate::seller::{Attempt, Outcome, Sale, Seller, Terms};
 

@@ -14,13 +14,13 @@ use ports::EventLog;
 use projector::run::Projector;
 use query_api::http::QueryApi;
 use query_api::live::{self, Live, LiveSettings};
-use runtime::auth::AdminToken;
 use runtime::health::Health;
-use runtime::receipt::ReceiptKey;
+use runtime::settings::AdminToken;
 use schemas::codec::Codec;
 use schemas::placement::Placement;
 use tokio_util::sync::CancellationToken;
 use turmoil::net::TcpListener;
+use web::receipt::ReceiptKey;
 
 use crate::plan::Cast;
 use crate::world::{Connection, Node, Role, World};

@@ -10,12 +10,12 @@ use hyper::Request;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use runtime::rfc3339::Moment;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use turmoil::net::TcpStream;
+use web::rfc3339::Moment;
 
 use crate::nodes::{ADMIN_TOKEN, PORT};
 use crate::plan::{Ask, Cast, PRODUCTS, Plan, What};

@@ -8,11 +8,11 @@ use anyhow::{Context, anyhow, bail};
 use log_embedded::{EmbeddedLog, OpenError};
 use log_kafka::KafkaLog;
 use ports::{EventLog, ReadStore};
-use runtime::receipt::{KEY_FILE, ReceiptKey};
 use runtime::settings::Settings;
 use schemas::codec::Codec;
 use store_embedded::EmbeddedStore;
 use store_scylla::ScyllaStore;
+use web::receipt::{KEY_FILE, ReceiptKey};
 
 use crate::{LOG_DIR, READ_MODELS, engines};
 
@@ -83,8 +83,8 @@ async fn open_log(dir: &Path) -> anyhow::Result<EmbeddedLog> {
 
 /// The key that receipts are checked with; unlike the service, an audit makes none.
 pub(super) fn receipt_key(settings: &Settings, distributed: bool) -> anyhow::Result<ReceiptKey> {
-    if let Some(key) = &settings.http.receipt_key {
-        return Ok(key.clone());
+    if let Some(secret) = &settings.http.receipt_key {
+        return Ok(ReceiptKey::new(secret.as_bytes()));
     }
     if distributed {
         bail!("name the key that the receipts were signed with: --receipt-key KEY");

@@ -3,8 +3,6 @@
 use std::fmt;
 
 use ports::EventLog;
-use runtime::receipt::{Claims, ReceiptKey};
-use runtime::rfc3339::Moment;
 use schemas::codec::Codec;
 use schemas::command::CommandBody;
 use schemas::decision::{Decision, DecisionRecord, Event, ReleaseCause};
@@ -13,6 +11,8 @@ use schemas::ids::{AttemptId, Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use web::receipt::{Claims, ReceiptKey};
+use web::rfc3339::Moment;
 
 use super::AuditError;
 use super::cursor::Cursor;

@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command, FromArgMatches};
 
-use super::table::{SETTINGS, Service, Setting};
+use super::source::Description;
+use super::{Service, Settings};
 
-/// What all environment variables of the product begin with.
+/// The prefix of all environment variables of the product.
 pub(super) const PREFIX: &str = "DOORBUSTER_";
 /// The variable that names the settings file.
 pub(super) const FILE_VARIABLE: &str = "DOORBUSTER_CONFIG";
 
-/// The settings as flags of a command line, for `#[command(flatten)]`.
+/// The settings that were given as flags, as texts; for `#[command(flatten)]`.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
     pub(super) config: Option<PathBuf>,
@@ -23,8 +24,10 @@ impl Flags {
     ///
     /// Panics when there is no setting of this name.
     pub fn with(mut self, name: &str, text: impl Into<String>) -> Self {
-        let setting = Setting::find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
-        self.given.push((setting.name, text.into()));
+        let known = Settings::descriptions(Service::Serve);
+        let known = known.iter().find(|setting| setting.name == name);
+        let known = known.unwrap_or_else(|| panic!("there is no setting {name}"));
+        self.given.push((known.name, text.into()));
         self
     }
 }
@@ -36,11 +39,14 @@ impl clap::Args for Flags {
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
             .help(format!("TOML file with settings [env: {FILE_VARIABLE}]"));
-        let flags = SETTINGS.iter().map(|setting| {
+        // Every command takes every flag, so that a flag that the service does not use is
+        // reported among all other mistakes.
+        let settings = Settings::descriptions(Service::Serve);
+        let flags = settings.into_iter().map(|setting| {
             Arg::new(setting.name)
                 .long(setting.name.replace('_', "-"))
-                .value_name(setting.value)
-                .help(help(setting, Service::Serve))
+                .help(help(&setting))
+                .value_name(setting.value_name.into_owned())
         });
         command
             .next_help_heading("Settings")
@@ -55,7 +61,8 @@ impl clap::Args for Flags {
 
 impl FromArgMatches for Flags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = SETTINGS.iter().filter_map(|setting| {
+        let settings = Settings::descriptions(Service::Serve);
+        let given = settings.iter().filter_map(|setting| {
             let text = matches.get_one::<String>(setting.name)?;
             Some((setting.name, text.clone()))
         });
@@ -71,29 +78,27 @@ impl FromArgMatches for Flags {
     }
 }
 
-/// The command of a service, which shows in its `--help` only the settings that it uses, with
-/// its own defaults. Giving it another setting as a flag is a mistake that [`Settings::load`]
-/// reports.
-///
-/// [`Settings::load`]: super::Settings::load
+/// A service's command, which shows in its `--help` only the settings that the service uses, with
+/// the service's own defaults.
 pub fn help_for(service: Service, command: Command) -> Command {
-    command.mut_args(|arg| match Setting::find(arg.get_id().as_str()) {
-        Some(setting) if setting.used_by.contains(&service) => arg.help(help(setting, service)),
-        Some(_) => arg.hide(true),
-        None => arg,
+    let settings = Settings::descriptions(service);
+    command.mut_args(|arg| {
+        let id = arg.get_id().as_str();
+        match settings.iter().find(|setting| setting.name == id) {
+            Some(setting) if setting.is_used => arg.help(help(setting)),
+            Some(_) => arg.hide(true),
+            None => arg,
+        }
     })
 }
 
-fn help(setting: &Setting, service: Service) -> String {
-    let default = match setting.default(service) {
+fn help(setting: &Description) -> String {
+    let default = match setting.default {
         "" => String::new(),
         default => format!("[default: {default}] "),
     };
-    format!(
-        "{} {default}[env: {}]",
-        setting.help,
-        variable(setting.name)
-    )
+    let variable = variable(setting.name);
+    format!("{} {default}[env: {variable}]", setting.help)
 }
 
 /// The environment variable of a setting.

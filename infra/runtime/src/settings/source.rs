@@ -1,16 +1,59 @@
-//! Where settings come from, and what is wrong with them.
+//! Where settings come from: flags, environment variables and a TOML file, in this order of
+//! precedence. What is wrong with them is collected and reported at once.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
 use super::flags::{FILE_VARIABLE, PREFIX, variable};
-use super::table::{SETTINGS, Service, Setting};
-use super::{Flags, Mistakes};
+use super::format::Format;
+use super::{Flags, Mistakes, Service};
 
-/// Where a value came from.
-#[derive(Debug, Clone)]
+/// A setting's one declaration. Flag, variable, key in the file, `--help` and messages follow
+/// from it.
+pub(super) struct Setting<T> {
+    /// Its name in the file; that of the flag and of the variable derive from it.
+    pub(super) name: &'static str,
+    /// What uses it. A flag for any other service is a mistake; variables and the file may be
+    /// shared by several services, so for the others they are ignored.
+    pub(super) used_by: &'static [Service],
+    /// The text that is read when no source gives one. It must be valid.
+    pub(super) default: &'static str,
+    /// What it means, for `--help`.
+    pub(super) help: &'static str,
+    /// How its text is read.
+    pub(super) format: Format<T>,
+}
+
+/// What `--help` shows of a setting.
+pub(super) struct Description {
+    pub(super) name: &'static str,
+    pub(super) value_name: Cow<'static, str>,
+    pub(super) default: &'static str,
+    pub(super) help: &'static str,
+    /// Whether the service uses it.
+    pub(super) is_used: bool,
+}
+
+/// What the sources give to a service, and what is wrong with it.
+pub(super) struct Source {
+    service: Service,
+    /// What is given and not read yet, from the strongest source that gives it.
+    given: BTreeMap<String, Given>,
+    /// The settings that have been read so far.
+    described: Vec<Description>,
+    mistakes: Vec<String>,
+}
+
+/// A text from a source; none when the file has a table or an array in its place.
+struct Given {
+    text: Option<String>,
+    origin: Origin,
+}
+
+/// Where a text came from.
 enum Origin {
     Flag(&'static str),
     Variable(String),
@@ -27,33 +70,27 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What was given, the strongest source of each setting last to write, and what was wrong.
-pub(super) struct Source {
-    service: Service,
-    values: BTreeMap<&'static str, (String, Origin)>,
-    mistakes: Vec<String>,
-}
-
 impl Source {
-    /// What these flags, these variables and the file they name say to a service. Variables and
-    /// file may be shared by several, so what they say to others is passed over.
+    /// A source that gives nothing, so that every setting has its default.
+    pub(super) fn empty(service: Service) -> Self {
+        Self {
+            service,
+            given: BTreeMap::new(),
+            described: Vec::new(),
+            mistakes: Vec::new(),
+        }
+    }
+
+    /// What these flags, these variables and the file that one of them names give to a service.
     pub(super) fn new(
         service: Service,
         flags: &Flags,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Self {
-        let mut source = Self {
-            service,
-            values: BTreeMap::new(),
-            mistakes: Vec::new(),
-        };
-        for (name, text) in &flags.given {
-            let origin = Origin::Flag(name);
-            if Setting::find(name).is_some_and(|setting| !setting.used_by.contains(&service)) {
-                let mistake = format!("{name} is not a setting of {} ({origin})", service.name());
-                source.mistakes.push(mistake);
-            }
-            source.values.insert(name, (text.clone(), origin));
+        let mut source = Self::empty(service);
+        // The last of two equal flags counts.
+        for (name, text) in flags.given.iter().rev() {
+            source.give(name, Some(text.clone()), Origin::Flag(name));
         }
         let file = source.take_environment(environment);
         if let Some(path) = flags.config.clone().or(file) {
@@ -62,15 +99,116 @@ impl Source {
         source
     }
 
-    /// The settings that were read, unless anything was wrong.
-    pub(super) fn finish<T>(self, settings: T) -> Result<T, Mistakes> {
+    /// The service that the settings are for.
+    pub(super) fn service(&self) -> Service {
+        self.service
+    }
+
+    /// The value of a setting: the given one if there is one and the service uses it, else the
+    /// default. A text that cannot be read is a mistake.
+    pub(super) fn read<T: 'static>(&mut self, setting: Setting<T>) -> T {
+        let format = setting.format;
+        let is_used = setting.used_by.contains(&self.service);
+        self.described.push(Description {
+            name: setting.name,
+            value_name: format.value_name.clone(),
+            default: setting.default,
+            help: setting.help,
+            is_used,
+        });
+        let given = self.given.remove(setting.name);
+        let value = match given {
+            Some(given) if is_used => self.read_given(setting.name, given, &format),
+            Some(given) => {
+                self.refuse_unused_flag(setting.name, &given.origin);
+                None
+            }
+            None => None,
+        };
+        value.unwrap_or_else(|| {
+            let default = format.read(setting.default);
+            default.expect("every default is valid, which a test proves")
+        })
+    }
+
+    fn read_given<T: 'static>(
+        &mut self,
+        name: &str,
+        given: Given,
+        format: &Format<T>,
+    ) -> Option<T> {
+        let origin = given.origin;
+        let Some(text) = given.text else {
+            self.mistake(format!("{name} must be a single value ({origin})"));
+            return None;
+        };
+        let value = format.read(&text);
+        if value.is_none() {
+            // What was meant as a secret is not shown, wrong as it may be.
+            let found = match format.is_secret {
+                true => String::new(),
+                false => format!(", not {text:?}"),
+            };
+            let expected = &format.expected;
+            self.mistake(format!("{name} must be {expected}{found} ({origin})"));
+        }
+        value
+    }
+
+    fn refuse_unused_flag(&mut self, name: &str, origin: &Origin) {
+        if matches!(origin, Origin::Flag(_)) {
+            let service = self.service.name();
+            self.mistake(format!("{name} is not a setting of {service} ({origin})"));
+        }
+    }
+
+    /// Adds a mistake, such as settings that do not fit together.
+    pub(super) fn mistake(&mut self, mistake: impl Into<String>) {
+        self.mistakes.push(mistake.into());
+    }
+
+    /// What `--help` shows of every setting that has been read.
+    pub(super) fn into_descriptions(self) -> Vec<Description> {
+        self.described
+    }
+
+    /// The settings that were read, unless anything was wrong. What no setting has read is
+    /// wrong too.
+    pub(super) fn finish<T>(mut self, settings: T) -> Result<T, Mistakes> {
+        for (name, Given { origin, .. }) in std::mem::take(&mut self.given) {
+            let hint = self.did_you_mean(&name, &origin);
+            self.mistake(format!("{name} is not a setting{hint} ({origin})"));
+        }
         match self.mistakes.is_empty() {
             true => Ok(settings),
             false => Err(Mistakes(self.mistakes)),
         }
     }
 
-    /// Takes what the environment says, and returns the file it names.
+    /// The setting whose name is nearest to a misspelt one, if any is near, spelt as in the
+    /// source of the misspelt one.
+    fn did_you_mean(&self, name: &str, origin: &Origin) -> String {
+        let name = name.replace('-', "_");
+        let scores = self
+            .described
+            .iter()
+            .map(|setting| (strsim::jaro_winkler(&name, setting.name), setting.name));
+        match scores.max_by(|a, b| a.0.total_cmp(&b.0)) {
+            Some((score, nearest)) if score > 0.8 => match origin {
+                Origin::Variable(_) => format!("; did you mean {}?", variable(nearest)),
+                Origin::Flag(_) | Origin::File(_) => format!("; did you mean {nearest}?"),
+            },
+            _ => String::new(),
+        }
+    }
+
+    /// Adds a text, unless a stronger source has given one already.
+    fn give(&mut self, name: &str, text: Option<String>, origin: Origin) {
+        let given = self.given.entry(name.to_owned());
+        given.or_insert(Given { text, origin });
+    }
+
+    /// Takes what the environment gives, and returns the file that it names.
     fn take_environment(
         &mut self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -80,106 +218,42 @@ impl Source {
             let Some(variable) = variable.to_str().filter(|name| name.starts_with(PREFIX)) else {
                 continue;
             };
-            let name = variable[PREFIX.len()..].to_lowercase();
-            let origin = Origin::Variable(variable.to_owned());
             if variable == FILE_VARIABLE {
                 file = Some(PathBuf::from(text));
                 continue;
             }
+            let name = variable[PREFIX.len()..].to_lowercase();
+            let origin = Origin::Variable(variable.to_owned());
             match text.into_string() {
-                Ok(text) => self.take(&name, text, origin),
-                Err(_) => self
-                    .mistakes
-                    .push(format!("{name} must be UTF-8 ({origin})")),
+                Ok(text) => self.give(&name, Some(text), origin),
+                Err(_) => self.mistake(format!("{name} must be UTF-8 ({origin})")),
             }
         }
         file
     }
 
     fn take_file(&mut self, path: PathBuf) {
+        let shown = path.display();
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) => {
-                let mistake = format!("the file {} cannot be read: {error}", path.display());
-                return self.mistakes.push(mistake);
+                return self.mistake(format!("the file {shown} cannot be read: {error}"));
             }
         };
         let table: toml::Table = match text.parse() {
             Ok(table) => table,
             Err(error) => {
-                let mistake = format!("the file {} is not TOML: {error}", path.display());
-                return self.mistakes.push(mistake.trim_end().to_owned());
+                let mistake = format!("the file {shown} is not TOML: {error}");
+                return self.mistake(mistake.trim_end());
             }
         };
         for (name, value) in table {
-            let origin = Origin::File(path.clone());
-            match value {
-                toml::Value::String(text) => self.take(&name, text, origin),
-                toml::Value::Table(_) | toml::Value::Array(_) if Setting::find(&name).is_some() => {
-                    self.mistakes
-                        .push(format!("{name} must be a single value ({origin})"));
-                }
-                value => self.take(&name, value.to_string(), origin),
-            }
-        }
-    }
-
-    /// Takes a value, unless a stronger source has given one already.
-    fn take(&mut self, name: &str, text: String, origin: Origin) {
-        match Setting::find(name) {
-            Some(setting) => {
-                self.values.entry(setting.name).or_insert((text, origin));
-            }
-            None => {
-                let hint = did_you_mean(name, &origin);
-                self.mistakes
-                    .push(format!("{name} is not a setting{hint} ({origin})"));
-            }
-        }
-    }
-
-    /// The value of a setting; its default when there is none or a wrong one, which is noted.
-    pub(super) fn read<T>(
-        &mut self,
-        name: &str,
-        expected: &str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> T {
-        let setting = Setting::find(name).expect("every setting that is read is in the table");
-        if let Some((text, origin)) = self.values.get(name)
-            && setting.used_by.contains(&self.service)
-        {
-            if let Some(value) = parse(text) {
-                return value;
-            }
-            // What was meant as a secret is not shown, wrong as it may be.
-            let found = match setting.is_secret() {
-                true => String::new(),
-                false => format!(", not {text:?}"),
+            let text = match value {
+                toml::Value::String(text) => Some(text),
+                toml::Value::Table(_) | toml::Value::Array(_) => None,
+                value => Some(value.to_string()),
             };
-            self.mistakes
-                .push(format!("{name} must be {expected}{found} ({origin})"));
+            self.give(&name, text, Origin::File(path.clone()));
         }
-        parse(setting.default(self.service))
-            .expect("every setting in the table has a valid default, which a test proves")
-    }
-
-    /// Notes what is wrong with settings that are right each for itself.
-    pub(super) fn mistake(&mut self, mistake: &str) {
-        self.mistakes.push(mistake.to_owned());
-    }
-}
-
-/// The setting that a misspelt name is nearest to, if any is near, as its source spells it.
-fn did_you_mean(name: &str, origin: &Origin) -> String {
-    let name = name.replace('-', "_");
-    let near = |setting: &Setting| (strsim::jaro_winkler(&name, setting.name), setting.name);
-    let best = SETTINGS.iter().map(near).max_by(|a, b| a.0.total_cmp(&b.0));
-    match (best, origin) {
-        (Some((score, name)), Origin::Variable(_)) if score > 0.8 => {
-            format!("; did you mean {}?", variable(name))
-        }
-        (Some((score, name)), _) if score > 0.8 => format!("; did you mean {name}?"),
-        _ => String::new(),
     }
 }

@@ -1,5 +1,5 @@
-//! What handlers take from a request. Whatever is wrong with it becomes a [`Problem`] that
-//! names the part and says what was expected.
+//! The extractors of handlers. A wrong part of a request becomes a [`Problem`] that names the part
+//! and what it must be.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,10 +17,10 @@ use crate::problem::{Code, Problem};
 
 /// The header that names the buyer.
 pub const BUYER_HEADER: &str = "x-buyer-id";
-/// The header that names an attempt, so that a retry is known as a retry.
+/// The header that identifies an attempt, so that a retry is recognised.
 pub const KEY_HEADER: &str = "idempotency-key";
 
-/// A JSON body. Its size is bounded by the route's `DefaultBodyLimit`.
+/// A body that is a JSON object. Its size is bounded by the route's `DefaultBodyLimit`.
 pub struct Body<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
@@ -31,18 +31,18 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             return Err(unsupported_media_type());
         }
         let bytes = read_body(request, state).await?;
-        // An array would be taken for the fields of an object in their order.
+        // serde would read an array as the fields of an object in their order.
         if bytes.trim_ascii_start().starts_with(b"[") {
             return Err(Problem::invalid("body", "a JSON object"));
         }
-        // The quick way first; only a body that is wrong is read again to say where.
+        // The fast way first. Only a wrong body is read again, to find out what is wrong.
         serde_json::from_slice(&bytes)
             .map(Body)
             .or_else(|_| explain::<T>(&bytes).map(Body))
     }
 }
 
-/// The body of a request that needs none: nothing, or an empty JSON object.
+/// The body of a request that needs none: it is empty, or an empty JSON object.
 pub struct NoBody;
 
 impl<S: Send + Sync> FromRequest<S> for NoBody {
@@ -77,7 +77,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
         };
         let kind = match rejection {
             PathRejection::FailedToDeserializePathParams(failed) => failed.into_kind(),
-            // A route whose handler asks for parameters that its path has not.
+            // The handler requests parameters that the path of its route does not have.
             other => return Err(Problem::new(Code::Internal, other.body_text())),
         };
         Err(match kind {
@@ -105,7 +105,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
                 let text = text
                     .strip_prefix("Failed to deserialize query string: ")
                     .unwrap_or(&text);
-                // The parameter's name stands before the message, unless that names it itself.
+                // The parameter's name comes before the message, unless the message names it.
                 let is_name = |name: &str| !name.contains([' ', '`']);
                 Err(match text.split_once(": ") {
                     Some((name, message)) if is_name(name) => wrong(name.to_owned(), message),
@@ -116,7 +116,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// The buyer who asks, from `X-Buyer-Id`.
+/// The buyer who sends the request, from `X-Buyer-Id`.
 pub struct Buyer(pub BuyerId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Buyer {
@@ -126,7 +126,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Buyer {
         let Some(text) = one_header(&parts.headers, BUYER_HEADER, "X-Buyer-Id")? else {
             let problem = Problem::new(
                 Code::MissingHeader,
-                "The header X-Buyer-Id, which says who asks, is missing.",
+                "The header X-Buyer-Id, which names the buyer, is missing.",
             );
             return Err(problem.at("X-Buyer-Id", "1 to 64 bytes that name the buyer"));
         };
@@ -137,7 +137,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Buyer {
 }
 
 /// The client's own name for its attempt, from `Idempotency-Key`: 1 to 255 visible ASCII
-/// characters, bare or as a string of RFC 8941 in double quotes, which mean the same.
+/// characters, bare or as a string of RFC 8941 in double quotes. Both forms mean the same.
 pub struct IdempotencyKey(pub Option<Box<str>>);
 
 impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
@@ -161,7 +161,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     }
 }
 
-/// The value of a header that may be given once.
+/// The value of a header that may be given at most once.
 fn one_header<'a>(
     headers: &'a HeaderMap,
     name: &str,
@@ -180,7 +180,7 @@ fn one_header<'a>(
     }
 }
 
-/// What a string of RFC 8941 stands for; a text that is not quoted stands for itself.
+/// The value of a string of RFC 8941. A text without quotes is its own value.
 fn unquote(text: &str) -> Option<Cow<'_, str>> {
     let Some(inner) = text.strip_prefix('"') else {
         return Some(text.into());
@@ -225,7 +225,7 @@ async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes,
             BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
                 Problem::new(
                     Code::BodyTooLarge,
-                    "The body is larger than this route takes.",
+                    "The body is larger than this route accepts.",
                 )
             }
             _ => Problem::new(
@@ -236,7 +236,7 @@ async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes,
         })
 }
 
-/// Reads a body once more, to say which part of it is wrong.
+/// Reads a body once more, to find out which part of it is wrong.
 fn explain<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let not_json = |error: &serde_json::Error| {
@@ -261,7 +261,7 @@ fn explain<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     Ok(value)
 }
 
-/// A problem from what serde says about the value at a path.
+/// The problem for a message of serde about the value at a path.
 fn wrong(path: String, message: &str) -> Problem {
     let quoted = |prefix| {
         let (name, _) = message.strip_prefix(prefix)?.split_once('`')?;
@@ -269,7 +269,7 @@ fn wrong(path: String, message: &str) -> Problem {
     };
     let path = if path == "." { "body".to_owned() } else { path };
     if let Some(rest) = message.strip_prefix("unknown field `") {
-        // The name is the client's and may hold anything; what is known here does not.
+        // The name comes from the client and may contain anything; the known names are our own.
         let (name, known) = match rest.rsplit_once("`, expected ") {
             Some((name, known)) => (name, known.replace('`', "")),
             None => (
@@ -282,7 +282,7 @@ fn wrong(path: String, message: &str) -> Problem {
         return Problem::new(Code::UnknownField, detail).at(name.to_owned(), known);
     }
     if let Some(name) = quoted("missing field `") {
-        // Of a nested value the path names the parent, of the top level nothing.
+        // In a nested value the path is that of the parent; at the top level it is empty.
         let field = match path.as_str() {
             "body" | "query" => name,
             parent => format!("{parent}.{name}"),
@@ -304,7 +304,7 @@ fn wrong(path: String, message: &str) -> Problem {
     }
 }
 
-/// What serde expects, for people who know no Rust.
+/// What serde expects, in words for people who do not know Rust.
 fn in_words(expected: &str) -> Cow<'static, str> {
     match expected {
         "u32" => "a whole number from 0 to 4294967295".into(),
@@ -326,7 +326,7 @@ pub fn number<'de, D: Deserializer<'de>, const MIN: u32, const MAX: u32>(
 }
 
 /// Reads a number within bounds from a query: `#[serde(default, deserialize_with =
-/// "query_number::<_, 1, 500>")]`. A parameter that is absent is none.
+/// "query_number::<_, 1, 500>")]`. An absent parameter is none.
 pub fn query_number<'de, D: Deserializer<'de>, const MIN: u32, const MAX: u32>(
     deserializer: D,
 ) -> Result<Option<u32>, D::Error> {
@@ -340,7 +340,7 @@ pub fn query_number<'de, D: Deserializer<'de>, const MIN: u32, const MAX: u32>(
 }
 
 /// Reads a position, `3:1842`, from a query: `#[serde(default, deserialize_with =
-/// "query_position")]`. A parameter that is absent is none.
+/// "query_position")]`. An absent parameter is none.
 pub fn query_position<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Position>, D::Error> {
@@ -386,7 +386,7 @@ impl Visitor<'_> for Whole {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<u32, E> {
-        // A sign or a space is no part of a number in a query, though `parse` would take '+'.
+        // A number in a query has digits only, though `parse` would accept a '+'.
         let digits = self.of_text && text.bytes().all(|byte| byte.is_ascii_digit());
         match text.parse() {
             Ok(number) if digits => self.visit_u64(number),

@@ -1,9 +1,11 @@
-//! The routes that operate the service: is it alive, is it ready, what does it measure.
+//! The routes for operations: health, readiness, metrics, and what problem documents point to.
 
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use runtime::health::{ComponentHealth, Health};
+use runtime::telemetry::Metrics;
 use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -11,11 +13,9 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::health::{ComponentReport, Health};
 use crate::problem::{Code, Problem};
-use crate::telemetry::Metrics;
 
-/// What the routes report on.
+/// What the routes report.
 #[derive(Clone)]
 struct Operations {
     health: Health,
@@ -23,17 +23,47 @@ struct Operations {
     draining: CancellationToken,
 }
 
-/// The process's health.
+/// The health of the process.
 #[derive(Serialize, ToSchema)]
 struct HealthReport {
-    /// Whether the answer is yes.
+    /// Whether the process is alive (`/healthz`) or ready (`/readyz`).
     ok: bool,
-    /// Whether a part of the work cannot be done, though requests are welcome.
+    /// Whether a part of the work cannot be done for now; requests may still be sent.
     degraded: bool,
     /// Whether the process is ending.
     draining: bool,
     /// Every part of the process that does work of its own.
     components: Vec<ComponentReport>,
+}
+
+/// The health of one part of the process.
+#[derive(Serialize, ToSchema)]
+struct ComponentReport {
+    /// The part's name.
+    name: String,
+    /// Whether it does its work.
+    ready: bool,
+    /// Whether it can still be expected to recover by itself.
+    alive: bool,
+    /// Whether it does only a part of its work.
+    degraded: bool,
+    /// What it is doing, or why it fails.
+    detail: String,
+    /// How many records it is behind.
+    lag_records: u64,
+}
+
+impl From<ComponentHealth> for ComponentReport {
+    fn from(component: ComponentHealth) -> Self {
+        Self {
+            name: component.name,
+            ready: component.ready,
+            alive: component.alive,
+            degraded: component.degraded,
+            detail: component.detail,
+            lag_records: component.lag_records,
+        }
+    }
 }
 
 /// `/healthz`, `/readyz`, `/metrics`, and `/problems/{code}`, to which problem documents point.
@@ -50,28 +80,28 @@ pub fn router(health: Health, metrics: Metrics, draining: CancellationToken) -> 
         })
 }
 
-/// Is it alive? If not, it will not recover: restart the process.
+/// Is the process alive? If not, it will not recover by itself: restart it.
 #[utoipa::path(
     get,
     path = "/healthz",
     tag = "operations",
     responses(
-        (status = 200, description = "Every component can be expected to work.", body = HealthReport),
-        (status = 503, description = "One has been silent for too long.", body = HealthReport),
+        (status = 200, description = "Every component is expected to recover by itself.", body = HealthReport),
+        (status = 503, description = "A component has been silent for too long.", body = HealthReport),
     )
 )]
 async fn alive(State(operations): State<Operations>) -> Response {
     answer(operations.health.is_alive(), &operations)
 }
 
-/// Is it ready? If not, send no requests here.
+/// Is the process ready? If not, send it no requests.
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "operations",
     responses(
         (status = 200, description = "Every component works.", body = HealthReport),
-        (status = 503, description = "One does not, or the process is ending.", body = HealthReport),
+        (status = 503, description = "A component does not work, or the process is ending.", body = HealthReport),
     )
 )]
 async fn ready(State(operations): State<Operations>) -> Response {
@@ -90,17 +120,17 @@ fn answer(ok: bool, operations: &Operations) -> Response {
         ok,
         degraded: components.iter().any(|component| component.degraded),
         draining: operations.draining.is_cancelled(),
-        components,
+        components: components.into_iter().map(Into::into).collect(),
     };
     (status, axum::Json(report)).into_response()
 }
 
-/// What does it measure?
+/// All metrics of the process.
 #[utoipa::path(
     get,
     path = "/metrics",
     tag = "operations",
-    responses((status = 200, description = "All metrics as Prometheus has them.",
+    responses((status = 200, description = "All metrics in the text format of Prometheus.",
         body = String, content_type = "text/plain"))
 )]
 async fn render_metrics(State(operations): State<Operations>) -> Response {
@@ -111,7 +141,7 @@ async fn render_metrics(State(operations): State<Operations>) -> Response {
     ([kind], operations.metrics.render()).into_response()
 }
 
-/// What a problem's `type` stands for.
+/// The kind of problem that the `type` of a problem document names.
 async fn problem(Path(name): Path<String>) -> Response {
     let Some(code) = Code::ALL.into_iter().find(|code| code.name() == name) else {
         return Problem::not_found().into_response();

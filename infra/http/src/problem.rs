@@ -1,4 +1,4 @@
-//! The one closed list of errors that a client can meet, each as an RFC 9457 problem document.
+//! The closed list of errors that a client can get, each as an RFC 9457 problem document.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,63 +9,63 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::{Content, Ref, RefOr, Response as Described, ResponseBuilder};
 
-/// What went wrong: the stable part of an error, for programs to act upon.
+/// The kind of a problem: the stable part of an error, for programs to act upon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
-    /// A part of the request is not what was expected; `field` and `expected` say which.
+    /// A part of the request is not as expected; `field` and `expected` name it.
     InvalidRequest,
-    /// The body has a field that is unknown here.
+    /// The body or the query has an unknown field.
     UnknownField,
     /// A required header is missing.
     MissingHeader,
-    /// The body is larger than the route takes.
+    /// The body is larger than the route accepts.
     BodyTooLarge,
-    /// The headers are larger than the service takes.
+    /// The headers are larger than the service accepts.
     HeaderTooLarge,
     /// The body is not declared as JSON.
     UnsupportedMediaType,
     /// The admin token is missing or wrong.
     Unauthorized,
-    /// Administration is off, since no admin token is set.
+    /// Administration is off, because no admin token is set.
     AdminDisabled,
-    /// No sale of that product is known.
+    /// There is no sale of that product.
     UnknownProduct,
-    /// No attempt of that id is known.
+    /// There is no attempt with that id.
     UnknownAttempt,
     /// There is nothing at this path.
     NotFound,
-    /// The path does not take this method; `Allow` says which it takes.
+    /// The path does not accept this method; `Allow` lists the methods that it accepts.
     MethodNotAllowed,
-    /// The terms of a sale are out of their bounds; `field` and `expected` say which.
+    /// A term of a sale is out of its bounds; `field` and `expected` name it.
     InvalidTerms,
-    /// The append queue is full. Nothing was taken.
+    /// The append queue is full. The request had no effect.
     Overloaded,
-    /// The log cannot say whether the request was taken.
+    /// It is unknown whether the request was appended to the log.
     LogUnavailable,
     /// The read models cannot be read.
     ReadModelUnavailable,
-    /// As many requests are waiting for an answer as the service lets wait.
+    /// The service has reached its bound of waiting requests.
     TooManyWaiters,
-    /// The read models have not reached the position asked for.
+    /// The read models have not reached the requested position.
     NotCaughtUp,
     /// The request was not finished in time.
     RequestTimeout,
-    /// The service is starting. Nothing was taken.
+    /// The service is starting. The request had no effect.
     Starting,
-    /// A fault of the service.
+    /// The service is at fault.
     Internal,
 }
 
-/// Whether sending a request again can help.
+/// Whether a retry can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Retry {
-    /// The same request gets the same answer.
+    /// The same request gets the same response.
     Never,
     /// The same request, with the same `Idempotency-Key`, may be sent again at once.
     SameRequest,
-    /// The request may be sent again later, after `Retry-After` where that is given.
+    /// The request may be sent again later, after `Retry-After` if it is given.
     Later,
 }
 
@@ -184,56 +184,57 @@ impl Code {
         }
     }
 
-    /// The HTTP status it is answered with.
+    /// The HTTP status of the response.
     pub const fn status(self) -> StatusCode {
         self.facts().0
     }
 
-    /// Its short title in English.
+    /// A short title in English.
     pub const fn title(self) -> &'static str {
         self.facts().1
     }
 
-    /// Whether sending the request again can help.
+    /// Whether a retry can help.
     pub const fn retry(self) -> Retry {
         self.facts().2
     }
 
-    /// Its name in the API.
+    /// The code's name in the API.
     pub const fn name(self) -> &'static str {
         self.facts().3
     }
 }
 
-/// One error, as the client is told it.
+/// One error, to be sent to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// What went wrong.
+    /// The kind of problem.
     pub code: Code,
-    /// What went wrong here, in a sentence for people.
+    /// What went wrong with this request, in a sentence for people.
     pub detail: Cow<'static, str>,
-    /// The part of the request that is wrong, as the API names it.
+    /// The part of the request that is wrong, by its name in the API.
     pub field: Option<Cow<'static, str>>,
-    /// What was expected of it.
+    /// What that part must be.
     pub expected: Option<Cow<'static, str>>,
-    /// Seconds to wait before asking again.
+    /// How many seconds to wait before a retry.
     pub retry_after: Option<u32>,
 }
 
 impl Problem {
-    /// A problem of this kind, in a sentence. What asks for patience asks for one second of it.
+    /// A problem of this kind, with a sentence for people. Statuses 429 and 503 ask the client to
+    /// wait for a second.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        let patience = matches!(code.status().as_u16(), 429 | 503);
+        let is_temporary = matches!(code.status().as_u16(), 429 | 503);
         Self {
             code,
             detail: detail.into(),
             field: None,
             expected: None,
-            retry_after: patience.then_some(1),
+            retry_after: is_temporary.then_some(1),
         }
     }
 
-    /// The same, naming the part of the request and what was expected of it.
+    /// The same problem, with the part of the request that is wrong and what it must be.
     pub fn at(
         mut self,
         field: impl Into<Cow<'static, str>>,
@@ -244,7 +245,7 @@ impl Problem {
         self
     }
 
-    /// A part of the request that is not as expected.
+    /// A part of the request is not as expected.
     pub fn invalid(
         field: impl Into<Cow<'static, str>>,
         expected: impl Into<Cow<'static, str>>,
@@ -254,23 +255,23 @@ impl Problem {
         Self::new(Code::InvalidRequest, detail).at(field, expected)
     }
 
-    /// The answer to a path that leads nowhere.
+    /// The response to an unknown path.
     pub fn not_found() -> Self {
         Self::new(
             Code::NotFound,
-            "There is nothing at this path; GET /openapi.json lists what there is.",
+            "There is nothing at this path; GET /openapi.json lists all paths.",
         )
     }
 
-    /// The answer to a method that a path does not take.
+    /// The response to a method that the path does not accept.
     pub fn method_not_allowed() -> Self {
         Self::new(
             Code::MethodNotAllowed,
-            "This path does not take this method; the Allow header says which it takes.",
+            "This path does not accept this method; the Allow header lists those that it accepts.",
         )
     }
 
-    /// The document that is sent.
+    /// The document to send.
     pub fn document(&self) -> ProblemDocument<'_> {
         let (status, title, retry, name) = self.code.facts();
         ProblemDocument {
@@ -298,38 +299,38 @@ pub struct ProblemDocument<'a> {
     pub status: u16,
     /// The kind of problem, for programs.
     pub code: Code,
-    /// What went wrong here, for people.
+    /// What went wrong with this request, for people.
     pub detail: &'a str,
     /// The part of the request that is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<&'a str>,
-    /// What was expected of it.
+    /// What that part must be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<&'a str>,
-    /// Whether sending the request again can help.
+    /// Whether a retry can help.
     pub retry: Retry,
 }
 
-/// What problem documents are sent as.
+/// The media type of problem documents.
 const MEDIA_TYPE: &str = "application/problem+json";
 
-/// How a route's problems are described, for an `impl utoipa::IntoResponses`.
+/// The description of a route's problems, for an `impl utoipa::IntoResponses`.
 pub fn describe(codes: &[Code]) -> BTreeMap<String, RefOr<Described>> {
-    let mut titles: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+    let mut names: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
     for code in codes {
-        let titles = titles.entry(code.status().as_u16()).or_default();
-        titles.push(code.name());
+        let names = names.entry(code.status().as_u16()).or_default();
+        names.push(code.name());
     }
-    let response = |titles: Vec<&str>| {
+    let response = |names: Vec<&str>| {
         let schema = Ref::from_schema_name(ProblemDocument::name());
         ResponseBuilder::new()
-            .description(format!("A problem: {}.", titles.join(", ")))
+            .description(format!("A problem: {}.", names.join(", ")))
             .content(MEDIA_TYPE, Content::new(Some(schema)))
             .build()
     };
-    let described = titles.into_iter();
-    described
-        .map(|(status, titles)| (status.to_string(), response(titles).into()))
+    let names = names.into_iter();
+    names
+        .map(|(status, names)| (status.to_string(), response(names).into()))
         .collect()
 }
 
@@ -359,7 +360,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_problem_is_sent_as_rfc_9457_says() {
+    async fn a_problem_is_sent_as_rfc_9457_requires() {
         let response = Problem::invalid("quantity", "a whole number from 1 to 100000");
         let response = response.into_response();
         assert_eq!(response.status(), 400);
@@ -383,13 +384,13 @@ mod tests {
     }
 
     #[test]
-    fn every_code_has_one_name_and_asks_for_patience_when_it_should() {
-        for (place, code) in Code::ALL.into_iter().enumerate() {
-            assert_eq!(code as usize, place, "ALL leaves out or moves a code");
+    fn every_code_has_one_name_and_temporary_problems_have_retry_after() {
+        for (index, code) in Code::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, index, "ALL leaves out or moves a code");
             assert_eq!(json!(code), json!(code.name()));
             let response = Problem::new(code, "").into_response();
-            let patient = response.headers().contains_key("retry-after");
-            assert_eq!(patient, code.status() == 503, "{code:?}");
+            let has_retry_after = response.headers().contains_key("retry-after");
+            assert_eq!(has_retry_after, code.status() == 503, "{code:?}");
             assert!(response.status().is_client_error() || response.status().is_server_error());
         }
         assert_eq!(Code::ALL.len(), Code::Internal as usize + 1);

@@ -11,14 +11,14 @@ use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{ObjectBuilder, Required, Type};
 
-/// What a request says about its trace in `traceparent` and `tracestate`, for the record that it
-/// becomes. What is not valid by W3C Trace Context level 1 is passed over, as that asks, and so
-/// is what has more than [`MAX_HEADER_BYTES`]. No trace is made up for a request without one.
+/// The trace of a request, from `traceparent` and `tracestate`, for the record that the request
+/// becomes. Headers that are invalid by W3C Trace Context level 1 are ignored, as it requires, and
+/// so are those of more than [`MAX_HEADER_BYTES`]. A request without a trace gets none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Trace {
-    /// The trace; none if the request has none.
+    /// The trace; none if the request belongs to none.
     pub id: Option<TraceId>,
-    /// The headers of its record, as they came; none without a trace.
+    /// The headers of the record, unchanged; empty without a trace.
     pub headers: Vec<(String, axum::body::Bytes)>,
 }
 
@@ -26,11 +26,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Trace {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(of(&parts.headers).unwrap_or_default())
+        Ok(trace(&parts.headers).unwrap_or_default())
     }
 }
 
-fn of(headers: &HeaderMap) -> Option<Trace> {
+fn trace(headers: &HeaderMap) -> Option<Trace> {
     let mut given = headers.get_all(TRACEPARENT).iter();
     let (Some(parent), None) = (given.next(), given.next()) else {
         return None;
@@ -47,7 +47,7 @@ fn of(headers: &HeaderMap) -> Option<Trace> {
     })
 }
 
-/// The request's `tracestate`, whose list may be spread over several headers.
+/// The request's `tracestate`. Its list may be spread over several headers.
 fn state(headers: &HeaderMap) -> Option<String> {
     let mut state = String::new();
     for part in headers.get_all(TRACESTATE) {
@@ -76,12 +76,12 @@ impl IntoParams for Trace {
             header(
                 TRACEPARENT,
                 "The trace that the request belongs to, by W3C Trace Context. It is shown with \
-                 what becomes of the request. One that is not valid is passed over.",
+                 the outcome of the request. An invalid one is ignored.",
             ),
             header(
                 TRACESTATE,
-                "What tracing systems have to add; kept beside the request's record if it has at \
-                 most 256 bytes.",
+                "Data of tracing systems; kept with the request's record if it has at most 256 \
+                 bytes.",
             ),
         ]
     }
@@ -95,7 +95,7 @@ mod tests {
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b9c7c989f97918e1-01";
 
-    fn trace(headers: &[(&'static str, &[u8])]) -> Trace {
+    fn read(headers: &[(&'static str, &[u8])]) -> Trace {
         let headers: HeaderMap = headers
             .iter()
             .map(|(name, value)| {
@@ -103,11 +103,11 @@ mod tests {
                 (HeaderName::from_static(name), value)
             })
             .collect();
-        of(&headers).unwrap_or_default()
+        trace(&headers).unwrap_or_default()
     }
 
     fn kept(headers: &[(&'static str, &[u8])]) -> Vec<(String, String)> {
-        let trace = trace(headers);
+        let trace = read(headers);
         assert_eq!(trace.id.is_some(), !trace.headers.is_empty());
         let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
         let headers = trace.headers.iter();
@@ -121,9 +121,9 @@ mod tests {
     }
 
     #[test]
-    fn a_valid_trace_is_kept_as_it_came() {
+    fn a_valid_trace_is_kept_unchanged() {
         let parent = ("traceparent", PARENT.as_bytes());
-        let id = trace(&[parent]).id.unwrap();
+        let id = read(&[parent]).id.unwrap();
         assert_eq!(id.to_string(), "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(kept(&[parent]), [header(TRACEPARENT, PARENT)]);
         let state = "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE";
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_valid_or_too_long_is_passed_over() {
+    fn invalid_and_too_long_headers_are_ignored() {
         let parent = ("traceparent", PARENT.as_bytes());
         let nothing: [(String, String); 0] = [];
         assert_eq!(kept(&[]), nothing);
@@ -155,7 +155,7 @@ mod tests {
             kept(&[("traceparent", b""), ("tracestate", b"a=1")]),
             nothing
         );
-        assert_eq!(kept(&[parent, parent]), nothing, "which one is it?");
+        assert_eq!(kept(&[parent, parent]), nothing, "two traces are ambiguous");
 
         let at_most = |bytes: usize| format!("01-{}-{}", &PARENT[3..], "x".repeat(bytes - 56));
         assert_eq!(kept(&[("traceparent", at_most(256).as_bytes())]).len(), 1);

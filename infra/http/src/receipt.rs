@@ -1,5 +1,5 @@
-//! Receipts: what the service took, when and where in line, signed so that it cannot be
-//! disputed later. A receipt is a JSON Web Token (RFC 7519) signed with HMAC-SHA-256.
+//! Receipts: signed proof of what was appended to `purchase-attempts`, when and at which position.
+//! A receipt is a JSON Web Token (RFC 7519) signed with HMAC-SHA-256.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -9,39 +9,40 @@ use std::path::Path;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use rand::Rng;
+use runtime::settings::ReceiptSecret;
 use schemas::ids::{AttemptId, Position, ProductId, TimestampMs};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// The file in the data directory that keeps the key.
+/// The file with the key, in the data directory.
 pub const KEY_FILE: &str = "receipt.key";
-const KEY_BYTES: usize = 32;
+const KEY_BYTES: usize = ReceiptSecret::BYTES;
 
-/// What a receipt says.
+/// The contents of a receipt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// The attempt, as a UUID.
     pub sub: String,
-    /// The product asked for.
+    /// The product that was ordered.
     pub product: String,
-    /// The partition of log 1 that took the record.
+    /// The partition of `purchase-attempts` that has the record.
     pub partition: u32,
-    /// The record's offset in it.
+    /// The offset of the record in that partition.
     pub offset: i64,
-    /// When the door signed, in seconds since the Unix epoch, as RFC 7519 has it.
+    /// When the receipt was signed, in seconds since the Unix epoch (RFC 7519).
     pub iat: i64,
-    /// The same in milliseconds.
+    /// When the receipt was signed, in milliseconds since the Unix epoch.
     pub iat_ms: TimestampMs,
-    /// SHA-256 of the record's value as it stands in the log, in hexadecimal digits.
+    /// SHA-256 of the record's value as it is in the log, in hexadecimal digits.
     pub value_sha256: String,
 }
 
-/// A receipt was not signed with this key, or has been changed since.
+/// A receipt was not signed with this key, or was changed after it was signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the receipt is not one that this service signed: {0}")]
+#[error("the receipt was not signed with this key, or was changed afterwards: {0}")]
 pub struct ReceiptError(String);
 
-/// Signs and verifies receipts; never shown.
+/// The key that signs and verifies receipts; never shown.
 #[derive(Clone)]
 pub struct ReceiptKey {
     sign: EncodingKey,
@@ -59,24 +60,13 @@ impl ReceiptKey {
         }
     }
 
-    /// The key of 64 hexadecimal digits.
+    /// The key in 64 hexadecimal digits; none for any other text.
     pub fn from_hex(text: &str) -> Option<Self> {
-        let mut secret = [0; KEY_BYTES];
-        let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
-            return None;
-        };
-        if pairs.len() != KEY_BYTES {
-            return None;
-        }
-        for (byte, pair) in secret.iter_mut().zip(pairs) {
-            let digit = |at: u8| char::from(at).to_digit(16);
-            *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
-        }
-        Some(Self::new(&secret))
+        ReceiptSecret::from_hex(text).map(|secret| Self::new(secret.as_bytes()))
     }
 
-    /// The key kept in a data directory, made there of random bytes if there is none, in a
-    /// file that only its owner can read.
+    /// The key of a data directory. If the directory has none, a random one is created, in a file
+    /// that only its owner can read.
     pub fn load_or_create(data_dir: &Path) -> io::Result<Self> {
         let path = data_dir.join(KEY_FILE);
         let text = match fs::read_to_string(&path) {
@@ -84,7 +74,8 @@ impl ReceiptKey {
             text => text?,
         };
         Self::from_hex(text.trim_end()).ok_or_else(|| {
-            let why = format!("{} does not hold 64 hexadecimal digits", path.display());
+            let path = path.display();
+            let why = format!("{path} does not hold 64 hexadecimal digits");
             io::Error::new(io::ErrorKind::InvalidData, why)
         })
     }
@@ -111,10 +102,10 @@ impl ReceiptKey {
             .expect("claims of texts and numbers are JSON, and any key signs with HMAC")
     }
 
-    /// What a receipt says, if this key signed it.
+    /// The contents of a receipt, if this key signed it.
     pub fn verify(&self, receipt: &str) -> Result<Claims, ReceiptError> {
         let mut validation = Validation::new(Algorithm::HS256);
-        // A receipt has no end: it says what happened.
+        // A receipt never expires: it proves what happened.
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         jsonwebtoken::decode(receipt, &self.verify, &validation)
@@ -129,7 +120,7 @@ impl fmt::Debug for ReceiptKey {
     }
 }
 
-/// Makes a key file. It appears under its name only when it is whole and durable.
+/// Creates the key file. It gets its name only after it is complete and durable.
 fn create(data_dir: &Path, path: &Path) -> io::Result<String> {
     let mut secret = [0; KEY_BYTES];
     rand::rng().fill_bytes(&mut secret);
@@ -180,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_says_what_was_signed_and_cannot_be_changed() {
+    fn a_receipt_has_what_was_signed_and_cannot_be_changed() {
         let key = ReceiptKey::new(&[1; KEY_BYTES]);
         let receipt = sign(&key);
         let claims = key.verify(&receipt).unwrap();
@@ -211,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_made_once_and_for_its_owner_alone() {
+    fn the_key_is_created_once_and_only_its_owner_can_read_it() {
         let dir = tempfile::tempdir().unwrap();
         let first = ReceiptKey::load_or_create(dir.path()).unwrap();
         let again = ReceiptKey::load_or_create(dir.path()).unwrap();
@@ -228,7 +219,7 @@ mod tests {
         );
     }
 
-    /// Run with `cargo test -p runtime --release -- --ignored --nocapture signing`.
+    /// Run with `cargo test -p web --release -- --ignored --nocapture signing`.
     #[test]
     #[ignore = "a measurement"]
     fn cost_of_signing() {

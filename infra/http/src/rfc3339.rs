@@ -1,4 +1,4 @@
-//! Times as the API writes them: RFC 3339 in UTC with milliseconds.
+//! Times in the API: RFC 3339 in UTC with milliseconds.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,13 +10,13 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
 
-/// A moment, written as `2026-11-21T08:00:00.000Z`. Any offset is read; what is finer than a
-/// millisecond is cut off.
+/// A moment, written as `2026-11-21T08:00:00.000Z`. Any UTC offset can be read; fractions of a
+/// millisecond are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ToSchema)]
 #[schema(value_type = String, format = DateTime, example = "2026-11-21T08:00:00.000Z")]
 pub struct Moment(pub TimestampMs);
 
-/// A text is not a moment.
+/// The text is not a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be {EXPECTED}")]
 pub struct MomentError;
@@ -24,7 +24,8 @@ pub struct MomentError;
 const EXPECTED: &str = "a time as in RFC 3339, such as 2026-11-21T08:00:00.000Z";
 
 impl fmt::Display for Moment {
-    /// Moments beyond the year 9999, which nothing makes, are written as its end.
+    /// Moments outside the years 1970 to 9999, which nothing makes, are written as the nearest
+    /// end of that range.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const MAX_MS: TimestampMs = 253_402_300_799_999;
         let ms = self.0.clamp(0, MAX_MS);

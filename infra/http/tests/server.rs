@@ -1,4 +1,4 @@
-//! The door to the network, and how it closes.
+//! The HTTP server: its bounds, its drain, and the routes for operations.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,14 +8,16 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use runtime::drain::Drain;
 use runtime::health::Health;
-use runtime::server::{Guard, guard, serve};
-use runtime::{operations, telemetry};
+use runtime::telemetry;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
+use web::limits::{Guard, guard};
+use web::operations;
+use web::server::serve;
 
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -102,7 +104,7 @@ async fn answer(stream: &mut TcpStream) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn the_drain_finishes_requests_and_takes_no_more() {
+async fn the_drain_finishes_requests_and_accepts_no_more() {
     let server = server(10).await;
     let mut idle = server.connect().await;
     let mut busy = server.connect().await;
@@ -112,7 +114,7 @@ async fn the_drain_finishes_requests_and_takes_no_more() {
     sleep(Duration::from_millis(50)).await;
     server.drain.start();
     sleep(Duration::from_millis(50)).await;
-    assert!(!server.ended.is_finished(), "one request is still at work");
+    assert!(!server.ended.is_finished(), "one request is not finished");
 
     assert_eq!(answer(&mut busy).await, (200, "done".into()));
     assert_eq!(
@@ -120,7 +122,7 @@ async fn the_drain_finishes_requests_and_takes_no_more() {
         (0, String::new()),
         "an idle connection is closed"
     );
-    assert!(server.ended.await.unwrap(), "everything was finished");
+    assert!(server.ended.await.unwrap(), "all requests were finished");
     assert!(
         TcpStream::connect(server.address).await.is_err(),
         "the port is free"
@@ -147,27 +149,7 @@ async fn the_drain_waits_no_longer_than_its_grace() {
 }
 
 #[tokio::test]
-async fn services_stop_after_the_requests_and_within_their_time() {
-    let drain = Drain::new(GRACE);
-    let stop = drain.services().clone();
-    drain.spawn(async move { stop.cancelled().await });
-    drain.start();
-    assert!(
-        !drain.services().is_cancelled(),
-        "services outlive the requests"
-    );
-    assert!(drain.stop_services(Instant::now() + GRACE).await);
-
-    let drain = Drain::new(GRACE);
-    drain.spawn(std::future::pending());
-    assert!(
-        !drain.stop_services(Instant::now() + GRACE).await,
-        "one never stops"
-    );
-}
-
-#[tokio::test]
-async fn a_connection_too_many_is_told_to_come_back() {
+async fn a_connection_above_the_bound_is_refused_with_503() {
     let server = server(1).await;
     let mut first = server.connect().await;
     first
@@ -183,12 +165,12 @@ async fn a_connection_too_many_is_told_to_come_back() {
     assert_eq!(
         server.get("/healthz").await.0,
         200,
-        "the place is free again"
+        "another connection is accepted again"
     );
 }
 
 #[tokio::test]
-async fn heads_without_end_or_measure_are_refused() {
+async fn request_heads_that_are_too_large_are_refused() {
     let server = server(10).await;
     let filler = "x".repeat(20_000);
     let many = "a: b\r\n".repeat(100);
@@ -229,20 +211,20 @@ async fn readiness_follows_the_components_and_the_drain() {
         (200, &true.into(), &false.into())
     );
     assert_eq!(body["components"][0]["lag_records"], 7);
-    component.failing("the log is away");
+    component.failing("the log is unavailable");
     let (status, body) = ready().await;
     assert_eq!(
         (status, &body["components"][0]["detail"]),
-        (503, &"the log is away".into())
+        (503, &"the log is unavailable".into())
     );
     assert_eq!(
         server.get("/healthz").await.0,
         200,
-        "what fails may recover by itself"
+        "a component that fails may recover by itself"
     );
     component.working(0);
 
-    // A connection from before the drain is answered, and told not to come here.
+    // A request on a connection from before the drain is answered: not ready.
     let mut open = server.connect().await;
     open.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\n")
         .await
@@ -260,7 +242,7 @@ async fn readiness_follows_the_components_and_the_drain() {
 }
 
 #[tokio::test]
-async fn requests_are_counted_by_route_and_not_by_what_clients_make_up() {
+async fn requests_are_counted_by_route_and_not_by_their_paths() {
     let server = server(10).await;
     server.get("/slow?x=1").await;
     let (status, text) = server.get("/metrics").await;

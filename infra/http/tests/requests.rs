@@ -1,4 +1,4 @@
-//! What extractors answer to requests that are not as expected.
+//! The extractors, on good requests and on wrong ones.
 
 use axum::body::Body as HttpBody;
 use axum::extract::DefaultBodyLimit;
@@ -6,12 +6,12 @@ use axum::http::{Request, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http_body_util::BodyExt;
-use runtime::extract::{self, Body, Buyer, IdempotencyKey, NoBody, Path, Query};
-use runtime::rfc3339::Moment;
 use schemas::ids::{Position, ProductId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower::ServiceExt;
+use web::extract::{self, Body, Buyer, IdempotencyKey, NoBody, Path, Query};
+use web::rfc3339::Moment;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,7 +46,7 @@ fn router() -> Router {
                 Json(json!([order.quantity, minor, order.at.map(|at| at.0)]))
             }),
         )
-        .route("/empty", post(async |_: NoBody| "taken"))
+        .route("/empty", post(async |_: NoBody| "accepted"))
         .route(
             "/products/{product_id}",
             get(async |Path(id): Path<ProductId>| id.to_string()),
@@ -84,7 +84,7 @@ async fn post_json(path: &str, body: impl Into<HttpBody>) -> (StatusCode, Value)
     send(request.body(body.into()).unwrap()).await
 }
 
-/// Code, field and expectation of a problem.
+/// Status, code, field and expectation of a problem.
 fn problem(answer: &(StatusCode, Value)) -> (u16, &str, &str, &str) {
     let text = |name| answer.1[name].as_str().unwrap_or_default();
     (
@@ -96,7 +96,7 @@ fn problem(answer: &(StatusCode, Value)) -> (u16, &str, &str, &str) {
 }
 
 #[tokio::test]
-async fn good_requests_are_taken() {
+async fn good_requests_are_accepted() {
     let body = r#" {"quantity":2,"price":{"minor":-3},"at":"1970-01-01T00:00:01Z"} "#;
     assert_eq!(
         post_json("/body", body).await,
@@ -120,7 +120,7 @@ async fn good_requests_are_taken() {
 }
 
 #[tokio::test]
-async fn a_wrong_body_is_told_where_it_is_wrong() {
+async fn the_problem_of_a_wrong_body_names_the_wrong_part() {
     let whole = "a whole number from 1 to 100000";
     let time = "a time as in RFC 3339, such as 2026-11-21T08:00:00.000Z";
     let cases = [
@@ -242,7 +242,7 @@ async fn a_wrong_body_is_told_where_it_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_wrong_path_or_query_is_told_where_it_is_wrong() {
+async fn the_problem_of_a_wrong_path_or_query_names_the_wrong_part() {
     let limit = "a whole number from 1 to 500";
     let position = "partition:offset, two numbers such as 3:1842";
     let long = format!("/products/{}", "x".repeat(65));
@@ -284,7 +284,7 @@ async fn a_wrong_path_or_query_is_told_where_it_is_wrong() {
 }
 
 #[tokio::test]
-async fn headers_name_buyer_and_attempt() {
+async fn headers_name_the_buyer_and_the_attempt() {
     let ask = async |headers: &[(&str, &[u8])]| {
         let mut request = Request::get("/who");
         for (name, value) in headers {

@@ -1,0 +1,103 @@
+//! Settings of the HTTP server and of the APIs that it serves.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::format::{Format, milliseconds, number};
+use super::secrets::{AdminToken, ReceiptSecret};
+use super::service::{HTTP_APIS, SERVICES, Service};
+use super::source::{Setting, Source};
+
+/// The HTTP server and the APIs that it serves.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// Address and port to listen on; port 0 takes any free port.
+    pub listen: SocketAddr,
+    /// The most connections at once; further ones are refused with 503.
+    pub max_connections: usize,
+    /// The longest time from the head of a command's request to its response.
+    pub request_timeout: Duration,
+    /// The most requests that wait for the outcome of an attempt at once.
+    pub max_waiters: usize,
+    /// The token that authorises administration; none: administration is off.
+    pub admin_token: Option<AdminToken>,
+    /// The key that signs receipts; none: one is kept in the data directory.
+    pub receipt_key: Option<ReceiptSecret>,
+}
+
+impl HttpSettings {
+    pub(super) fn read(source: &mut Source) -> Self {
+        let default_listen = source.service().default_listen();
+        let settings = Self {
+            listen: source.read(Setting {
+                name: "listen",
+                used_by: SERVICES,
+                default: default_listen,
+                help: "Address and port to listen on; port 0 takes any free port",
+                format: address(),
+            }),
+            max_connections: source.read(Setting {
+                name: "max_connections",
+                used_by: HTTP_APIS,
+                default: "8192",
+                help: "Most connections at once",
+                format: number(1..=1_000_000),
+            }),
+            request_timeout: source.read(Setting {
+                name: "request_timeout_ms",
+                used_by: &[Service::Serve, Service::CommandApi],
+                default: "10000",
+                help: "Longest time from the head of a command's request to its response",
+                format: milliseconds(1..=3_600_000),
+            }),
+            max_waiters: source.read(Setting {
+                name: "max_waiters",
+                used_by: &[Service::Serve, Service::QueryApi],
+                default: "10000",
+                help: "Most requests that wait for the outcome of an attempt at once",
+                format: number(0..=1_000_000),
+            }),
+            admin_token: source.read(Setting {
+                name: "admin_token",
+                used_by: HTTP_APIS,
+                default: "",
+                help: "Token that authorises administration, 8 to 256 visible ASCII characters; \
+                       without one administration is off",
+                format: admin_token().optional(),
+            }),
+            receipt_key: source.read(Setting {
+                name: "receipt_key",
+                used_by: &[Service::Serve, Service::CommandApi, Service::Audit],
+                default: "",
+                help: "Key that signs receipts, 64 hexadecimal digits, the same for every \
+                       command-api; without one, serve uses DATA_DIR/receipt.key, which it creates \
+                       at the first start",
+                format: receipt_key().optional(),
+            }),
+        };
+        if source.service() == Service::CommandApi && settings.receipt_key.is_none() {
+            source.mistake(
+                "receipt_key must be given, the same to every command-api: 64 hexadecimal digits, \
+                 such as openssl rand -hex 32 prints",
+            );
+        }
+        settings
+    }
+}
+
+fn address() -> Format<SocketAddr> {
+    Format::new("ADDR:PORT", "ADDR:PORT such as 127.0.0.1:8080", |text| {
+        text.parse().ok()
+    })
+}
+
+fn admin_token() -> Format<AdminToken> {
+    let (min, max) = (AdminToken::MIN_BYTES, AdminToken::MAX_BYTES);
+    let expected = format!("{min} to {max} visible ASCII characters");
+    Format::new("TOKEN", expected, AdminToken::new).secret()
+}
+
+fn receipt_key() -> Format<ReceiptSecret> {
+    let expected = format!("{} hexadecimal digits", 2 * ReceiptSecret::BYTES);
+    Format::new("KEY", expected, ReceiptSecret::from_hex).secret()
+}
