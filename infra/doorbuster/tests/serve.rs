@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use doorbuster::running::Running;
+use doorbuster::instance::Instance;
 use doorbuster::serve;
 use runtime::settings::{Flags, Service, Settings};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ fn settings(data_dir: &Path) -> Settings {
     Settings::from_sources(Service::Serve, &flags, []).unwrap()
 }
 
-async fn start(data_dir: &Path) -> Running {
+async fn start(data_dir: &Path) -> Instance {
     let running = serve::start(settings(data_dir)).await.unwrap();
     until_ready(running.address()).await;
     running
@@ -405,7 +405,7 @@ async fn one_signal_drains_and_a_second_ends_at_once() {
 }
 
 #[test]
-fn mistakes_in_the_settings_are_all_told_and_help_has_examples() {
+fn all_mistakes_in_the_settings_are_reported_and_help_has_examples() {
     let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_doorbuster"));
         let output = command
