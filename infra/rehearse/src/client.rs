@@ -53,6 +53,19 @@ struct Address {
     host: HeaderValue,
 }
 
+/// An order to send.
+#[derive(Debug, Clone, Copy)]
+pub struct OrderRequest<'a> {
+    /// The product.
+    pub product: &'a str,
+    /// The buyer.
+    pub buyer: &'a str,
+    /// The `Idempotency-Key`.
+    pub key: &'a str,
+    /// Units requested.
+    pub quantity: u32,
+}
+
 /// Why a call has no usable response.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -141,16 +154,10 @@ impl Client {
     }
 
     /// Orders units. The same key names the same attempt.
-    pub async fn order(
-        &self,
-        product: &str,
-        buyer: &str,
-        key: &str,
-        quantity: u32,
-    ) -> Result<Receipt, CallError> {
-        let mut call = Call::new(Method::POST, order_path(product));
-        (call.buyer, call.key) = (Some(buyer), Some(key));
-        call.body = format!("{{\"quantity\":{quantity}}}").into();
+    pub async fn order(&self, order: OrderRequest<'_>) -> Result<Receipt, CallError> {
+        let mut call = Call::new(Method::POST, order_path(order.product));
+        (call.buyer, call.key) = (Some(order.buyer), Some(order.key));
+        call.body = format!("{{\"quantity\":{}}}", order.quantity).into();
         self.receipt(&call).await
     }
 

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::api_types::Status;
-use crate::client::CallError;
+use crate::client::{CallError, OrderRequest};
 use crate::observations::{AttemptObservation, Run, SaleObservation};
 use crate::sales;
 
@@ -232,7 +232,13 @@ impl Shared {
         let since = Instant::now();
         let order = async |since| {
             let _permit = self.ordering.acquire().await;
-            self.run.order(product, &buyer, &key, 1, since).await
+            let order = OrderRequest {
+                product,
+                buyer: &buyer,
+                key: &key,
+                quantity: 1,
+            };
+            self.run.order(order, since).await
         };
         let again = async {
             let Some(pause) = repeats_after_ms else {

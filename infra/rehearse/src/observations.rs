@@ -10,7 +10,7 @@ use schemas::ids::{AttemptId, Position};
 use tokio::time::Instant;
 
 use crate::api_types::{Answer, Receipt, Sale};
-use crate::client::{CallError, Client};
+use crate::client::{CallError, Client, OrderRequest};
 
 /// What is known of one sale of the rehearsal.
 #[derive(Debug, Clone, Default)]
@@ -108,14 +108,10 @@ impl Run {
     /// Sends an order; `None` if the API rejects it. `since` is when its buyer decided to order.
     pub async fn order(
         &self,
-        product: &str,
-        buyer: &str,
-        key: &str,
-        quantity: u32,
+        order: OrderRequest<'_>,
         since: Instant,
     ) -> Result<Option<Receipt>, CallError> {
-        let receipt = self.client.order(product, buyer, key, quantity).await;
-        let receipt = self.unless_rejected(receipt)?;
+        let receipt = self.unless_rejected(self.client.order(order).await)?;
         if receipt.is_some() {
             record(&self.latencies.acceptance, since);
         }

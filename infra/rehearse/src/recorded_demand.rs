@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::api_types::Answer;
-use crate::client::CallError;
+use crate::client::{CallError, OrderRequest};
 use crate::observations::{AttemptObservation, Run, SaleObservation};
 use crate::order_file::{Offer, Order, Row, Rows, Skip, Survey};
 use crate::sales;
@@ -205,8 +205,13 @@ impl Lane {
             quantity,
             ..
         } = order;
-        let receipt = run.order(&product, &buyer, &key, quantity, since).await?;
-        let Some(receipt) = receipt else {
+        let request = OrderRequest {
+            product: &product,
+            buyer: &buyer,
+            key: &key,
+            quantity,
+        };
+        let Some(receipt) = run.order(request, since).await? else {
             return Ok(());
         };
         let index = self.sale.attempts.len();

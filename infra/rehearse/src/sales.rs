@@ -46,7 +46,7 @@ async fn create(client: &Client, sale: &SaleObservation, terms: Value) -> anyhow
     let product = &*sale.product_id;
     let position = match client.put_sale(product, &terms).await {
         Err(CallError::Refused { code, .. }) if code == "admin_disabled" => bail!(
-            "administration of {} is turned off; start the instance with an admin token",
+            "{} does not allow administration; start the instance with an admin token",
             client.target()
         ),
         Err(CallError::Refused { code, .. }) if code == "unauthorized" => bail!(

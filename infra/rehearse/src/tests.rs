@@ -6,14 +6,14 @@ use super::*;
 use crate::mock_api::{Fault, MockApi, TOKEN};
 
 #[derive(clap::Parser)]
-struct Line {
+struct CommandLine {
     #[command(flatten)]
     args: Args,
 }
 
 fn args(api: &MockApi, more: &[&str]) -> Args {
     let fixed = ["rehearse", "--target", &api.address, "--admin-token", TOKEN];
-    let line: Line = clap::Parser::parse_from(fixed.iter().chain(more));
+    let line: CommandLine = clap::Parser::parse_from(fixed.iter().chain(more));
     line.args
 }
 
