@@ -51,10 +51,8 @@ pub enum Action {
     /// Run the query API alone: answers queries over HTTP and serves the page
     #[command(after_help = DISTRIBUTED)]
     QueryApi(Flags),
-    /// Rehearse a sale through the HTTP API, and check every answer
+    // The help of the next two stands at their arguments.
     Rehearse(Box<rehearse::Args>),
-    /// Prove from the logs that no unit was lost or sold twice, and that every attempt was
-    /// decided in order
     Audit(Box<audit::command::Args>),
 }
 

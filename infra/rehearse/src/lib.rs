@@ -45,12 +45,21 @@ const BROKEN: u8 = 1;
 /// Exit status when the rehearsal could not be carried out.
 const UNUSABLE: u8 = 2;
 
+const NOTES: &str = "\
+Exit status:
+  0  every attempt was answered, and every invariant holds
+  1  an attempt was not answered, or an invariant does not hold
+  2  the rehearsal could not be carried out
+
+The file of --file has a first line with the names of its columns, among them InvoiceNo,
+StockCode, Description, Quantity, UnitPrice and CustomerID. A row with a positive quantity and
+price is an order of one product. Any other row of an invoice that begins with C cancels the
+buyer's latest order of exactly that quantity. The remaining rows are skipped and counted.";
+
 /// Rehearse a sale through the HTTP API, with a generated crowd or recorded demand, and check
-/// every answer.
-///
-/// Exits with 0 if every attempt was answered and every invariant holds, 1 if not, 2 if the
-/// rehearsal could not be carried out.
+/// every answer
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = NOTES)]
 pub struct Args {
     /// A running instance, such as http://127.0.0.1:8080 [default: start one in a temporary
     /// directory]
