@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use audit::command::{Args, carry_out};
 use command_api::decider::{self, CheckpointPolicy, Decider};
-use doorbuster::audit::{Args, carry_out};
+use doorbuster::audit_source::open;
 use log_embedded::{EmbeddedLog, Options};
 use ports::clock::SystemClock;
 use ports::{Clock, EventLog, NewRecord, ReadStore};
@@ -146,7 +147,7 @@ async fn audited(dir: &Path) -> (u8, serde_json::Value) {
         heads: true,
         ..args(dir)
     };
-    let status = carry_out(&args).await.unwrap();
+    let status = carry_out(&args, open).await.unwrap();
     (
         status,
         serde_json::from_slice(&fs::read(json).unwrap()).unwrap(),
@@ -322,14 +323,19 @@ async fn read_models_that_differ_are_a_violation() {
 async fn what_cannot_be_audited_says_what_to_do() {
     let dir = TempDir::new().unwrap();
     let nowhere = dir.path().join("nowhere");
-    let error = carry_out(&args(&nowhere)).await.unwrap_err().to_string();
-    assert!(error.contains("nowhere is no data directory; name the service's with --data-dir"));
+    let error = carry_out(&args(&nowhere), open)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains(
+        "nowhere is not a data directory; name the service's data directory with --data-dir"
+    ));
 
     let dir = stopped(6, 20).await;
     let beyond = Args {
         partition: Some(2),
         ..args(dir.path())
     };
-    let error = carry_out(&beyond).await.unwrap_err().to_string();
+    let error = carry_out(&beyond, open).await.unwrap_err().to_string();
     assert_eq!(error, "there is no partition 2; partitions are 0 to 1");
 }

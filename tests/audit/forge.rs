@@ -5,15 +5,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use audit::report::Report;
+use audit::{Scope, Source, audit};
 use bytes::Bytes;
 use domain::product::Product;
 use domain::{DecisionContext, answer};
-use doorbuster::audit::report::Report;
-use doorbuster::audit::{Scope, audit};
+use doorbuster::audit_source::scratch_store;
 use indicatif::ProgressBar;
 use kit::{MemoryLog, MemoryStore};
 use ports::read_store::{Progress, Row};
-use ports::{Clock, EventLog, NewRecord, ReadStore};
+use ports::{Clock, NewRecord, ReadStore};
 use projector::Projection;
 use schemas::codec::Codec;
 use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms};
@@ -243,9 +244,13 @@ pub async fn audited_within(
     scope: Scope,
 ) -> Report {
     let store = store.map(|store| store as Arc<dyn ReadStore>);
-    let log: Arc<dyn EventLog> = log;
-    let codec = Arc::new(Codec::embedded());
-    audit(log, store, codec, scope, ProgressBar::hidden())
+    let source = Source {
+        log,
+        store: store.ok_or_else(|| "none were given".to_owned()),
+        codec: Arc::new(Codec::embedded()),
+        scratch: Box::new(scratch_store),
+    };
+    audit(source, scope, ProgressBar::hidden())
         .await
         .expect("the log can be read")
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use doorbuster::audit::report::ReadModels;
+use audit::report::ReadModels;
 use kit::{Faults, FaultyLog, MemoryStore};
 use ports::{EventLog, ReadStore};
 use projector::run::{self, Projector};

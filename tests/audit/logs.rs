@@ -1,8 +1,8 @@
 //! Logs that were tampered with.
 
+use audit::Scope;
+use audit::report::{LogPosition, ReadModels, Report};
 use bytes::Bytes;
-use doorbuster::audit::Scope;
-use doorbuster::audit::report::{Place, ReadModels, Report};
 use ports::NewRecord;
 use schemas::command::CommandBody;
 use schemas::decision::{
@@ -261,7 +261,7 @@ fn refuse_instead(history: &mut History, at: usize, buyer: &str, number: u8, why
     })];
 }
 
-fn place(report: &Report) -> Option<Place> {
+fn place(report: &Report) -> Option<LogPosition> {
     report
         .violation
         .as_ref()
@@ -330,7 +330,7 @@ impl Tampering {
         let Some(violation) = &report.violation else {
             return false;
         };
-        let place = Place {
+        let place = LogPosition {
             topic: self.topic.name(),
             partition: PARTITION,
             offset: Offset(self.offset),
@@ -359,7 +359,7 @@ async fn bytes_that_are_no_record_are_named_with_their_place() {
         };
         log.put(topic, PARTITION, vec![garbage]);
         let report = audited(log, None).await;
-        let expected = Place {
+        let expected = LogPosition {
             topic: topic.name(),
             partition: PARTITION,
             offset: Offset(offset),

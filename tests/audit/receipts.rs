@@ -1,7 +1,8 @@
-//! Receipts held against the log.
+//! Receipts checked against the log.
 
-use doorbuster::audit::receipt::{Told, check};
-use doorbuster::audit::{Args, carry_out};
+use audit::command::{Args, carry_out};
+use audit::receipt::{ReceiptReport, check};
+use doorbuster::audit_source::open;
 use kit::MemoryLog;
 use ports::Clock;
 use ports::clock::SystemClock;
@@ -28,79 +29,79 @@ fn receipt(log: &MemoryLog, attempt: AttemptId, product: &str, offset: i64) -> S
     key().sign(attempt, &product.parse().unwrap(), position, value, 1_000)
 }
 
-async fn told(log: &MemoryLog, receipt: &str) -> Told {
+async fn checked(log: &MemoryLog, receipt: &str) -> ReceiptReport {
     check(log, &Codec::embedded(), &key(), receipt)
         .await
         .unwrap()
 }
 
-fn events(told: &Told) -> Vec<(i64, i64, i64, &str)> {
-    let events = told.events.iter();
+fn events(report: &ReceiptReport) -> Vec<(i64, i64, i64, &str)> {
+    let events = report.events.iter();
     events
         .map(|e| (e.decision.0, e.answers.0, e.at_ms, e.what.as_str()))
         .collect()
 }
 
 #[tokio::test]
-async fn a_receipt_tells_its_attempt_event_by_event() {
+async fn a_receipt_leads_to_the_events_of_its_attempt() {
     let log = history().log();
-    let bob = told(&log, &receipt(&log, id(3), "cap", 3)).await;
-    assert!(bob.holds() && bob.decided);
+    let bob = checked(&log, &receipt(&log, id(3), "cap", 3)).await;
+    assert!(bob.is_valid() && bob.decided);
     let all = [
         (4, 3, 1_000, "accepted: 1 sold"),
-        (8, 7, 1_200, "given back: 1"),
-        (11, 9, 1_300, "came again; the first answer stands"),
+        (8, 7, 1_200, "cancelled: 1 returned to stock"),
+        (11, 9, 1_300, "sent again; the first answer stands"),
     ];
     assert_eq!(events(&bob), all);
-    let ann = told(&log, &receipt(&log, id(5), "shoe", 5)).await;
+    let ann = checked(&log, &receipt(&log, id(5), "shoe", 5)).await;
     let all = [
         (
             6,
             5,
             1_100,
-            "accepted: 1 held until 1970-01-01T00:00:01.600Z",
+            "accepted: 1 reserved until 1970-01-01T00:00:01.600Z",
         ),
-        (12, 10, 1_600, "hold ran out: 1 went back"),
+        (12, 10, 1_600, "hold expired: 1 returned to stock"),
     ];
     assert_eq!(events(&ann), all);
-    let cy = told(&log, &receipt(&log, id(4), "cap", 4)).await;
+    let cy = checked(&log, &receipt(&log, id(4), "cap", 4)).await;
     assert_eq!(events(&cy), [(5, 4, 1_000, "refused: sold_out")]);
 }
 
 #[tokio::test]
-async fn an_attempt_without_a_decision_is_still_in_line() {
+async fn an_attempt_without_a_decision_is_still_waiting() {
     let mut history = history();
     history.decided.pop();
     let log = history.log();
-    let dan = told(&log, &receipt(&log, id(12), "cap", 12)).await;
-    assert!(dan.holds() && !dan.decided && dan.events.is_empty());
-    assert!(dan.to_string().contains("still in line"));
+    let dan = checked(&log, &receipt(&log, id(12), "cap", 12)).await;
+    assert!(dan.is_valid() && !dan.decided && dan.events.is_empty());
+    assert!(dan.to_string().contains("still waiting for a decision"));
 }
 
 #[tokio::test]
-async fn what_the_log_does_not_hold_is_said() {
+async fn a_receipt_that_the_log_contradicts_is_not_valid() {
     let mut history = history();
     let good = history.log();
     let taken = receipt(&good, id(4), "cap", 4);
     let last = receipt(&good, id(12), "cap", 12);
 
     let changed = taken.replacen(|c: char| c.is_ascii_lowercase(), "A", 1);
-    let why = told(&good, &changed).await.violation.unwrap();
+    let why = checked(&good, &changed).await.violation.unwrap();
     assert!(why.contains("not one that this service signed"), "{why}");
 
     let other = receipt(&good, id(9), "cap", 4);
-    let why = told(&good, &other).await.violation.unwrap();
+    let why = checked(&good, &other).await.violation.unwrap();
     assert!(why.contains("offset 4, is not attempt 09090909"), "{why}");
 
     history.asked.swap(4, 5);
-    let why = told(&history.log(), &taken).await.violation.unwrap();
+    let why = checked(&history.log(), &taken).await.violation.unwrap();
     assert!(
         why.contains("partition 0, offset 4, holds another record"),
         "{why}"
     );
 
     history.asked.pop();
-    let why = told(&history.log(), &last).await.violation.unwrap();
+    let why = checked(&history.log(), &last).await.violation.unwrap();
     assert!(why.contains("partition 0, ends at offset 12"), "{why}");
 }
 
@@ -129,7 +130,7 @@ async fn a_receipt_is_checked_with_the_directorys_key() {
         receipt: Some("x".into()),
         ..args(dir.path())
     };
-    let error = carry_out(&without).await.unwrap_err().to_string();
+    let error = carry_out(&without, open).await.unwrap_err().to_string();
     assert!(
         error.contains("receipt.key; name it with --receipt-key KEY"),
         "{error}"
@@ -145,16 +146,16 @@ async fn a_receipt_is_checked_with_the_directorys_key() {
         receipt: Some(signed.clone()),
         ..args(dir.path())
     };
-    assert_eq!(carry_out(&good).await.unwrap(), 0);
+    assert_eq!(carry_out(&good, open).await.unwrap(), 0);
     let forged = Args {
         receipt: Some(format!("{signed}A")),
         ..args(dir.path())
     };
-    assert_eq!(carry_out(&forged).await.unwrap(), 1);
+    assert_eq!(carry_out(&forged, open).await.unwrap(), 1);
     let other_key = Args {
         flags: good.flags.clone().with("receipt_key", "ab".repeat(32)),
         ..good
     };
-    assert_eq!(carry_out(&other_key).await.unwrap(), 1);
+    assert_eq!(carry_out(&other_key, open).await.unwrap(), 1);
     service.stop().await;
 }

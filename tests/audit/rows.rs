@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use doorbuster::audit::report::{Place, ReadModels, Report};
+use audit::report::{LogPosition, ReadModels, Report};
 use parking_lot::Mutex;
 use ports::ReadStore;
 use ports::read_store::{AttemptStatus, Progress, Row};
@@ -208,7 +208,7 @@ impl Tampering {
         let Some(violation) = &report.violation else {
             return false;
         };
-        let place = self.offset.map(|offset| Place {
+        let place = self.offset.map(|offset| LogPosition {
             topic: Topic::PurchaseAttempts.name(),
             partition: PARTITION,
             offset: Offset(offset),
@@ -237,7 +237,7 @@ async fn progress_that_does_not_follow_from_the_decisions_is_named() {
         assert!(
             violation
                 .what
-                .contains("the read models' progress names claim"),
+                .contains("the progress of the read models names claim"),
             "{violation}"
         );
     }

@@ -1,18 +1,19 @@
-//! What log 2 tells about who decided when, read by the rule that all its readers share.
+//! Who claimed a partition and decided when, read from `stock-decisions`.
 
 use std::sync::Arc;
 
+use history::Decisions;
 use log_kafka::KafkaLog;
-use ports::{Clock, EventLog, LogRecord, clock::SystemClock};
+use ports::{Clock, EventLog, clock::SystemClock};
 use schemas::codec::Codec;
 use schemas::decision::DecisionRecord;
-use schemas::fence::{Fence, Verdict};
+use schemas::fence::Verdict;
 use schemas::ids::{Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 
 use crate::cluster::{Cluster, PARTITIONS, Process};
 
-/// Log 2, which can be read as often as one likes while it grows.
+/// A reader of `stock-decisions`, which may be read again while it grows.
 pub struct History {
     log: KafkaLog,
     codec: Codec,
@@ -71,11 +72,13 @@ impl History {
     }
 
     async fn claims_of(&self, partition: Partition) -> Vec<Claimed> {
+        let end = self.log.end(Topic::StockDecisions, partition).await;
+        let decisions = Decisions::open(&self.log, &self.codec, partition, end.unwrap()).await;
+        let mut decisions = decisions.unwrap();
         let mut claims: Vec<Claimed> = Vec::new();
-        let mut fence = Fence::default();
-        for record in self.records(partition).await {
-            let decoded = self.codec.decode_decision(&record.value).unwrap();
-            match (fence.pass(record.offset, &decoded), decoded) {
+        while let Some(fenced) = decisions.next().await.unwrap() {
+            let record = fenced.record;
+            match (fenced.verdict, fenced.content) {
                 (_, DecisionRecord::Claim(claim)) => claims.push(Claimed {
                     partition,
                     claim: record.offset,
@@ -94,28 +97,17 @@ impl History {
                     current.counting += 1;
                 }
                 (_, DecisionRecord::Decision(decision)) => {
+                    let current = claims.last().unwrap().claim;
                     let its = claims
                         .iter_mut()
                         .find(|c| c.claim == decision.claim)
                         .unwrap();
                     its.dropped += 1;
-                    its.superseded += usize::from(decision.claim < fence.claim);
+                    its.superseded += usize::from(decision.claim < current);
                 }
             }
         }
         claims
-    }
-
-    /// All records of the partition that are there now.
-    async fn records(&self, partition: Partition) -> Vec<LogRecord> {
-        let topic = Topic::StockDecisions;
-        let end = self.log.end(topic, partition).await.unwrap();
-        let mut records: Vec<LogRecord> = Vec::new();
-        let mut reader = self.log.read(topic, partition, Offset(0)).await.unwrap();
-        while records.last().map_or(Offset(0), |last| last.offset.next()) < end {
-            records.extend(reader.next().await.unwrap());
-        }
-        records
     }
 }
 

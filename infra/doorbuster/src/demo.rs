@@ -1,5 +1,5 @@
-//! The sale that a new data directory begins with, so that there is something to try. It goes
-//! through the log like any other.
+//! The sale that a new data directory starts with, so that there is something to try. It goes
+//! through the log like any other sale.
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -12,10 +12,10 @@ use schemas::topics::Topic;
 
 /// The product of the demo sale.
 pub const PRODUCT: &str = "demo-sneaker";
-/// How long after the start it opens: long enough to open the page and see the countdown.
+/// How long after the start the sale opens: long enough to open the page and see the countdown.
 const OPENS_AFTER_MS: TimestampMs = 5_000;
 
-/// Whether nothing was ever asked of this log.
+/// Whether no command was ever appended to this log.
 pub async fn is_new(log: &dyn EventLog) -> anyhow::Result<bool> {
     for partition in (0..log.partitions()).map(Partition) {
         if log.end(Topic::PurchaseAttempts, partition).await? != Offset(0) {
@@ -25,7 +25,7 @@ pub async fn is_new(log: &dyn EventLog) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Puts the demo sale: a hundred pairs, at most two for each buyer, sold at once.
+/// Creates the demo sale: a hundred pairs, at most two per buyer, sold without a hold.
 pub async fn create_sale(
     log: &dyn EventLog,
     codec: &Codec,

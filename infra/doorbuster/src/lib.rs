@@ -1,17 +1,15 @@
-//! The one binary people start, as a library for the tests.
+//! The one binary that people start, as a library for the tests.
 
 pub mod serve;
 pub mod services;
 
+pub mod audit_source;
+
 pub mod demo;
+pub mod instance;
 pub mod routes;
-pub mod running;
 
-mod engines;
-
-pub mod rehearse;
-
-pub mod audit;
+mod adapter_options;
 
 /// The folder of the log in a data directory.
 pub(crate) const LOG_DIR: &str = "log";

@@ -24,38 +24,38 @@ use utoipa_axum::router::OpenApiRouter;
 use web::limits::{Guard, guard};
 use web::problem::{Code, Problem, ProblemDocument};
 
-/// The longest time of a question: the waits it may ask for, one after the other, and the
-/// read store's own.
-const QUESTION_TIMEOUT: Duration = Duration::from_secs(50);
-/// How long a question may go on when the drain has started.
-const LAST_ANSWER: Duration = Duration::from_secs(1);
+/// The longest time of a query: the waits that it may request, one after the other, and the
+/// time limit of the read store.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(50);
+/// How long a query may continue after the drain has started.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What `/openapi.json` says before the routes.
+/// The part of `/openapi.json` that does not come from the routes.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Doorbuster",
-        description = "Sells scarce things fast. Commands are answered with a place in line, \
-                       never with an outcome; questions never change anything. Every error is a \
-                       problem document (RFC 9457) of a closed list of codes.",
+        description = "Sells scarce things fast. A command is answered with its position in the \
+                       queue, never with its outcome; a query never changes anything. Every error \
+                       is a problem document (RFC 9457) with a code from a closed list.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     components(schemas(ProblemDocument)),
     tags(
-        (name = "shoppers", description = "Browse, order, follow the order."),
-        (name = "administration", description = "Create and change sales; needs the admin token."),
-        (name = "operations", description = "Is it alive, is it ready, what does it measure."),
+        (name = "shoppers", description = "Browse sales, order, follow an order."),
+        (name = "administration", description = "Create and change sales. Needs the admin token."),
+        (name = "operations", description = "Liveness, readiness and metrics."),
     )
 )]
 struct Description;
 
-/// The write side's routes, each with its bounds.
+/// The routes of the command API, each with its limits.
 pub fn commands(api: CommandApi, http: &HttpSettings) -> OpenApiRouter {
     let admin = http.admin_token.clone();
     command_api::http::router(Arc::new(api), admin, http.request_timeout)
 }
 
-/// The read side's routes, each with its bounds.
+/// The routes of the query API, each with its limits.
 pub fn questions(
     api: QueryApi,
     http: &HttpSettings,
@@ -63,10 +63,10 @@ pub fn questions(
 ) -> OpenApiRouter {
     query_api::http::router(api, http.admin_token.clone())
         .layer(from_fn_with_state(draining.clone(), end_when_draining))
-        .layer(from_fn_with_state(Guard::new(QUESTION_TIMEOUT), guard))
+        .layer(from_fn_with_state(Guard::new(QUERY_TIMEOUT), guard))
 }
 
-/// All routes of a process.
+/// All routes of a process, with their description.
 pub fn all(parts: Vec<OpenApiRouter>) -> Router {
     let description = OpenApiRouter::with_openapi(Description::openapi());
     let (routes, mut description) = parts
@@ -89,36 +89,36 @@ pub fn all(parts: Vec<OpenApiRouter>) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
 }
 
-/// The routes of a process whose services have not begun. A client is to open another
-/// connection for its next request, since by then they may have.
-pub fn starting(operations: OpenApiRouter) -> Router {
+/// The routes of a process whose services have not started. Every response closes its connection,
+/// so that a client's next request finds the routes of that moment.
+pub fn while_starting(operations: OpenApiRouter) -> Router {
     let close =
         SetResponseHeaderLayer::overriding(header::CONNECTION, HeaderValue::from_static("close"));
     Router::from(operations)
         .fallback(async || {
             Problem::new(
                 Code::Starting,
-                "The service is starting; /readyz tells what it waits for.",
+                "The service is starting. /readyz shows what it waits for.",
             )
         })
         .layer(close)
 }
 
-/// Lets no long poll hold up the end of the process.
+/// Keeps long polls from delaying the end of the process.
 async fn end_when_draining(
     State(draining): State<CancellationToken>,
     request: Request,
     next: Next,
 ) -> axum::response::Response {
-    let last_call = async {
+    let timeout = async {
         draining.cancelled().await;
-        tokio::time::sleep(LAST_ANSWER).await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
     };
     tokio::select! {
         response = next.run(request) => response,
-        () = last_call => Problem::new(
+        () = timeout => Problem::new(
             Code::ReadModelUnavailable,
-            "The service is ending. What was ordered is not lost; ask again in a moment.",
+            "The service is shutting down. Your order is not lost; retry in a moment.",
         )
         .into_response(),
     }
@@ -129,12 +129,12 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response<axum::body::Body> {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     error!(
-        panic = text.unwrap_or("without a text"),
-        "a request's handler panicked"
+        panic = text.unwrap_or("without a message"),
+        "the handler of a request panicked"
     );
     Problem::new(
         Code::Internal,
-        "Something that must not happen did. It has been logged.",
+        "The service failed unexpectedly. The failure has been logged.",
     )
     .into_response()
 }

@@ -1,5 +1,5 @@
-//! All services in one process: the door, the deciders, the projector and the read side, over
-//! the embedded log and store.
+//! All services in one process: command API, deciders, projector and query API, over the embedded
+//! log and read store.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -28,25 +28,26 @@ use tracing::warn;
 use web::operations;
 use web::receipt::ReceiptKey;
 
-use crate::running::{self, Running};
+use crate::instance::{self, Instance};
 use crate::{LOG_DIR, READ_MODELS, demo, routes};
 
-/// The longest start of a component that has nothing to recover; then `/readyz` speaks for it.
-const REPORT_IN: Duration = Duration::from_secs(5);
+/// How long the start waits for every component to report its health. A component that has
+/// nothing to recover reports sooner; one that recovers is shown by `/readyz`.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The engines of an instance.
-struct Engines {
+struct EmbeddedEngines {
     log: Arc<EmbeddedLog>,
     store: Arc<EmbeddedStore>,
 }
 
-/// Starts an instance. The port is taken first, then the data directory, then the services
-/// start; requests are answered from then on, as far as the services are ready.
-pub async fn start(settings: Settings) -> anyhow::Result<Running> {
-    let listener = running::bind(&settings.http).await?;
+/// Starts an instance: binds the port, locks the data directory, and starts the services. From
+/// then on it answers requests, as far as the services are ready.
+pub async fn start(settings: Settings) -> anyhow::Result<Instance> {
+    let listener = instance::bind(&settings.http).await?;
     let metrics = telemetry::metrics();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let engines = Engines::open(&settings, clock.clone()).await?;
+    let engines = EmbeddedEngines::open(&settings, clock.clone()).await?;
     let receipts = receipt_key(&settings.http, &settings.data_dir)?;
 
     let codec = Arc::new(Codec::embedded());
@@ -72,7 +73,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
         health: health.clone(),
     };
     services.spawn(&drain, listener.local_addr()?);
-    report_in(&health, log.partitions()).await;
+    all_reported(&health, log.partitions()).await;
     metrics.clone().keep_up(&drain);
 
     let commands = CommandApi {
@@ -91,7 +92,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
         operations::router(health, metrics, drain.started().clone()),
     ]);
     let routes = watch::channel(routes).1;
-    Running::begin(listener, routes, &settings.http, drain, engines.close())
+    Instance::begin(listener, routes, &settings.http, drain, engines.close())
 }
 
 /// What the services work with.
@@ -105,7 +106,7 @@ struct Services {
 }
 
 impl Services {
-    /// Starts the services, which end when the drain tells them to.
+    /// Starts the services, which run until the drain stops them.
     fn spawn(self, drain: &Drain, address: SocketAddr) {
         let name = format!("doorbuster {address} process {}", std::process::id());
         let decider = Decider {
@@ -129,17 +130,17 @@ impl Services {
     }
 }
 
-/// Waits until every partition's decider and projector and the live store are known to
-/// `health`, since one without components would be ready.
-async fn report_in(health: &Health, partitions: u32) {
+/// Waits until the decider and projector of every partition and the live tail have reported to
+/// `health`, which counts as ready while it knows no component.
+async fn all_reported(health: &Health, partitions: u32) {
     let expected = 2 * partitions as usize + 1;
-    let deadline = Instant::now() + REPORT_IN;
+    let deadline = Instant::now() + REPORT_TIMEOUT;
     while health.report().len() < expected && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
-impl Engines {
+impl EmbeddedEngines {
     async fn open(settings: &Settings, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let data_dir = settings.data_dir.clone();
         let options = Options {
@@ -150,8 +151,8 @@ impl Engines {
         };
         let open = move || {
             std::fs::create_dir_all(&data_dir)
-                .with_context(|| format!("cannot make the directory {}", data_dir.display()))?;
-            // Each reads and checks all that it has; side by side that takes half as long.
+                .with_context(|| format!("cannot create the directory {}", data_dir.display()))?;
+            // Each reads and checks all its files; side by side that takes half as long.
             let (log, store) = std::thread::scope(|scope| {
                 let store = scope.spawn(|| EmbeddedStore::open(&data_dir.join(READ_MODELS)));
                 let log = EmbeddedLog::open(&data_dir.join(LOG_DIR), options, clock);
@@ -168,12 +169,12 @@ impl Engines {
     async fn close(self) -> anyhow::Result<()> {
         let close = move || {
             if let Err(error) = self.store.close() {
-                // Nothing is lost: the rows are made again from the log.
-                warn!(%error, "the read store was not closed in order");
+                // Nothing is lost: the projector writes the rows again from the log.
+                warn!(%error, "cannot close the read store; its rows are made again from the log");
             }
             self.log
                 .close()
-                .map_err(|why| anyhow!("the log was not closed in order: {why}"))
+                .map_err(|why| anyhow!("cannot close the log: {why}"))
         };
         tokio::task::spawn_blocking(close).await?
     }
@@ -182,6 +183,7 @@ impl Engines {
 fn receipt_key(http: &HttpSettings, data_dir: &Path) -> anyhow::Result<ReceiptKey> {
     match &http.receipt_key {
         Some(secret) => Ok(ReceiptKey::new(secret.as_bytes())),
-        None => ReceiptKey::load_or_create(data_dir).context("cannot keep the receipts' key"),
+        None => ReceiptKey::load_or_create(data_dir)
+            .context("cannot load or create the key of the receipts"),
     }
 }

@@ -1,7 +1,7 @@
-//! One service a process, any number of each: over Kafka, the CQL store and the registry.
+//! One service per process, any number of each, over Kafka, the CQL store and the schema registry.
 //!
-//! The port is taken first, and `/readyz` tells from then on what the service waits for. When
-//! the engines are there the service begins.
+//! The port is bound first, and from then on `/readyz` shows what the service waits for. The
+//! service starts when the engines can be reached.
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -37,22 +37,22 @@ use utoipa_axum::router::OpenApiRouter;
 use web::operations;
 use web::receipt::ReceiptKey;
 
-use crate::engines;
+use crate::adapter_options;
+use crate::instance::{self, Instance};
 use crate::routes;
-use crate::running::{self, Running};
 
 /// The pause between two attempts of a service to reach an engine at its start.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a start waits for the read store before it goes on without.
-const STORE_MOMENT: Duration = Duration::from_secs(5);
+/// How long a start waits for the read store before it continues without.
+const STORE_WAIT: Duration = Duration::from_secs(5);
 
 /// Starts a service that runs alone.
-pub async fn start(service: Service, settings: Settings) -> anyhow::Result<Running> {
-    let listener = running::bind(&settings.http).await?;
+pub async fn start(service: Service, settings: Settings) -> anyhow::Result<Instance> {
+    let listener = instance::bind(&settings.http).await?;
     let address = listener.local_addr()?;
     let drain = Drain::new(settings.drain_grace);
-    let starting = Starting {
+    let start = ServiceStart {
         service,
         name: format!(
             "{} {} {address} process {}",
@@ -65,23 +65,23 @@ pub async fn start(service: Service, settings: Settings) -> anyhow::Result<Runni
         health: Health::default(),
         metrics: telemetry::metrics(),
     };
-    starting.metrics.clone().keep_up(&drain);
-    let (routes, current) = watch::channel(routes::starting(starting.operations()));
+    start.metrics.clone().keep_up(&drain);
+    let (routes, current) = watch::channel(routes::while_starting(start.operations()));
     let http = settings.http;
-    // From before the first request until all of them are answered, it is not ready.
-    let component = starting.health.component("start");
-    let service = tokio::spawn(starting.begin(component, routes));
+    // The service is not ready from before its first request until it has started.
+    let component = start.health.component("start");
+    let service = tokio::spawn(start.begin(component, routes));
     let close = async move {
         if let Some(log) = service.await?? {
             log.close().await;
         }
         Ok(())
     };
-    Running::begin(listener, current, &http, drain, close)
+    Instance::begin(listener, current, &http, drain, close)
 }
 
-/// A service on its way up.
-struct Starting {
+/// The start of a service.
+struct ServiceStart {
     service: Service,
     name: String,
     settings: Settings,
@@ -90,15 +90,15 @@ struct Starting {
     metrics: Metrics,
 }
 
-impl Starting {
+impl ServiceStart {
     fn operations(&self) -> OpenApiRouter {
         let draining = self.drain.started().clone();
         operations::router(self.health.clone(), self.metrics.clone(), draining)
     }
 
-    /// Waits for the engines and begins the service. Returns the log, to be closed at the end;
-    /// none when the process was told to end before. When the service can never start, the
-    /// process ends.
+    /// Waits for the engines and starts the service. Returns the log, which the caller closes at
+    /// the end, or `None` if the drain started first. If the service can never start, the process
+    /// ends.
     async fn begin(
         self,
         component: Component,
@@ -127,22 +127,22 @@ impl Starting {
                 return Err(error);
             }
         }
-        // Those who hold connections keep the sender's last routes.
+        // Connections keep the last routes of the sender.
         started.cancelled().await;
         Ok(Some(log))
     }
 
     async fn connect(&self, component: &Component) -> anyhow::Result<(Arc<Codec>, Arc<KafkaLog>)> {
-        let options = engines::registry(&self.settings);
+        let options = adapter_options::registry(&self.settings);
         let registry = || registry::connect(&options);
         let codec = wait_for(component, "the schema registry", registry).await?;
-        let kafka = || KafkaLog::open(engines::kafka(&self.settings));
+        let kafka = || KafkaLog::open(adapter_options::kafka(&self.settings));
         let log = wait_for(component, "Kafka", kafka).await?;
         component.failing("starting");
         Ok((Arc::new(codec), Arc::new(log)))
     }
 
-    /// Starts what the service consists of; returns the routes that are its own.
+    /// Starts the tasks of the service, and returns its routes if it has any.
     async fn spawn(
         &self,
         codec: Arc<Codec>,
@@ -152,7 +152,11 @@ impl Starting {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (drain, health, settings) = (&self.drain, &self.health, &self.settings);
         let stop = drain.services();
-        let learning = registry::follow(engines::registry(settings), codec.clone(), stop.clone());
+        let learning = registry::follow(
+            adapter_options::registry(settings),
+            codec.clone(),
+            stop.clone(),
+        );
         drain.spawn(learning);
         self.keep(probe_kafka(log.clone(), health.component("kafka")));
         match self.service {
@@ -208,22 +212,24 @@ impl Starting {
                     drain.started(),
                 )))
             }
-            Service::Serve | Service::Audit => anyhow::bail!("it does not run alone"),
+            Service::Serve | Service::Audit => {
+                anyhow::bail!("{} does not run alone", self.service.name())
+            }
         }
     }
 
-    /// The store, which may be away. It is given a moment to connect, so that what needs it at
-    /// once does not begin with failures.
+    /// The read store, which may be unreachable. The start waits a little for it, so that requests
+    /// that need it do not fail at first.
     async fn open_store(&self) -> anyhow::Result<Arc<dyn ReadStore>> {
-        let store =
-            ScyllaStore::open(engines::cql(&self.settings)).context("cannot use the read store")?;
-        if let Err(error) = store.ready(STORE_MOMENT).await {
+        let store = ScyllaStore::open(adapter_options::cql(&self.settings))
+            .context("cannot use the read store")?;
+        if let Err(error) = store.ready(STORE_WAIT).await {
             warn!(%error, "starting without the read store");
         }
         Ok(Arc::new(store))
     }
 
-    /// Runs a probe until the services are told to stop.
+    /// Runs a probe until the services stop.
     fn keep(&self, probe: impl Future<Output = Infallible> + Send + 'static) {
         let stop = self.drain.services().clone();
         self.drain.spawn(async move {
@@ -248,7 +254,7 @@ async fn wait_for<T, E: MayPass, F: Future<Output = Result<T, E>>>(
     reached.await.with_context(|| format!("cannot use {what}"))
 }
 
-/// Whether the brokers answer, which no other part of some services shows.
+/// Reports whether the brokers answer. In some services nothing else shows it.
 async fn probe_kafka(log: Arc<dyn EventLog>, component: Component) -> Infallible {
     loop {
         match log.end(Topic::PurchaseAttempts, Partition(0)).await {
@@ -259,8 +265,8 @@ async fn probe_kafka(log: Arc<dyn EventLog>, component: Component) -> Infallible
     }
 }
 
-/// Whether the store answers. The door asks it whether a product is known, and does without
-/// when it is away.
+/// Reports whether the read store answers. The command API reads from it whether a product is
+/// known, and accepts orders without it when it is unreachable.
 async fn probe_store(store: Arc<dyn ReadStore>, component: Component) -> Infallible {
     loop {
         match timeout(PROBE_WITHIN, store.progress()).await {
@@ -272,7 +278,7 @@ async fn probe_store(store: Arc<dyn ReadStore>, component: Component) -> Infalli
     }
 }
 
-/// An error that the same call may not meet again.
+/// An error that may not occur again when the call is repeated.
 trait MayPass: Display + std::error::Error + Send + Sync + 'static {
     fn may_pass(&self) -> bool;
 }

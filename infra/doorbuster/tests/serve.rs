@@ -1,5 +1,5 @@
 //! All services in one process: a sale from order to answer, restarts, the description of the
-//! routes against the routes, and how the process starts and ends.
+//! routes compared with the routes, and how the process starts and ends.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use doorbuster::running::Running;
+use doorbuster::instance::Instance;
 use doorbuster::serve;
 use runtime::settings::{Flags, Service, Settings};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ fn settings(data_dir: &Path) -> Settings {
     Settings::from_sources(Service::Serve, &flags, []).unwrap()
 }
 
-async fn start(data_dir: &Path) -> Running {
+async fn start(data_dir: &Path) -> Instance {
     let running = serve::start(settings(data_dir)).await.unwrap();
     until_ready(running.address()).await;
     running
@@ -46,7 +46,7 @@ async fn until_ready(address: SocketAddr) {
     }
 }
 
-/// Status and body of a request on a connection of its own.
+/// Status and body of a request on its own connection.
 async fn call(
     address: SocketAddr,
     method: &str,
@@ -85,7 +85,7 @@ fn sale(stock: u32) -> String {
 }
 
 #[tokio::test]
-async fn what_was_taken_is_answered_also_after_a_restart() {
+async fn acknowledged_attempts_are_answered_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let running = start(dir.path()).await;
     let at = running.address();
@@ -121,7 +121,7 @@ async fn what_was_taken_is_answered_also_after_a_restart() {
     let demo = "/api/flash-sales/demo-sneaker";
     let opens_at = call(at, "GET", demo, "", "").await.1["opens_at"].clone();
 
-    // Taken but perhaps not decided yet when the drain begins.
+    // Acknowledged, but perhaps not decided yet when the drain starts.
     let order = "/api/flash-sales/boot/order";
     let (_, last) = call(at, "POST", order, BUYER, r#"{"quantity":1}"#).await;
     running.shutdown().await.unwrap();
@@ -138,12 +138,12 @@ async fn what_was_taken_is_answered_also_after_a_restart() {
     assert_eq!(call(at, "GET", &last, "", "").await.1["status"], "refused");
     let (_, again) = call(at, "GET", demo, "", "").await;
     assert!(opens_at.is_string());
-    assert_eq!(again["opens_at"], opens_at, "the demo sale is put once");
+    assert_eq!(again["opens_at"], opens_at, "the demo sale is created once");
     running.shutdown().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_trace_goes_from_the_request_to_what_became_of_it() {
+async fn a_trace_leads_from_the_request_to_its_outcome() {
     let dir = tempfile::tempdir().unwrap();
     let running = start(dir.path()).await;
     let at = running.address();
@@ -171,7 +171,11 @@ async fn a_trace_goes_from_the_request_to_what_became_of_it() {
     let path = format!("/api/attempts/{refused}?wait=5");
     let (_, other) = call(at, "GET", &path, "", "").await;
     assert_eq!(other["status"], "refused");
-    assert_eq!(other.get("trace_id"), None, "none is made up");
+    assert_eq!(
+        other.get("trace_id"),
+        None,
+        "there is no trace id without a trace"
+    );
 
     let cancel = format!("{order}/{id}/cancel");
     let (_, taken) = call(at, "POST", &cancel, &traced(cancelled_in), "").await;
@@ -185,7 +189,7 @@ async fn a_trace_goes_from_the_request_to_what_became_of_it() {
     let (_, mine) = call(at, "GET", &path, BUYER, "").await;
     assert_eq!(mine["orders"][0]["trace_id"], cancelled_in, "{mine}");
 
-    // From the store, and from nowhere else.
+    // After a restart only the store has the answer.
     running.shutdown().await.unwrap();
     let running = start(dir.path()).await;
     let path = format!("/api/attempts/{id}");
@@ -195,13 +199,13 @@ async fn a_trace_goes_from_the_request_to_what_became_of_it() {
 }
 
 #[tokio::test]
-async fn a_data_directory_is_one_process_s() {
+async fn a_data_directory_belongs_to_one_process() {
     let dir = tempfile::tempdir().unwrap();
     let running = start(dir.path()).await;
     let error = serve::start(settings(dir.path()))
         .await
         .err()
-        .expect("the directory is taken");
+        .expect("the directory is in use");
     let text = format!("{error:#}");
     assert!(
         text.contains("in use") && text.contains(dir.path().to_str().unwrap()),
@@ -292,7 +296,7 @@ async fn every_described_route_exists_and_answers_as_described() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_a_problem_and_the_drain_ends_long_polls() {
+async fn unknown_routes_are_problems_and_the_drain_ends_long_polls() {
     let dir = tempfile::tempdir().unwrap();
     let running = start(dir.path()).await;
     let at = running.address();
@@ -328,7 +332,7 @@ async fn what_is_not_there_is_a_problem_and_the_drain_ends_long_polls() {
     );
 }
 
-/// The binary itself, ended when dropped.
+/// The binary itself, killed when dropped.
 struct Process(Child);
 
 impl Drop for Process {
@@ -353,7 +357,7 @@ impl Process {
             let line = line.unwrap();
             Some(line.trim().strip_prefix("Watch")?.trim().to_owned())
         });
-        let address = line.expect("the start-up message says what to open");
+        let address = line.expect("the welcome text names the address");
         let address = address
             .strip_prefix("http://")
             .unwrap()
@@ -405,7 +409,7 @@ async fn one_signal_drains_and_a_second_ends_at_once() {
 }
 
 #[test]
-fn mistakes_in_the_settings_are_all_told_and_help_has_examples() {
+fn all_mistakes_in_the_settings_are_reported_and_help_has_examples() {
     let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_doorbuster"));
         let output = command

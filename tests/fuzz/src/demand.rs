@@ -7,10 +7,10 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use doorbuster::rehearse::decimal::Share;
-use doorbuster::rehearse::recorded::{Order, Row, Rows, Survey};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use rehearse::decimal::Share;
+use rehearse::order_file::{Order, Row, Rows, Survey};
 use schemas::ids::{BuyerId, MAX_QUANTITY, MAX_STOCK, ProductId};
 
 pub(crate) fn run(input: &[u8]) {

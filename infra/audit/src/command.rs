@@ -1,0 +1,170 @@
+//! The command line of the audit: its arguments, its progress and its exit status.
+
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use runtime::receipt::{KEY_FILE, ReceiptKey};
+use runtime::settings::{Flags, Service, Settings};
+use schemas::ids::{Partition, ProductId};
+
+use crate::report::ReadModels;
+use crate::{Scope, Source, audit, receipt};
+
+/// Exit status when a violation was found.
+const VIOLATED: u8 = 1;
+/// Exit status when the audit could not be carried out.
+const UNUSABLE: u8 = 2;
+/// Exit status when the logs have no violation, but the read models could not be compared.
+const NOT_COMPARED: u8 = 3;
+
+const NOTES: &str = "\
+Exit status:
+  0  no violation was found, and the read models match the logs
+  1  a violation was found; the first one is reported with its position
+  2  the audit could not be carried out
+  3  the logs have no violation, but the read models could not be compared with them
+
+The audit only reads, and the services may run meanwhile. To audit a copy of a data directory,
+copy read-models.redb before the log, so that the log has every decision that the read models
+are made from. Read models in a CQL store are compared only if nobody writes to them during
+the comparison.
+The audit recomputes the read models in the directory for temporary files (TMPDIR), which needs
+as much room as two copies of read-models.redb.";
+
+/// Prove from the logs that no unit was lost or sold twice, that every attempt was decided in
+/// order, and that the read models match
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = NOTES)]
+pub struct Args {
+    /// Audit Kafka and the CQL store instead of a data directory
+    #[arg(long)]
+    pub distributed: bool,
+
+    /// Write the summary to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Audit only this partition
+    #[arg(long, value_name = "NUMBER", conflicts_with = "product")]
+    pub partition: Option<u32>,
+
+    /// Audit only this product; the order of its whole partition is still checked
+    #[arg(long, value_name = "ID")]
+    pub product: Option<ProductId>,
+
+    /// Print the head of each product's chain: hash and version
+    #[arg(long)]
+    pub heads: bool,
+
+    /// Check this receipt instead, and print what became of its attempt
+    #[arg(long, value_name = "JWT", conflicts_with_all = ["partition", "product", "heads"])]
+    pub receipt: Option<String>,
+
+    /// Where the logs are, and the key that signed the receipt
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// Carries an audit out and prints its summary. `open` opens what the settings name: Kafka and
+/// the CQL store if its second argument is true, otherwise a data directory.
+pub async fn run(
+    args: Args,
+    open: impl AsyncFnOnce(&Settings, bool) -> anyhow::Result<Source>,
+) -> anyhow::Result<ExitCode> {
+    let status = tokio::select! {
+        status = carry_out(&args, open) => status,
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+    };
+    Ok(ExitCode::from(status.unwrap_or_else(|error| {
+        eprintln!("audit: {error:#}");
+        UNUSABLE
+    })))
+}
+
+/// Like [`run`], but returns the exit status, or why the audit cannot be carried out.
+pub async fn carry_out(
+    args: &Args,
+    open: impl AsyncFnOnce(&Settings, bool) -> anyhow::Result<Source>,
+) -> anyhow::Result<u8> {
+    let settings = match Settings::load(Service::Audit, &args.flags) {
+        Ok(settings) => settings,
+        Err(mistakes) => {
+            mistakes.tell(Service::Audit);
+            return Ok(UNUSABLE);
+        }
+    };
+    // What is wrong with the arguments shows before anything is opened.
+    let json = args.json.as_deref().map(create).transpose()?;
+    if let Some(receipt) = &args.receipt {
+        let key = receipt_key(&settings, args.distributed)?;
+        let Source { log, codec, .. } = open(&settings, args.distributed).await?;
+        let report = receipt::check(&*log, &codec, &key, receipt).await?;
+        print!("{report}");
+        write_json(json, &report)?;
+        return Ok(if report.is_valid() { 0 } else { VIOLATED });
+    }
+    let source = open(&settings, args.distributed).await?;
+    let scope = Scope {
+        partition: args.partition.map(Partition),
+        product: args.product.clone(),
+    };
+    let bar = progress_bar();
+    let report = audit(source, scope, bar.clone()).await;
+    bar.finish_and_clear();
+    let report = report?;
+    print!("{}", report.summary(args.heads));
+    write_json(json, &report)?;
+    Ok(match (&report.violation, &report.read_models) {
+        (Some(_), _) => VIOLATED,
+        (None, ReadModels::NotCompared { .. }) => NOT_COMPARED,
+        (None, _) => 0,
+    })
+}
+
+/// The key that receipts are checked with. Unlike the service, an audit never creates one.
+fn receipt_key(settings: &Settings, distributed: bool) -> anyhow::Result<ReceiptKey> {
+    if let Some(key) = &settings.http.receipt_key {
+        return Ok(key.clone());
+    }
+    if distributed {
+        bail!("name the key that signed the receipts: --receipt-key KEY");
+    }
+    let path = settings.data_dir.join(KEY_FILE);
+    let text = std::fs::read_to_string(&path).with_context(|| {
+        let path = path.display();
+        format!("cannot read the key of the receipts, {path}; name it with --receipt-key KEY")
+    })?;
+    ReceiptKey::from_hex(text.trim_end())
+        .with_context(|| format!("{} does not hold 64 hexadecimal digits", path.display()))
+}
+
+fn create(path: &Path) -> anyhow::Result<File> {
+    File::create(path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn write_json(file: Option<File>, what: &impl serde::Serialize) -> anyhow::Result<()> {
+    let Some(mut file) = file else { return Ok(()) };
+    serde_json::to_writer_pretty(&mut file, what)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| Ok(writeln!(file)?))
+        .context("cannot write the summary as JSON")
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress_bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = "{bar:40} {human_pos} of {human_len} {msg} ({per_sec}, {eta} left)";
+    let style =
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style);
+    bar.set_message("decisions");
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

@@ -1,0 +1,175 @@
+//! `doorbuster audit`: proves from both logs that no unit was lost or sold twice, that every
+//! attempt was decided in order, and that the read models match.
+//!
+//! Two checks run side by side. [`logs`] checks both logs against the invariants of the domain;
+//! [`read_models`] projects `stock-decisions` again into an empty store and compares the rows.
+//! What they find is a [`report`]. [`receipt`] follows a single attempt instead. [`command`] is
+//! the command line. The audit names ports only: its caller opens the engines.
+
+pub mod command;
+
+pub mod logs;
+pub mod read_models;
+
+pub mod receipt;
+pub mod report;
+
+mod row_digests;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use indicatif::ProgressBar;
+use ports::{EventLog, ReadError, ReadStore};
+use schemas::codec::Codec;
+use schemas::ids::{Partition, ProductId};
+use schemas::placement::Placement;
+
+use self::logs::Ends;
+use self::report::{ReadModels, Report};
+
+/// What an audit reads, and the room that it needs. The caller opens all of it.
+pub struct Source {
+    /// The log.
+    pub log: Arc<dyn EventLog>,
+    /// The read models, or why they cannot be read.
+    pub store: Result<Arc<dyn ReadStore>, String>,
+    /// The codec of the log's records.
+    pub codec: Arc<Codec>,
+    /// Makes the store for the recomputed read models; called only when there is something to
+    /// compare.
+    pub scratch: MakeScratch,
+}
+
+/// Makes an empty store for the recomputed read models; it may block.
+pub type MakeScratch = Box<dyn FnOnce() -> anyhow::Result<ScratchStore> + Send>;
+
+/// An empty store for the recomputed read models.
+pub struct ScratchStore {
+    /// The store.
+    pub store: Arc<dyn ReadStore>,
+    /// What must live as long as the store, such as its temporary directory.
+    pub guard: Box<dyn Any + Send>,
+}
+
+/// What an audit is restricted to.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// Only this partition.
+    pub partition: Option<Partition>,
+    /// Only this product.
+    pub product: Option<ProductId>,
+}
+
+/// Why an audit could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// The log could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// There is no such partition.
+    #[error("there is no partition {requested}; partitions are 0 to {last}")]
+    NoPartition {
+        /// The partition requested.
+        requested: Partition,
+        /// The last partition that exists.
+        last: u32,
+    },
+    /// The read models cannot be recomputed.
+    #[error(
+        "the read models cannot be recomputed in the directory for temporary files (TMPDIR): {0}"
+    )]
+    Scratch(String),
+    /// A part of the audit ended without a result.
+    #[error("the audit ended without a result: {0}")]
+    Aborted(#[from] tokio::task::JoinError),
+}
+
+/// Audits the logs, and the read models if they can be read. The read models must not change
+/// meanwhile, and must not be newer than the logs. `bar` advances by one for each record of
+/// `stock-decisions`.
+pub async fn audit(source: Source, scope: Scope, bar: ProgressBar) -> Result<Report, AuditError> {
+    let Source {
+        log,
+        store,
+        codec,
+        scratch,
+    } = source;
+    let scope = scope.resolve(log.partitions())?;
+    let stored = match store {
+        Ok(store) => match store.progress().await {
+            Ok(progress) => Ok((store, progress)),
+            Err(error) => Err(error.to_string()),
+        },
+        Err(why) => Err(why),
+    };
+    let ends = Ends::find(&*log, &scope).await?;
+    let known = stored
+        .as_ref()
+        .map(|(_, progress)| progress.clone())
+        .unwrap_or_default();
+    bar.set_length(ends.decisions() + ends.covered(&known));
+
+    let check = tokio::spawn(logs::check(
+        log.clone(),
+        codec.clone(),
+        scope.clone(),
+        ends.clone(),
+        known,
+        bar.clone(),
+    ));
+    let (store, progress) = match stored {
+        Ok(stored) => stored,
+        Err(why) => {
+            let mut report = check.await??;
+            report.read_models = ReadModels::NotCompared { why };
+            return Ok(report);
+        }
+    };
+    let comparison = read_models::Comparison {
+        log,
+        store,
+        codec,
+        scope,
+        ends,
+        progress,
+        bar,
+    };
+    let compare = tokio::spawn(read_models::compare(comparison, scratch));
+    let mut report = check.await??;
+    if report.violation.is_some() {
+        // Logs with a violation are nothing to compare the read models with.
+        compare.abort();
+        let why = "the logs that they are made from have a violation".to_owned();
+        report.read_models = ReadModels::NotCompared { why };
+        return Ok(report);
+    }
+    let (read_models, violation) = compare.await??;
+    report.read_models = read_models;
+    report.violation = violation;
+    Ok(report)
+}
+
+impl Scope {
+    /// The scope with its partition: a product has only one, and a requested one must exist.
+    fn resolve(mut self, partitions: u32) -> Result<Self, AuditError> {
+        if let Some(product) = &self.product {
+            self.partition = Some(Placement::new(partitions).partition_of(product));
+        }
+        match self.partition {
+            Some(requested) if requested.0 >= partitions => Err(AuditError::NoPartition {
+                requested,
+                last: partitions - 1,
+            }),
+            _ => Ok(self),
+        }
+    }
+
+    fn has_partition(&self, partition: Partition) -> bool {
+        self.partition.is_none_or(|only| only == partition)
+    }
+
+    fn has_product(&self, product: &ProductId) -> bool {
+        self.product.as_ref().is_none_or(|only| only == product)
+    }
+}

@@ -1,0 +1,286 @@
+//! Checks both logs against the invariants of the domain, partition by partition.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use domain::invariants::{Ledger, TurnOrder, check_answers_next, check_product};
+use history::{CommandRecord, Entry, FencedRecord, History, HistoryError, PartitionEnd};
+use indicatif::ProgressBar;
+use ports::read_store::Progress;
+use ports::{EventLog, LogRecord, ReadError};
+use schemas::codec::{Codec, chain_hash};
+use schemas::command::CommandBody;
+use schemas::decision::{Decision, DecisionRecord, Event, ReleaseCause};
+use schemas::fence::Verdict;
+use schemas::ids::{Offset, Partition, ProductId};
+use schemas::topics::Topic;
+
+use crate::report::{Breach, ChainHead, LogPosition, PartitionFigures, Report};
+use crate::{AuditError, Scope};
+
+/// How often the bar moves, in records.
+const BAR_STEP: u64 = 1_000;
+
+/// Where the partitions ended when the audit began.
+#[derive(Debug, Clone)]
+pub struct Ends(BTreeMap<Partition, PartitionEnd>);
+
+impl Ends {
+    /// Asks the log for the ends of the partitions within the scope.
+    pub async fn find(log: &dyn EventLog, scope: &Scope) -> Result<Self, ReadError> {
+        let mut ends = BTreeMap::new();
+        for partition in (0..log.partitions()).map(Partition) {
+            if scope.has_partition(partition) {
+                ends.insert(partition, PartitionEnd::find(log, partition).await?);
+            }
+        }
+        Ok(Self(ends))
+    }
+
+    /// The end of `stock-decisions` in each partition.
+    pub fn of_decisions(&self) -> impl Iterator<Item = (Partition, Offset)> {
+        self.0
+            .iter()
+            .map(|(partition, end)| (*partition, end.decisions))
+    }
+
+    /// About how many records `stock-decisions` has.
+    pub fn decisions(&self) -> u64 {
+        self.of_decisions().map(|(_, end)| end.0 as u64).sum()
+    }
+
+    /// About how many of them are in a store with this progress.
+    pub fn covered(&self, progress: &BTreeMap<Partition, Progress>) -> u64 {
+        let covered = self.of_decisions().map(|(partition, end)| {
+            progress
+                .get(&partition)
+                .map_or(0, |progress| progress.next.min(end).0 as u64)
+        });
+        covered.sum()
+    }
+}
+
+/// Checks the partitions one after the other, up to the first violation. `progress` is how far
+/// the read models are, which the report counts.
+pub async fn check(
+    log: Arc<dyn EventLog>,
+    codec: Arc<Codec>,
+    scope: Scope,
+    ends: Ends,
+    progress: BTreeMap<Partition, Progress>,
+    bar: ProgressBar,
+) -> Result<Report, AuditError> {
+    let mut report = Report::default();
+    for (&partition, &end) in &ends.0 {
+        let history = History::open(&*log, &codec, partition, end).await?;
+        let projected = progress
+            .get(&partition)
+            .map_or(Offset(0), |progress| progress.next);
+        let mut check = PartitionCheck {
+            scope: &scope,
+            order: TurnOrder::default(),
+            ledgers: HashMap::new(),
+            projected,
+            figures: PartitionFigures::new(partition),
+            report: &mut report,
+        };
+        let checked = check.all(history, &bar).await;
+        check.finish();
+        match checked {
+            Ok(()) => {}
+            Err(Stop::Breach(breach)) => {
+                report.violation = Some(*breach);
+                break;
+            }
+            Err(Stop::Read(error)) => return Err(error.into()),
+        }
+    }
+    Ok(report)
+}
+
+/// Why the check of a partition ended early.
+enum Stop {
+    Breach(Box<Breach>),
+    Read(ReadError),
+}
+
+impl From<ReadError> for Stop {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+/// The check of one partition.
+struct PartitionCheck<'a> {
+    scope: &'a Scope,
+    order: TurnOrder,
+    ledgers: HashMap<ProductId, Ledger>,
+    /// The offset of `stock-decisions` that the read models reach.
+    projected: Offset,
+    figures: PartitionFigures,
+    report: &'a mut Report,
+}
+
+impl PartitionCheck<'_> {
+    async fn all(&mut self, mut history: History<'_>, bar: &ProgressBar) -> Result<(), Stop> {
+        let mut walked = 0;
+        while let Some(entry) = history.next().await.map_err(|error| self.stop(error))? {
+            self.take(&entry)?;
+            walked += 1;
+            if walked % BAR_STEP == 0 {
+                bar.inc(BAR_STEP);
+            }
+        }
+        self.order
+            .finish()
+            .map_err(|(offset, violation)| self.breach(offset, None, violation))?;
+        bar.inc(walked % BAR_STEP);
+        while history.next_command().await?.is_some() {
+            self.figures.records += 1;
+            self.figures.undecided += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes the next record of `stock-decisions`.
+    fn take(&mut self, entry: &Entry) -> Result<(), Stop> {
+        let FencedRecord {
+            record,
+            content,
+            verdict,
+        } = &entry.fenced;
+        self.order
+            .observe(record.offset, content)
+            .map_err(|(offset, violation)| self.breach(offset, None, violation))?;
+        match (verdict, content) {
+            (Verdict::Counts, DecisionRecord::Decision(decision)) => {
+                self.figures.decisions += 1;
+                self.figures.not_applied += u64::from(record.offset >= self.projected);
+                self.take_decision(record, decision, entry.command.as_ref())
+            }
+            (Verdict::Claimed, _) => {
+                self.figures.claims += 1;
+                Ok(())
+            }
+            _ => {
+                self.figures.dropped += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a decision that counts, with the command that is next in `purchase-attempts`.
+    fn take_decision(
+        &mut self,
+        record: &LogRecord,
+        decision: &Decision,
+        next: Option<&CommandRecord>,
+    ) -> Result<(), Stop> {
+        let product = &decision.product_id;
+        let at = record.offset;
+        if let Err(violation) = check_answers_next(decision, next.map(|next| next.record.offset)) {
+            return Err(match next {
+                Some(skipped) if skipped.record.offset < decision.answers => {
+                    self.breach_at_command(skipped, violation)
+                }
+                _ => self.breach(at, Some(product), violation),
+            });
+        }
+        // The check above passes only if there is a command.
+        let Some(answered) = next else { return Ok(()) };
+        self.figures.records += 1;
+        let command = match &answered.command {
+            Ok(command) => command,
+            Err(error) => return Err(self.breach_at_command(answered, error)),
+        };
+        check_product(decision, command)
+            .map_err(|violation| self.breach(at, Some(product), violation))?;
+        if !self.scope.has_product(product) {
+            return Ok(());
+        }
+        if !self.ledgers.contains_key(product) {
+            self.ledgers.insert(product.clone(), Ledger::default());
+        }
+        let taken = self.ledgers.get_mut(product).map_or(Ok(()), |ledger| {
+            let chain = chain_hash(&record.value, ledger.chain);
+            let appended_at_ms = answered.record.appended_at_ms;
+            ledger.record(decision, &command.body, appended_at_ms, chain)
+        });
+        taken.map_err(|violation| self.breach(at, Some(product), violation))?;
+        self.count(decision, &command.body);
+        Ok(())
+    }
+
+    fn count(&mut self, decision: &Decision, command: &CommandBody) {
+        let totals = &mut self.report.totals;
+        totals.attempts += u64::from(matches!(command, CommandBody::PlaceAttempt(_)));
+        for event in &decision.events {
+            match event {
+                Event::OrderAccepted(_) => totals.accepted += 1,
+                Event::AttemptRepeated(_) => totals.repeated += 1,
+                Event::AttemptRefused(refused) => {
+                    *totals.refused.entry(refused.reason.as_str()).or_default() += 1;
+                }
+                Event::OrderReleased(released) => match released.cause {
+                    ReleaseCause::Cancelled => totals.cancelled += 1,
+                    ReleaseCause::Expired => totals.expired += 1,
+                },
+                _ => {}
+            }
+        }
+    }
+
+    /// Adds the partition's figures to the report.
+    fn finish(self) {
+        self.report.products += self.ledgers.len() as u64;
+        for (product_id, ledger) in self.ledgers {
+            self.report.totals.units.add(&ledger.figures.stock);
+            self.report.heads.push(ChainHead {
+                product_id,
+                partition: self.figures.partition,
+                version: ledger.figures.version,
+                chain: ledger.chain.to_string(),
+            });
+        }
+        self.report
+            .heads
+            .sort_by(|a, b| a.product_id.cmp(&b.product_id));
+        self.report.partitions.push(self.figures);
+    }
+
+    fn stop(&self, error: HistoryError) -> Stop {
+        match error {
+            HistoryError::Read(error) => error.into(),
+            HistoryError::Undecodable { offset, error, .. } => self.breach(offset, None, error),
+        }
+    }
+
+    /// A violation at an offset of `stock-decisions`.
+    fn breach(&self, at: Offset, product: Option<&ProductId>, what: impl ToString) -> Stop {
+        self.breach_in(Topic::StockDecisions, at, product, what)
+    }
+
+    /// A violation at a record of `purchase-attempts`.
+    fn breach_at_command(&self, at: &CommandRecord, what: impl ToString) -> Stop {
+        let product = at.command.as_ref().ok().map(|command| &command.product_id);
+        self.breach_in(Topic::PurchaseAttempts, at.record.offset, product, what)
+    }
+
+    fn breach_in(
+        &self,
+        topic: Topic,
+        offset: Offset,
+        product: Option<&ProductId>,
+        what: impl ToString,
+    ) -> Stop {
+        Stop::Breach(Box::new(Breach {
+            place: Some(LogPosition {
+                topic: topic.name(),
+                partition: self.figures.partition,
+                offset,
+            }),
+            product: product.cloned(),
+            what: what.to_string(),
+        }))
+    }
+}

@@ -1,0 +1,209 @@
+//! Compares the read models with the decisions: `stock-decisions` is projected again, by the
+//! projector's own views, into an empty store, and the rows of both stores are compared.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use history::Records;
+use indicatif::ProgressBar;
+use ports::read_store::{Progress, Row};
+use ports::{EventLog, ReadStore};
+use projector::{ProjectError, Projection};
+use schemas::codec::Codec;
+use schemas::ids::{Offset, Partition};
+use schemas::placement::Placement;
+use schemas::topics::Topic;
+
+use crate::logs::Ends;
+use crate::report::{Breach, LogPosition, ReadModels};
+use crate::row_digests::{Difference, Digests, RowFilter, first_in, product};
+use crate::{AuditError, MakeScratch, Scope};
+
+/// The most records projected at once.
+const MAX_BATCH: usize = 2_000;
+/// How long a store's progress must stay the same for the store to count as unchanged.
+const UNCHANGED_FOR: Duration = Duration::from_secs(1);
+
+/// What is compared, and with what.
+pub struct Comparison {
+    /// The log.
+    pub log: Arc<dyn EventLog>,
+    /// The read models.
+    pub store: Arc<dyn ReadStore>,
+    /// The codec of the log's records.
+    pub codec: Arc<Codec>,
+    /// What the audit is restricted to.
+    pub scope: Scope,
+    /// Where the log's partitions ended when the audit began.
+    pub ends: Ends,
+    /// How far the read models are.
+    pub progress: BTreeMap<Partition, Progress>,
+    /// Advances by one for each record.
+    pub bar: ProgressBar,
+}
+
+type Outcome = Result<(ReadModels, Option<Breach>), AuditError>;
+
+/// Recomputes the read models as far as the store has them, into a store made by `scratch`, and
+/// compares.
+pub async fn compare(comparison: Comparison, scratch: MakeScratch) -> Outcome {
+    for (partition, end) in comparison.ends.of_decisions() {
+        let progress = comparison.progress.get(&partition);
+        if let Some(at) = progress.filter(|at| at.next > end) {
+            return not_compared(format!(
+                "in partition {partition} they reach offset {} of {}, which ends at {end}. Either \
+                 they were copied after the log (copy them first), or the log has lost its end",
+                at.next,
+                Topic::StockDecisions,
+            ));
+        }
+    }
+    // The guard lives as long as this function.
+    let scratch = tokio::task::spawn_blocking(scratch)
+        .await?
+        .map_err(|error| AuditError::Scratch(format!("{error:#}")))?;
+    let recomputed = &*scratch.store;
+    for (partition, _) in comparison.ends.of_decisions() {
+        let Some(at) = comparison.progress.get(&partition) else {
+            continue;
+        };
+        match replay(&comparison, partition, *at, recomputed).await {
+            Ok(None) => {}
+            Ok(Some(breach)) => return Ok((ReadModels::Differ, Some(breach))),
+            Err(ProjectError::Read(error)) => return Err(error.into()),
+            Err(ProjectError::Store(error)) => return Err(scratch_error(error)),
+            Err(error) => return not_compared(error.to_string()),
+        }
+    }
+    comparison.bar.set_message("decisions; comparing rows");
+    difference(&comparison, recomputed).await
+}
+
+/// Projects a partition up to the store's progress, and returns the breach if the projection
+/// ends with another progress.
+async fn replay(
+    comparison: &Comparison,
+    partition: Partition,
+    at: Progress,
+    recomputed: &dyn ReadStore,
+) -> Result<Option<Breach>, ProjectError> {
+    let topic = Topic::StockDecisions;
+    let mut records = Records::open(&*comparison.log, topic, partition, at.next).await?;
+    let mut projection = Projection::new(partition, None);
+    loop {
+        let read = records.batch().await?;
+        if read.is_empty() {
+            break;
+        }
+        for batch in read.chunks(MAX_BATCH) {
+            let mut rows = projection
+                .rows(&comparison.codec, recomputed, batch)
+                .await?;
+            rows.retain(|row| comparison.scope.has_product(product(row)));
+            recomputed
+                .apply(partition, rows, projection.progress())
+                .await?;
+            comparison.bar.inc(batch.len() as u64);
+        }
+    }
+    let Progress {
+        claim, answered, ..
+    } = projection.progress();
+    if (claim, answered) == (at.claim, at.answered) {
+        return Ok(None);
+    }
+    let what = format!(
+        "the progress of the read models names claim {} and answered offset {}, but the decisions \
+         lead to claim {claim} and answered offset {answered}",
+        at.claim, at.answered
+    );
+    let place = LogPosition {
+        topic: topic.name(),
+        partition,
+        offset: Offset(at.next.0 - 1),
+    };
+    Ok(Some(Breach {
+        place: Some(place),
+        product: None,
+        what,
+    }))
+}
+
+/// Compares the stores: first by digests, then row by row where the digests differ.
+async fn difference(comparison: &Comparison, recomputed: &dyn ReadStore) -> Outcome {
+    let filter = row_filter(&comparison.scope, comparison.log.partitions());
+    let (store, its_filter) = (comparison.store.clone(), filter.clone());
+    let found = tokio::spawn(async move { Digests::of(&*store, its_filter).await });
+    let expected = Digests::of(recomputed, filter.clone())
+        .await
+        .map_err(scratch_error)?;
+    let found = match found.await? {
+        Ok(found) => found,
+        Err(error) => return not_compared(error.to_string()),
+    };
+    let Some(stretch) = expected.first_difference(&found) else {
+        return Ok((
+            ReadModels::Equal {
+                rows: expected.by_kind(),
+            },
+            None,
+        ));
+    };
+    if is_written_to(comparison).await {
+        return not_compared(
+            "they changed while they were read; audit again while no sale runs, or audit a copy"
+                .into(),
+        );
+    }
+    let first = first_in(stretch, recomputed, &*comparison.store, filter).await;
+    match first {
+        Ok(Some(first)) => Ok((ReadModels::Differ, Some(breach(first)))),
+        Ok(None) => not_compared("they changed while they were read".to_owned()),
+        Err(error) => not_compared(error.to_string()),
+    }
+}
+
+/// Whether the store is being written to. Rows are written before their progress, so a
+/// difference may be rows whose progress is not written yet.
+async fn is_written_to(comparison: &Comparison) -> bool {
+    tokio::time::sleep(UNCHANGED_FOR).await;
+    match comparison.store.progress().await {
+        Ok(now) => now != comparison.progress,
+        Err(_) => true,
+    }
+}
+
+/// Lets the rows within the scope pass.
+fn row_filter(scope: &Scope, partitions: u32) -> RowFilter {
+    let (scope, placement) = (scope.clone(), Placement::new(partitions));
+    Arc::new(move |row| {
+        let partition = match row {
+            Row::Sale(sale) => placement.partition_of(&sale.product_id),
+            Row::Attempt(row) | Row::Order(row) | Row::Intent(row) => row.position.partition,
+        };
+        scope.has_partition(partition) && scope.has_product(product(row))
+    })
+}
+
+fn breach(first: Difference) -> Breach {
+    let place = first.position.map(|position| LogPosition {
+        topic: Topic::PurchaseAttempts.name(),
+        partition: position.partition,
+        offset: position.offset,
+    });
+    let what = format!("in the read models, {}", first.what);
+    Breach {
+        place,
+        product: Some(first.product),
+        what,
+    }
+}
+
+fn not_compared(why: String) -> Outcome {
+    Ok((ReadModels::NotCompared { why }, None))
+}
+
+fn scratch_error(error: impl ToString) -> AuditError {
+    AuditError::Scratch(error.to_string())
+}
