@@ -7,7 +7,7 @@ pub mod demo;
 pub mod routes;
 pub mod running;
 
-mod engines;
+mod adapter_options;
 
 pub mod rehearse;
 

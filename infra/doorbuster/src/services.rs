@@ -34,7 +34,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::engines;
+use crate::adapter_options;
 use crate::routes;
 use crate::running::{self, Running};
 
@@ -130,10 +130,10 @@ impl Starting {
     }
 
     async fn connect(&self, component: &Component) -> anyhow::Result<(Arc<Codec>, Arc<KafkaLog>)> {
-        let options = engines::registry(&self.settings);
+        let options = adapter_options::registry(&self.settings);
         let registry = || registry::connect(&options);
         let codec = wait_for(component, "the schema registry", registry).await?;
-        let kafka = || KafkaLog::open(engines::kafka(&self.settings));
+        let kafka = || KafkaLog::open(adapter_options::kafka(&self.settings));
         let log = wait_for(component, "Kafka", kafka).await?;
         component.failing("starting");
         Ok((Arc::new(codec), Arc::new(log)))
@@ -149,7 +149,11 @@ impl Starting {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (drain, health, settings) = (&self.drain, &self.health, &self.settings);
         let stop = drain.services();
-        let learning = registry::follow(engines::registry(settings), codec.clone(), stop.clone());
+        let learning = registry::follow(
+            adapter_options::registry(settings),
+            codec.clone(),
+            stop.clone(),
+        );
         drain.spawn(learning);
         self.keep(probe_kafka(log.clone(), health.component("kafka")));
         match self.service {
@@ -211,8 +215,8 @@ impl Starting {
     /// The store, which may be away. It is given a moment to connect, so that what needs it at
     /// once does not begin with failures.
     async fn open_store(&self) -> anyhow::Result<Arc<dyn ReadStore>> {
-        let store =
-            ScyllaStore::open(engines::cql(&self.settings)).context("cannot use the read store")?;
+        let store = ScyllaStore::open(adapter_options::cql(&self.settings))
+            .context("cannot use the read store")?;
         if let Err(error) = store.ready(STORE_MOMENT).await {
             warn!(%error, "starting without the read store");
         }

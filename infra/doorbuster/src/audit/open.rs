@@ -14,7 +14,7 @@ use schemas::codec::Codec;
 use store_embedded::EmbeddedStore;
 use store_scylla::ScyllaStore;
 
-use crate::{LOG_DIR, READ_MODELS, engines};
+use crate::{LOG_DIR, READ_MODELS, adapter_options};
 
 /// How long the CQL store may take to be reached.
 const STORE_WAIT: Duration = Duration::from_secs(20);
@@ -50,13 +50,13 @@ pub(super) async fn directory(dir: &Path) -> anyhow::Result<Opened> {
 
 /// What is on Kafka and in the CQL store.
 pub(super) async fn distributed(settings: &Settings) -> anyhow::Result<Opened> {
-    let codec = registry::connect(&engines::registry(settings))
+    let codec = registry::connect(&adapter_options::registry(settings))
         .await
         .context("cannot use the schema registry")?;
-    let log = KafkaLog::open(engines::kafka(settings))
+    let log = KafkaLog::open(adapter_options::kafka(settings))
         .await
         .context("cannot use Kafka")?;
-    let store = ScyllaStore::open(engines::cql(settings))?;
+    let store = ScyllaStore::open(adapter_options::cql(settings))?;
     let store = match store.ready(STORE_WAIT).await {
         Ok(()) => Ok(Arc::new(store) as Arc<dyn ReadStore>),
         Err(error) => Err(error.to_string()),
