@@ -17,7 +17,7 @@ const FAULTS: Faults = Faults {
     slow_before: 100,
     slow_after: 100,
     lost: 20,
-    unsaid: 20,
+    unacknowledged: 20,
     doubled: 40,
     slow_read: 50,
     failed_read: 5,

@@ -1,4 +1,4 @@
-//! One list of cases per port, run over every adapter.
+//! One list of cases for each port, run over every adapter and over the test doubles of `tests/kit`.
 
 mod log_cases;
 mod store_cases;

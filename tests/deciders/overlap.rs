@@ -22,7 +22,7 @@ const BAD_LINE: Faults = Faults {
     slow_before: 150,
     slow_after: 150,
     lost: 20,
-    unsaid: 30,
+    unacknowledged: 30,
     doubled: 30,
     slow_read: 100,
     failed_read: 10,

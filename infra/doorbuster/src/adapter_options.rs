@@ -1,4 +1,4 @@
-//! The settings of the distributed engines, converted to the options of their adapters.
+//! The options of the Kafka, CQL and registry adapters, made from the settings.
 
 use log_kafka::{Protocol, Security};
 use runtime::settings::{KafkaProtocol, Secret, Settings};

@@ -1,4 +1,4 @@
-//! Apache Cassandra, which speaks the same CQL to the same driver as ScyllaDB: one node.
+//! Apache Cassandra, which has the same CQL and driver as ScyllaDB: one node.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -12,7 +12,7 @@ use crate::process::Process;
 use crate::tls::Tls;
 use crate::{Error, ports};
 
-/// What Cassandra reaches into the JDK for, as its own start script has it.
+/// The JDK's packages that Cassandra uses, as in its own start script.
 const EXPORTS: [&str; 12] = [
     "java.base/jdk.internal.misc",
     "java.base/jdk.internal.ref",
@@ -76,13 +76,13 @@ impl Cassandra {
         }
     }
 
-    /// Goes on as the node that lived here before, on its ports where they are still free.
+    /// Continues as the node that was here before, on its ports where they are still free.
     pub(crate) fn continue_as(&mut self, before: &Self) {
         self.port = ports::this_or_free(before.port);
         self.storage_port = ports::this_or_free(before.storage_port);
     }
 
-    /// Ends the node (SIGTERM, after 20 s SIGKILL), and returns when it is gone.
+    /// Stops the node (SIGTERM, after 20 s SIGKILL), and returns when it has ended.
     ///
     /// # Errors
     /// It does not end.
@@ -99,12 +99,12 @@ impl Cassandra {
         self.wait()
     }
 
-    /// Where the node listens.
+    /// The node's address.
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Writes what the node needs to run.
+    /// Writes the node's settings.
     pub(crate) fn prepare(&self) -> Result<(), Error> {
         let conf = self.conf();
         fs::create_dir_all(&conf).map_err(Error::io("create", &conf))?;
@@ -126,26 +126,26 @@ impl Cassandra {
         self.process.wait_until(|| self.answers())
     }
 
-    /// Whether the node takes a connection of the CQL protocol, and its user if it wants one.
+    /// Whether the node accepts a CQL connection, and its user if it requires a login.
     pub(crate) fn answers(&self) -> io::Result<()> {
         const STARTUP: &[u8] = b"\x00\x01\x00\x0bCQL_VERSION\x00\x053.0.0";
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        let answer = ask(&mut stream, Opcode::Startup, STARTUP)?;
+        let answer = request(&mut stream, Opcode::Startup, STARTUP)?;
         match (&self.tls, answer) {
             (None, READY) => Ok(()),
             (Some(tls), AUTHENTICATE) => {
                 let token = format!("\0{}\0{}", tls.user, tls.password);
                 let length = token.len() as u32;
                 let body = [&length.to_be_bytes(), token.as_bytes()].concat();
-                match ask(&mut stream, Opcode::AuthResponse, &body)? {
+                match request(&mut stream, Opcode::AuthResponse, &body)? {
                     AUTH_SUCCESS => Ok(()),
-                    _ => Err(io::Error::other("it does not know its user yet")),
+                    _ => Err(io::Error::other("it has not created its user yet")),
                 }
             }
             (_, opcode) => {
-                let what = format!("it answers a start with opcode {opcode:#04x}");
+                let what = format!("it answers STARTUP with opcode {opcode:#04x}");
                 Err(io::Error::other(what))
             }
         }
@@ -167,13 +167,13 @@ impl Cassandra {
         arguments.extend([
             format!("-Dcassandra.storagedir={}", self.process.dir.display()),
             "-Dcassandra-foreground=yes".to_owned(),
-            // It is alone: there is nobody whose news are worth waiting for.
+            // A single node need not wait for gossip.
             "-Dcassandra.skip_wait_for_gossip_to_settle=0".to_owned(),
             "-Dcassandra.ring_delay_ms=100".to_owned(),
             "-Dcassandra.shutdown_announce_in_ms=0".to_owned(),
             "-Dcassandra.superuser_setup_delay_ms=0".to_owned(),
             "-Djdk.attach.allowAttachSelf=true".to_owned(),
-            // From Java 18 on Cassandra may not do without this what it does at its start.
+            // From Java 18 on Cassandra does not start without this.
             "-Djava.security.manager=allow".to_owned(),
             "-cp".to_owned(),
             class_path,
@@ -218,7 +218,7 @@ cdc_raw_directory: \"{dir}/cdc_raw\"
     }
 }
 
-/// What can be said to a node in version 4 of the CQL protocol, as far as it is needed here.
+/// The requests of version 4 of the CQL protocol that are used here.
 enum Opcode {
     Startup = 0x01,
     AuthResponse = 0x0f,
@@ -228,9 +228,9 @@ const READY: u8 = 0x02;
 const AUTHENTICATE: u8 = 0x03;
 const AUTH_SUCCESS: u8 = 0x10;
 
-/// Sends a frame, and gives the opcode of the answer.
-fn ask(stream: &mut TcpStream, opcode: Opcode, body: &[u8]) -> io::Result<u8> {
-    /// More than any answer to these questions takes.
+/// Sends a frame, and returns the opcode of the answer.
+fn request(stream: &mut TcpStream, opcode: Opcode, body: &[u8]) -> io::Result<u8> {
+    /// More than any answer to these requests.
     const MOST: usize = 64 * 1024;
 
     let length = (body.len() as u32).to_be_bytes();

@@ -1,4 +1,4 @@
-//! Why engines could not be started, found or stopped, each with what to do about it.
+//! Why engines could not be started, found or stopped, each with the remedy.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,57 +7,57 @@ use std::time::Duration;
 /// Why engines could not be started, found or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no Java to run them with.
+    /// Java is missing.
     #[error(
         "the engines need Java 17, and there is no `{}`: install a JDK \
          (Debian: apt-get install openjdk-17-jdk-headless) or set JAVA_HOME to one",
         java.display()
     )]
     NoJava {
-        /// What was looked for.
+        /// The program that was looked for.
         java: PathBuf,
     },
-    /// There is a Java that cannot run them.
+    /// The Java version cannot run the engines.
     #[error(
-        "the engines need Java 17 to 23 (Cassandra runs on no later one), and `{}` is {found}: \
+        "the engines need Java 17 to 23 (Cassandra does not run on later versions), and `{}` is {found}: \
          install a JDK (Debian: apt-get install openjdk-17-jdk-headless) and set JAVA_HOME to it",
         java.display()
     )]
     WrongJava {
-        /// The program that was asked.
+        /// The Java program.
         java: PathBuf,
-        /// What it said of its version.
+        /// Its version.
         found: String,
     },
-    /// There is no Maven to fetch them with.
+    /// Maven is missing.
     #[error(
         "fetching {what} needs Maven, and there is no `mvn`: install it (Debian: apt-get install \
          maven); it is needed only until the engines have been fetched"
     )]
     NoMaven {
-        /// What was to be fetched.
+        /// The engine to fetch.
         what: &'static str,
     },
-    /// Maven could not fetch them.
-    #[error("Maven could not fetch {what}; it said:\n{output}")]
+    /// Maven could not fetch the engine.
+    #[error("Maven could not fetch {what}; its output:\n{output}")]
     Fetch {
-        /// What was to be fetched.
+        /// The engine to fetch.
         what: &'static str,
-        /// The end of what Maven said.
+        /// The end of Maven's output.
         output: String,
     },
-    /// A program that the system usually has is missing.
+    /// A system program is missing.
     #[error("the engines need the program `{program}`: install it (Debian: {package})")]
     NoProgram {
         /// The program.
         program: &'static str,
-        /// The package it is in.
+        /// The Debian package that has it.
         package: &'static str,
     },
-    /// A cluster has one or three brokers here.
+    /// The number of brokers is not 1 or 3.
     #[error("a set has 1 or 3 brokers, not {0}")]
     Brokers(u8),
-    /// Other engines run in the directory.
+    /// Engines run in the directory already.
     #[error(
         "engines run in {} already: use those, or stop them with `engines down --dir {0}`",
         dir.display()
@@ -66,35 +66,35 @@ pub enum Error {
         /// The directory of the set.
         dir: PathBuf,
     },
-    /// The directory holds the data of a set of another kind.
+    /// The directory has the data of another kind of set.
     #[error(
-        "{} holds a set of another kind ({found}, not {wanted}): start that kind, use another \
+        "{} has a set of another kind ({found}, not {requested}): start that kind, use another \
          directory, or remove this one",
         dir.display()
     )]
     OtherKind {
         /// The directory of the set.
         dir: PathBuf,
-        /// What it is a set of.
+        /// The parts of the existing set.
         found: String,
-        /// What it should be a set of.
-        wanted: String,
+        /// The parts of the requested set.
+        requested: String,
     },
-    /// No set was ever started in the directory.
+    /// No set runs in the directory.
     #[error("there are no engines in {}: start them with `engines up --dir {0}`", dir.display())]
     NoSet {
         /// The directory.
         dir: PathBuf,
     },
-    /// The set has no broker of that number.
+    /// The set has no broker with this number.
     #[error("the set has no broker {number}: it has 1 to {brokers}")]
     NoBroker {
-        /// The number asked for.
+        /// The requested number.
         number: u8,
-        /// How many there are.
+        /// The number of brokers.
         brokers: usize,
     },
-    /// A process ended while it was waited for.
+    /// A process ended before it answered.
     #[error("{name} ended before it answered; the end of {}:\n{tail}", log.display())]
     Ended {
         /// The part of the set.
@@ -112,9 +112,9 @@ pub enum Error {
     Silent {
         /// The part of the set.
         name: String,
-        /// How long it was waited for.
+        /// How long the caller waited.
         limit: Duration,
-        /// What the last try to reach it gave.
+        /// The error of the last try to reach it.
         last: String,
         /// Its log.
         log: PathBuf,
@@ -122,14 +122,14 @@ pub enum Error {
         tail: String,
     },
     /// A tool that prepares an engine failed.
-    #[error("{what} failed; it said:\n{output}")]
+    #[error("{what} failed; its output:\n{output}")]
     Tool {
-        /// What it was to do.
+        /// The tool's task.
         what: String,
-        /// What it said.
+        /// The tool's output.
         output: String,
     },
-    /// A process is still there after a SIGKILL.
+    /// A process still runs after SIGKILL.
     #[error("the processes of {} do not end: {pids:?}", dir.display())]
     Unkillable {
         /// The directory of the set or part.
@@ -137,18 +137,18 @@ pub enum Error {
         /// The processes.
         pids: Vec<i32>,
     },
-    /// The operating system refused something.
+    /// A system call failed.
     #[error("cannot {what}: {source}")]
     Io {
-        /// What was tried, with the path.
+        /// The operation, with its path.
         what: String,
-        /// Why it was refused.
+        /// The error of the system call.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// For `map_err`: what was tried, on which path.
+    /// For `map_err`: the operation and its path.
     pub(crate) fn io(verb: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let what = format!("{verb} {}", path.display());
         move |source| Self::Io { what, source }

@@ -1,4 +1,4 @@
-//! Apache Kafka: one broker, or three of which any one may be lost.
+//! Apache Kafka: one broker, or three, of which any one may fail.
 
 mod metadata;
 
@@ -29,7 +29,7 @@ pub struct Kafka {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Broker {
-    /// From 1 on.
+    /// Numbered from 1.
     number: u8,
     pub process: Process,
     port: u16,
@@ -62,7 +62,7 @@ impl Kafka {
         }
     }
 
-    /// Goes on as the cluster that lived here before, on its ports where they are still free.
+    /// Continues as the cluster that was here before, on its ports where they are still free.
     pub(crate) fn continue_as(&mut self, before: Self) {
         self.cluster_id = before.cluster_id;
         self.brokers = before.brokers;
@@ -73,7 +73,7 @@ impl Kafka {
         }
     }
 
-    /// Kills a broker (SIGKILL), and returns when it is gone.
+    /// Kills a broker (SIGKILL), and returns when it has ended.
     ///
     /// # Errors
     /// The set has no such broker.
@@ -114,7 +114,7 @@ impl Kafka {
     pub fn tool(&self, main_class: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.java);
         command
-            // It runs for a second or two: optimising and many threads do not pay.
+            // It runs for a second or two, so optimisation and many threads do not pay off.
             .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m"])
             .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
             .arg("-cp")
@@ -124,17 +124,17 @@ impl Kafka {
         command
     }
 
-    /// Where the brokers listen, comma-separated.
+    /// The brokers' addresses, comma-separated.
     pub(crate) fn addresses(&self) -> String {
         list(self.brokers.iter().map(|broker| broker.port))
     }
 
-    /// Where the brokers listen with TLS and passwords, comma-separated.
+    /// The brokers' addresses for TLS and passwords, comma-separated.
     pub(crate) fn secure_addresses(&self) -> String {
         list(self.brokers.iter().filter_map(|broker| broker.secure_port))
     }
 
-    /// Writes what the brokers need to run, and gives each its data directory the first time.
+    /// Writes the brokers' settings, and formats their data directories the first time.
     pub(crate) fn prepare(&self) -> Result<(), Error> {
         let mut formatting = Vec::new();
         for broker in &self.brokers {
@@ -160,14 +160,14 @@ impl Kafka {
             tool.stdout(Stdio::piped()).stderr(Stdio::piped());
             formatting.push(tool.spawn().map_err(Error::io("run", &self.java))?);
         }
-        // All are formatted at the same time, since most of it is the start of a JVM.
+        // Formatted concurrently, since most of the time is the start of a JVM.
         for tool in formatting {
             let output = tool
                 .wait_with_output()
                 .map_err(Error::io("run", &self.java))?;
             if !output.status.success() {
-                let said = [output.stdout, output.stderr].concat();
-                let output = last_lines(&String::from_utf8_lossy(&said), 25);
+                let text = [output.stdout, output.stderr].concat();
+                let output = last_lines(&String::from_utf8_lossy(&text), 25);
                 let what = "formatting a broker's data directory".to_owned();
                 return Err(Error::Tool { what, output });
             }
@@ -227,9 +227,9 @@ impl Kafka {
         ]
     }
 
-    /// The broker's settings. Every broker is a controller too: with three, any one may be lost,
-    /// and the others go on with a leader for every partition after about three seconds. A broker
-    /// that starts on a busy machine waits for the others as long as [`Process::wait_until`] does.
+    /// The broker's settings. Every broker is a controller as well. With three, any one may fail, and
+    /// after about three seconds the others have a leader for every partition. A broker that starts on a
+    /// busy machine waits for the others as long as [`Process::wait_until`] does.
     fn properties(&self, broker: &Broker) -> String {
         let count = self.brokers.len();
         let in_sync = self.min_in_sync();
@@ -280,14 +280,14 @@ initial.broker.registration.timeout.ms=300000
         )
     }
 
-    /// How many replicas must have a record before it counts as written.
+    /// The number of replicas that must have a record before it is acknowledged.
     pub(crate) fn min_in_sync(&self) -> usize {
         self.brokers.len().div_ceil(2)
     }
 }
 
 impl Broker {
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
@@ -305,7 +305,7 @@ fn list(ports: impl Iterator<Item = u16>) -> String {
     Vec::from_iter(ports.map(|port| format!("127.0.0.1:{port}"))).join(",")
 }
 
-/// 22 characters of base64, as Kafka wants them, other ones for every cluster.
+/// A cluster id as Kafka requires it: 22 characters of base64, different for every cluster.
 fn cluster_id() -> String {
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     format!("doorbuster{:011}A", since.as_micros() % 100_000_000_000)
@@ -316,7 +316,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cluster_ids_have_the_length_kafka_wants() {
+    fn cluster_ids_have_the_length_that_kafka_requires() {
         assert_eq!(cluster_id().len(), 22);
     }
 }

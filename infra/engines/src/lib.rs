@@ -1,11 +1,11 @@
 //! Starts real Kafka, Cassandra and a schema registry on loopback, for tests and local work.
 //!
-//! [`shared`] is what tests use. A set of engines lives in a directory: settings, data and logs of
-//! every part, and `engines.json`, which tells where each listens. Whoever knows the directory can
-//! use the set and take single parts down and up again, also from another process.
+//! Tests use [`shared`]. A set of engines has a directory with the settings, data and logs of every part,
+//! and `engines.json` with the addresses. Any process that knows the directory can use the set, and stop
+//! and start single parts.
 //!
-//! All calls block; inside an async test, wrap those that wait in `spawn_blocking`. They are not
-//! async because a set outlives the runtime of the one test that happened to start it.
+//! All calls block; in an async test, wrap those that wait in `spawn_blocking`. They are not async
+//! because a set outlives the runtime of the test that started it.
 
 mod error;
 
@@ -36,7 +36,7 @@ use crate::set::Set;
 /// The environment variable that names the directory of a running set.
 pub const DIRECTORY_VARIABLE: &str = "ENGINES_DIR";
 
-/// What a set consists of, and where it lives.
+/// What a set consists of, and its directory.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Brokers: 1, or 3 with replication factor 3.
@@ -45,10 +45,10 @@ pub struct Options {
     pub cassandra: bool,
     /// Whether the schema registry is part of it.
     pub registry: bool,
-    /// Kafka also listens with TLS and SASL, Cassandra also takes TLS and wants a password.
+    /// Whether Kafka also listens with TLS and SASL, and Cassandra accepts TLS and requires a password.
     pub secure: bool,
-    /// Where it lives. A set that has lived there before goes on with its data. `None` is a
-    /// temporary directory, which is removed in the end.
+    /// The set's directory. A set that was in it before continues with its data. `None` is a temporary
+    /// directory, which is removed at the end.
     pub dir: Option<PathBuf>,
 }
 
@@ -65,21 +65,21 @@ impl Default for Options {
     }
 }
 
-/// A set of engines. They end when the value that started them is dropped, or its process ends,
-/// however it does.
+/// A set of engines. They stop when the value that started them is dropped, or when its process ends for
+/// any reason.
 #[derive(Debug)]
 pub struct Engines {
     dir: PathBuf,
     set: Set,
-    /// Who started them; a set that was attached to has its owner elsewhere.
+    /// The owner, if this value started the set; an attached set has its owner elsewhere.
     owner: Option<Owner>,
 }
 
 /// The set for this process's tests: the one that `ENGINES_DIR` names if that is set (`engines
-/// run` sets it), else one of its own, started at the first call and ended with the process.
+/// run` sets it), else a set of its own, started at the first call and stopped with the process.
 ///
 /// # Panics
-/// If the engines cannot be started or reached, with what to do about it.
+/// If the engines cannot be started or reached; the message has the remedy.
 pub fn shared() -> &'static Engines {
     static SHARED: OnceLock<Engines> = OnceLock::new();
     SHARED.get_or_init(|| {
@@ -92,11 +92,11 @@ pub fn shared() -> &'static Engines {
 }
 
 impl Engines {
-    /// Starts a set, and returns when every part of it answers. What is missing of the engines
-    /// is fetched first, which takes a minute or so the first time.
+    /// Starts a set, and returns when every part of it answers. Missing engines are fetched first, which
+    /// takes about a minute the first time.
     ///
     /// # Errors
-    /// Java or Maven is missing, the directory is in use or holds another kind of set, or a part
+    /// Java or Maven is missing, the directory is in use or has another kind of set, or a part
     /// does not answer within five minutes.
     pub fn start(options: &Options) -> Result<Self, Error> {
         if !matches!(options.brokers, 1 | 3) {
@@ -110,7 +110,7 @@ impl Engines {
         Ok(Self { dir, set, owner })
     }
 
-    /// The set that runs in a directory, started by someone else.
+    /// The set that runs in a directory, started by another process.
     ///
     /// # Errors
     /// No engine runs there.
@@ -120,7 +120,7 @@ impl Engines {
         };
         let dir = dir.canonicalize().map_err(|_| none())?;
         let set = Set::load(&dir)?.ok_or_else(none)?;
-        // A set whose parts are all down at the moment is still one, as long as it has an owner.
+        // A set with all parts stopped still exists, as long as it has an owner.
         if process::all(&dir).is_empty() && !owner::is_owned(&dir) {
             return Err(none());
         }
@@ -131,7 +131,7 @@ impl Engines {
         })
     }
 
-    /// Where the set lives.
+    /// The set's directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -176,12 +176,12 @@ impl Engines {
             .map(|tls| tls.access(cassandra.address()))
     }
 
-    /// The Kafka cluster, to take brokers down and up again, and to run Kafka's tools.
+    /// The Kafka cluster, to stop and start brokers, and to run Kafka's tools.
     pub fn kafka(&self) -> &Kafka {
         &self.set.kafka
     }
 
-    /// The Cassandra node, to take it down and up again.
+    /// The Cassandra node, to stop and start it.
     ///
     /// # Panics
     /// If the set was started without Cassandra.
@@ -192,7 +192,7 @@ impl Engines {
             .expect("the set was started with Cassandra")
     }
 
-    /// The schema registry, to take it down and up again.
+    /// The schema registry, to stop and start it.
     ///
     /// # Panics
     /// If the set was started without a registry.
@@ -228,8 +228,7 @@ impl Engines {
         settings
     }
 
-    /// Every part of the set: its name, its process id while it runs, what keeps it from
-    /// answering if anything does, and its log.
+    /// The status of every part of the set.
     pub fn status(&self) -> Vec<PartStatus> {
         let Set {
             kafka,
@@ -261,15 +260,14 @@ impl Engines {
         parts
     }
 
-    /// Lets the engines run on when this process ends. [`stop`](Self::stop) them some day.
+    /// Keeps the engines running when this process ends. [`stop`](Self::stop) them later.
     pub fn detach(mut self) {
         if let Some(owner) = self.owner.take() {
             owner.detach();
         }
     }
 
-    /// Asks all parts to end, and returns when they are gone. Those that take longer than 20 s
-    /// are killed.
+    /// Stops all parts, and returns when they have ended. Parts that take longer than 20 s are killed.
     ///
     /// # Errors
     /// A process does not end.
@@ -277,28 +275,29 @@ impl Engines {
         process::stop_all(&self.dir)
     }
 
-    /// The process that started the set and lives with it, as long as it does.
+    /// The process that started the set, as long as it owns it.
     pub fn owner(&self) -> Option<u32> {
         owner::is_owned(&self.dir).then_some(self.set.starter)
     }
 }
 
-/// How one part of a set is.
+/// The status of one part of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartStatus {
-    /// What it is called: `kafka-1`, `cassandra`, `registry`.
+    /// Its name: `kafka-1`, `cassandra`, `registry`.
     pub name: String,
-    /// Where it listens.
+    /// Its address.
     pub address: String,
     /// Its process id while it runs.
     pub pid: Option<i32>,
     /// Why it does not answer; `None` if it does.
     pub problem: Option<String>,
-    /// Where it writes what it does.
+    /// Its log file.
     pub log: PathBuf,
 }
 
-/// The set's directory, which it makes if need be, in full: every part's processes are found by it.
+/// The canonical path of the set's directory, created if need be. Every part's processes are found by
+/// it.
 fn directory(dir: Option<&Path>) -> Result<PathBuf, Error> {
     let dir = match dir {
         Some(dir) => {
@@ -306,12 +305,12 @@ fn directory(dir: Option<&Path>) -> Result<PathBuf, Error> {
             dir.to_owned()
         }
         None => {
-            let place = std::env::temp_dir();
+            let parent = std::env::temp_dir();
             let made = tempfile::Builder::new()
                 .prefix("doorbuster-engines-")
                 .tempdir();
-            // From here on its owner removes it, or the owner's guard.
-            made.map_err(Error::io("write to", &place))?.keep()
+            // From here on the set's owner or its guard removes it.
+            made.map_err(Error::io("write to", &parent))?.keep()
         }
     };
     dir.canonicalize().map_err(Error::io("find", &dir))

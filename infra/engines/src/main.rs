@@ -15,15 +15,14 @@ const EXAMPLES: &str = "\
 Examples:
   engines up                             Start all, print the settings, stop all at Ctrl-C
   eval \"$(engines up --detach)\"          Start all, and set the settings in this shell
-  engines status                         Say what runs, where, and whether it answers
+  engines status                         Show what runs, where, and whether it answers
   engines down                           Stop what runs
   engines run -- cargo test -p log-kafka Run the tests against one fresh set of 3 brokers
-  engines run --brokers 1 -- bash        A shell with engines that go when it does
+  engines run --brokers 1 -- bash        A shell with engines that stop when it exits
 
 The engines need Java 17 (Debian: apt-get install openjdk-17-jdk-headless) and, the first time,
 Maven (apt-get install maven): Kafka, Cassandra and Apicurio come from Maven Central and are kept
-in ~/.cache/doorbuster/engines, about 260 MB. All listen on 127.0.0.1 only, on ports that were
-free.";
+in ~/.cache/doorbuster/engines, about 260 MB. All listen on 127.0.0.1 only, on free ports.";
 
 /// Starts real Apache Kafka, Apache Cassandra and a Confluent-compatible schema registry on this
 /// machine, for tests and local work.
@@ -32,34 +31,33 @@ free.";
 enum Cli {
     /// Start all, wait until they answer, and print the settings to use with Doorbuster
     ///
-    /// Runs until Ctrl-C or SIGTERM, and then stops the engines. What was in the directory before
-    /// is still there: to begin anew, stop them and remove it.
+    /// Runs until Ctrl-C or SIGTERM, and then stops the engines. Data that was in the directory before
+    /// is kept: to start afresh, stop the engines and remove the directory.
     Up {
         /// Brokers: 1, or 3 with replication factor 3, of which any one may be lost
         #[arg(long, value_name = "1|3", default_value_t = 1, value_parser = one_or_three)]
         brokers: u8,
         #[command(flatten)]
-        place: Place,
+        directory: Directory,
         /// Return when the engines answer, and leave them running until `engines down`
         #[arg(long)]
         detach: bool,
     },
     /// Stop the engines; their data stays
-    Down(Place),
-    /// Say what runs, where it listens, and whether it answers
+    Down(Directory),
+    /// Show what runs, where it listens, and whether it answers
     ///
     /// Ends with status 0 if all parts answer, else 1.
-    Status(Place),
+    Status(Directory),
     /// Start a set, run a command with its settings, and stop the set
     ///
-    /// The command finds the settings in its environment, and the set's directory in ENGINES_DIR,
-    /// by which tests use this set instead of each starting their own. Ends with the command's
-    /// status.
+    /// The command gets the settings in its environment, and the set's directory in ENGINES_DIR, so
+    /// that tests use this set instead of each starting their own. Exits with the command's status.
     Run {
         /// Brokers: 1, or 3 with replication factor 3, of which any one may be lost
         #[arg(long, value_name = "1|3", default_value_t = 3, value_parser = one_or_three)]
         brokers: u8,
-        /// Where settings, data and logs are kept [default: a temporary directory, removed in the
+        /// Where settings, data and logs are kept [default: a temporary directory, removed at the
         /// end]
         #[arg(long)]
         dir: Option<PathBuf>,
@@ -70,7 +68,7 @@ enum Cli {
 }
 
 #[derive(clap::Args)]
-struct Place {
+struct Directory {
     /// Where settings, data and logs are kept [default: target/engines-data in the workspace]
     #[arg(long, default_value = DEFAULT_DIR, hide_default_value = true)]
     dir: PathBuf,
@@ -84,11 +82,11 @@ async fn main() -> ExitCode {
     let result = match Cli::parse() {
         Cli::Up {
             brokers,
-            place,
+            directory,
             detach,
-        } => up(brokers, place.dir, detach).await,
-        Cli::Down(place) => down(&place.dir),
-        Cli::Status(place) => status(&place.dir),
+        } => up(brokers, directory.dir, detach).await,
+        Cli::Down(directory) => down(&directory.dir),
+        Cli::Status(directory) => status(&directory.dir),
         Cli::Run {
             brokers,
             dir,
@@ -135,7 +133,7 @@ fn down(dir: &Path) -> anyhow::Result<ExitCode> {
         }
         engines => engines?,
     };
-    // Whoever runs them in the foreground stops them, and ends.
+    // If a process runs them in the foreground, it stops them and exits.
     if let Some(owner) = engines
         .owner()
         .and_then(|owner| Pid::from_raw(owner as i32))
@@ -185,15 +183,15 @@ async fn run(brokers: u8, dir: Option<PathBuf>, command: &[String]) -> anyhow::R
     let status = loop {
         tokio::select! {
             status = child.wait() => break status?,
-            // Ctrl-C reaches the command too, which decides what to do with it; what reaches only
-            // this process is passed on.
+            // Ctrl-C reaches the command as well; SIGTERM reaches only this process and is passed
+            // on.
             signal = signals.next() => if let (Signal::TERM, Some(pid)) = (signal, pid) {
-                // It fails only if the command has ended meanwhile.
+                // Fails only if the command has ended meanwhile.
                 let _ = kill_process(pid, Signal::TERM);
             },
         }
     };
-    // A shell says it the same way when a signal ended its command.
+    // The same code as a shell's when a signal ended the command.
     let code = status
         .code()
         .or_else(|| status.signal().map(|signal| 128 + signal))
@@ -201,7 +199,7 @@ async fn run(brokers: u8, dir: Option<PathBuf>, command: &[String]) -> anyhow::R
     Ok(ExitCode::from(code as u8))
 }
 
-/// Starts a set, and says so. Someone who asks to end meanwhile is obeyed.
+/// Starts a set and reports it. Exits if a signal arrives meanwhile.
 async fn start(
     brokers: u8,
     dir: Option<PathBuf>,
@@ -217,11 +215,11 @@ async fn start(
     let start = tokio::task::spawn_blocking(move || Engines::start(&options));
     tokio::select! {
         engines = start => {
-            let engines = engines.context("the start was cut off")??;
+            let engines = engines.context("the start was aborted")??;
             eprintln!("All answer after {:.1} s", started.elapsed().as_secs_f32());
             Ok(engines)
         }
-        // What has been started ends with this process.
+        // The engines started so far stop with this process.
         _ = signals.next() => std::process::exit(130),
     }
 }
@@ -249,7 +247,7 @@ impl Signals {
         })
     }
 
-    /// The next one; none that came since [`listen`](Self::listen) is missed.
+    /// The next signal; none since [`listen`](Self::listen) is missed.
     async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.interrupt.recv() => Signal::INT,

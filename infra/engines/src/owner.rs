@@ -1,10 +1,9 @@
-//! Who a set belongs to. While its owner lives, the engines run; however the owner ends, they
-//! end with it.
+//! The owner of a set. The engines run while their owner runs; however the owner ends, they end with it.
 //!
-//! The owner holds a lock on a file in the set's directory, and a shell process waits for that
-//! lock. The kernel gives it away when the owner is gone, be it by its own will, by a panic or by
-//! a SIGKILL. Then the shell kills all that carries the set's mark, also what another process
-//! has started for it, and removes the directory if it was a temporary one.
+//! The owner holds a lock on a file in the set's directory, and a shell process waits for that lock. The
+//! kernel releases it when the owner is gone, whether it exited, panicked or was killed. Then the shell
+//! kills all processes that carry the set's mark, also those that other processes started for it, and
+//! removes the directory if it is temporary.
 
 use std::fs::{File, TryLockError};
 use std::os::unix::process::CommandExt;
@@ -17,8 +16,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::{Error, process};
 
-/// Looks twice, since someone may just be starting a part that is not in the process table yet.
-/// The mark goes to grep through a pipe: in its arguments it would find itself.
+/// Searches twice, since a part that is just being started may not be in the process table yet. grep gets
+/// the mark through a pipe: in its arguments it would find itself.
 const GUARD: &str = r#"
 for look in first second; do
     for file in $(printf '%s' "$3$1/" | grep -lazF -f - /proc/[0-9]*/cmdline 2>/dev/null); do
@@ -29,23 +28,24 @@ for look in first second; do
 done
 if [ "$2" = temporary ]; then rm -rf "$1"; fi
 "#;
-/// A guard that tidies up after the last owner needs about two seconds.
+/// How long to wait for the lock: the guard of the previous owner cleans up for about two seconds.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
 
-/// The right to a set's directory, and the duty to end its engines.
+/// The ownership of a set's directory. Dropping it stops the engines.
 #[derive(Debug)]
 pub(crate) struct Owner {
     dir: PathBuf,
     temporary: bool,
-    /// The engines go on when the owner ends.
+    /// Whether the engines keep running when the owner ends.
     detached: bool,
     guard: Child,
-    /// Held as long as this lives, and given away by the kernel.
+    /// The kernel releases the lock when this is dropped or the process ends.
     _lock: File,
 }
 
 impl Owner {
-    /// Takes the set in `dir`, in which no engine may run; a `temporary` one is removed in the end.
+    /// Takes ownership of the set in `dir`, in which no engine may run. A `temporary` directory is removed
+    /// at the end.
     pub fn take(dir: &Path, temporary: bool) -> Result<Self, Error> {
         let path = lock_path(dir);
         let lock = File::create(&path).map_err(Error::io("create", &path))?;
@@ -96,7 +96,7 @@ impl Owner {
         })
     }
 
-    /// Lets the engines go on when the owner ends.
+    /// Keeps the engines running when the owner ends.
     pub fn detach(mut self) {
         self.detached = true;
     }
@@ -109,8 +109,8 @@ impl Drop for Owner {
         {
             eprintln!("error: {error}");
         }
-        // The guard has nothing left to do; it leads a group of its own. That it has ended
-        // already, by someone else's hand, is no matter.
+        // The guard has nothing left to do. It leads a process group of its own; it may have ended
+        // already.
         let _ = kill_process_group(Pid::from_child(&self.guard), Signal::KILL);
         let _ = self.guard.wait();
         if self.temporary
@@ -122,7 +122,7 @@ impl Drop for Owner {
     }
 }
 
-/// Whether someone owns the set in `dir` at present.
+/// Whether a process owns the set in `dir`.
 pub(crate) fn is_owned(dir: &Path) -> bool {
     File::open(lock_path(dir)).is_ok_and(|lock| lock.try_lock().is_err())
 }

@@ -1,5 +1,5 @@
-//! What the engines are made of: jars from Maven Central, fetched once and shared by all sets,
-//! and a Java to run them.
+//! The engines' programs: jars from Maven Central, fetched once and shared by all sets, and the Java that
+//! runs them.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal};
@@ -12,16 +12,16 @@ use indicatif::ProgressBar;
 
 use crate::{Error, Options};
 
-/// The programs of a set, on this machine.
+/// The installed programs of a set.
 pub(crate) struct Installed {
     pub java: PathBuf,
-    /// The directories with the jars of each engine of the set.
+    /// The directories of the jars.
     pub kafka: PathBuf,
     pub cassandra: Option<PathBuf>,
     pub registry: Option<PathBuf>,
 }
 
-/// Finds what a set needs, and fetches what is not there.
+/// Finds the programs of a set, and fetches missing ones.
 pub(crate) fn install(options: &Options) -> Result<Installed, Error> {
     let jars = |wanted: bool, package: &Package| wanted.then(|| package.jars()).transpose();
     Ok(Installed {
@@ -32,11 +32,11 @@ pub(crate) fn install(options: &Options) -> Result<Installed, Error> {
     })
 }
 
-/// One engine as Maven Central has it.
+/// An engine's package at Maven Central.
 struct Package {
-    /// What people call it, with its version.
+    /// Its name and version in messages.
     what: &'static str,
-    /// Its directory in the cache.
+    /// The name of its directory in the cache.
     name: &'static str,
     pom: &'static str,
     goal: &'static str,
@@ -65,22 +65,22 @@ const REGISTRY: Package = Package {
     megabytes: 142,
 };
 
-/// The plugin is named with its version, since which one Maven takes by itself depends on Maven.
+/// Maven's plugin, with its version: without one, the version would depend on Maven's.
 const PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1";
-/// A fetch that takes longer is given up.
+/// The longest time of a fetch.
 const FETCH_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 impl Package {
-    /// The directory with the package's jars, which are fetched first if they are not there.
+    /// The directory of the package's jars; fetches them if they are missing.
     fn jars(&self) -> Result<PathBuf, Error> {
         let cache = cache_directory();
         fs::create_dir_all(&cache).map_err(Error::io("create", &cache))?;
-        // Whoever comes second waits here, and finds what the first has fetched.
+        // A second process waits here, and then finds the jars that the first one fetched.
         let lock_path = cache.join("lock");
         let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
         lock.lock().map_err(Error::io("lock", &lock_path))?;
         let jars = cache.join(self.name);
-        // The pom beside the jars says what they were fetched by.
+        // The pom in the directory is the one that the jars were fetched with.
         if fs::read_to_string(jars.join("pom.xml")).is_ok_and(|pom| pom == self.pom) {
             return Ok(jars);
         }
@@ -129,7 +129,7 @@ impl Package {
                 break Some(status);
             }
             if Instant::now() > deadline {
-                // It is ended either way; that it just ended by itself is no matter.
+                // It may have ended by itself just now.
                 let _ = maven.kill();
                 let _ = maven.wait();
                 break None;
@@ -140,10 +140,10 @@ impl Package {
         if status.is_some_and(|status| status.success()) {
             return Ok(());
         }
-        let said = fs::read_to_string(&output_path).unwrap_or_default();
+        let text = fs::read_to_string(&output_path).unwrap_or_default();
         let output = match status {
-            Some(_) => last_lines(&said, 25),
-            None => format!("nothing final within {} s", FETCH_LIMIT.as_secs()),
+            Some(_) => last_lines(&text, 25),
+            None => format!("it did not finish within {} s", FETCH_LIMIT.as_secs()),
         };
         Err(Error::Fetch {
             what: self.what,
@@ -152,7 +152,7 @@ impl Package {
     }
 }
 
-/// A spinner where someone can see it, else one line.
+/// A spinner on a terminal, else one line of text.
 fn progress(message: String) -> ProgressBar {
     if !io::stderr().is_terminal() {
         eprintln!("{message}");
@@ -182,7 +182,7 @@ fn cache_directory() -> PathBuf {
     caches.join("doorbuster").join("engines")
 }
 
-/// The Java to run the engines with: that of `JAVA_HOME`, else the one on the `PATH`.
+/// The Java that runs the engines: that of `JAVA_HOME`, else the one on the `PATH`.
 fn java() -> Result<PathBuf, Error> {
     let java = match std::env::var_os("JAVA_HOME") {
         Some(home) if !home.is_empty() => Path::new(&home).join("bin").join("java"),
@@ -191,23 +191,23 @@ fn java() -> Result<PathBuf, Error> {
     let Ok(output) = Command::new(&java).arg("-version").output() else {
         return Err(Error::NoJava { java });
     };
-    let said = String::from_utf8_lossy(&output.stderr);
-    match major_version(&said) {
+    let version = String::from_utf8_lossy(&output.stderr);
+    match major_version(&version) {
         Some(17..=23) => Ok(java),
         _ => Err(Error::WrongJava {
             java,
-            found: said
+            found: version
                 .lines()
                 .next()
-                .unwrap_or("silent about its version")
+                .unwrap_or("of an unknown version")
                 .to_owned(),
         }),
     }
 }
 
-/// 17 of `openjdk version "17.0.15" 2025-04-15`, 1 of the `1.8` that came before.
-fn major_version(said: &str) -> Option<u32> {
-    let (_, quoted) = said.split_once('"')?;
+/// The major version: 17 of `openjdk version "17.0.15" 2025-04-15`; 1 of the older `1.8`.
+fn major_version(output: &str) -> Option<u32> {
+    let (_, quoted) = output.split_once('"')?;
     quoted.split(['.', '-', '"']).next()?.parse().ok()
 }
 

@@ -4,17 +4,16 @@ use std::net::TcpListener;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Below where the kernel takes the ports of outgoing connections from (32768 and up): there, the
-/// port of an engine that is down for a while could be taken by a client that tries to reach it,
-/// and the client would even be connected, to itself.
+/// Below the kernel's range for outgoing connections (32768 and up). There, a client that tries to reach a
+/// stopped engine could get the engine's port for its own end, and would be connected to itself.
 const RANGE: Range<u32> = 15_000..32_000;
-/// Two processes that start sets at the same time look in different places.
+/// The distance of the first ports that two processes try.
 const PER_PROCESS: u32 = 16;
 
-/// A port of the loopback address that nobody listens on, never the same twice in one process.
+/// A free port of the loopback address, never the same twice in one process.
 ///
 /// # Panics
-/// If all of the 17,000 it may choose from are in use.
+/// If all 17,000 ports of the range are in use.
 pub(crate) fn free() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let count = RANGE.end - RANGE.start;
@@ -26,7 +25,7 @@ pub(crate) fn free() -> u16 {
         .expect("one of 17,000 ports is free")
 }
 
-/// The port itself if nobody listens on it, else another.
+/// The port itself if it is free, else another free one.
 pub(crate) fn this_or_free(port: u16) -> u16 {
     if is_free(port) { port } else { free() }
 }

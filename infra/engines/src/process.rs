@@ -1,7 +1,7 @@
-//! One JVM of a set: found by what its command line says, started, waited for, ended.
+//! One JVM of a set: finding, starting, awaiting and stopping it.
 //!
-//! Every JVM carries its directory in an argument. So the process table itself says what runs,
-//! to whoever asks, and no file with process ids can be out of date.
+//! Every JVM has its directory in an argument. So the process table shows what runs, and there is no file
+//! with process ids that could be out of date.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -21,22 +21,21 @@ use crate::packages::last_lines;
 
 /// The argument that marks a JVM as part of a set; its directory follows.
 pub(crate) const MARK: &str = "-Ddoorbuster.engine=";
-/// What a JVM may take to answer: ten times what it takes on two cores that also compile.
+/// How long a JVM may take to answer: ten times what it takes on two cores that also compile.
 const START_LIMIT: Duration = Duration::from_secs(300);
-/// What a JVM may take to end when asked to; then it is killed.
+/// How long a JVM may take to end after SIGTERM; then it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-/// How long a JVM must be missing to count as ended. While a process begins its program the
-/// system shows no command line for it.
+/// How long a JVM must be missing to count as ended. During exec the system shows no command line.
 const MISSING_LIMIT: Duration = Duration::from_secs(2);
-/// How often is looked whether something has happened.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often the state of a process is checked.
+const POLL: Duration = Duration::from_millis(50);
 
 /// One JVM of a set, running or not.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Process {
-    /// What people call it.
+    /// Its name in messages.
     pub name: String,
-    /// Where its settings, data and log are.
+    /// The directory of its settings, data and log.
     pub dir: PathBuf,
 }
 
@@ -56,7 +55,7 @@ impl Process {
         find(|argument| argument == mark).first().copied()
     }
 
-    /// Starts it if it does not run; it may not answer yet.
+    /// Starts it if it does not run. It may not answer yet when this returns.
     pub fn spawn<A: AsRef<OsStr>>(
         &self,
         java: &Path,
@@ -78,27 +77,27 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(stderr)
-            // Ctrl-C is for who started the set, who then stops the engines in order.
+            // Ctrl-C must only reach the process that started the set, which then stops the engines.
             .process_group(0)
             .spawn()
             .map_err(Error::io("run", java))?;
-        // Someone must take the exit status, or the ended process stays in the table.
+        // Reaps the process, or it would stay in the process table.
         thread::spawn(move || child.wait());
         Ok(())
     }
 
-    /// Waits until `answers` gives Ok, while the process runs.
+    /// Waits until `answers` returns Ok, as long as the process runs.
     pub fn wait_until(&self, mut answers: impl FnMut() -> io::Result<()>) -> Result<(), Error> {
         let deadline = Instant::now() + START_LIMIT;
-        let mut seen = Instant::now();
+        let mut last_running = Instant::now();
         loop {
             let Err(last) = answers() else {
                 return Ok(());
             };
             let (name, log, tail) = (self.name.clone(), self.log(), self.log_tail());
             if self.pid().is_some() {
-                seen = Instant::now();
-            } else if seen.elapsed() > MISSING_LIMIT {
+                last_running = Instant::now();
+            } else if last_running.elapsed() > MISSING_LIMIT {
                 return Err(Error::Ended { name, log, tail });
             }
             if Instant::now() > deadline {
@@ -111,21 +110,21 @@ impl Process {
                     tail,
                 });
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL);
         }
     }
 
-    /// Ends it at once, with no chance to tidy up, and returns when it is gone.
+    /// Kills it (SIGKILL), and returns when it has ended.
     pub fn kill(&self) -> Result<(), Error> {
         end(&self.dir, Duration::ZERO, || Vec::from_iter(self.pid()))
     }
 
-    /// Asks it to end, and returns when it is gone; kills it if it takes too long.
+    /// Stops it (SIGTERM), and returns when it has ended; kills it if it takes too long.
     pub fn stop(&self) -> Result<(), Error> {
         end(&self.dir, STOP_LIMIT, || Vec::from_iter(self.pid()))
     }
 
-    /// Where everything it says goes.
+    /// The file of its standard output and error.
     pub fn log(&self) -> PathBuf {
         self.dir.join("log")
     }
@@ -136,7 +135,7 @@ impl Process {
     }
 }
 
-/// Asks all processes of the set in `dir` to end, and kills those that take too long.
+/// Stops all processes of the set in `dir`, and kills those that take too long.
 pub(crate) fn stop_all(dir: &Path) -> Result<(), Error> {
     end(dir, STOP_LIMIT, || all(dir))
 }
@@ -152,12 +151,11 @@ pub(crate) fn all(dir: &Path) -> Vec<Pid> {
     find(|argument| argument.starts_with(&mark))
 }
 
-/// Asks `who` there is to end, kills them when the patience is over, and returns when they are
-/// gone.
-fn end(dir: &Path, patience: Duration, who: impl Fn() -> Vec<Pid>) -> Result<(), Error> {
+/// Sends SIGTERM to the processes, SIGKILL after `patience`, and returns when they have ended.
+fn end(dir: &Path, patience: Duration, processes: impl Fn() -> Vec<Pid>) -> Result<(), Error> {
     let signal = |signal| {
-        for pid in who() {
-            // It fails only for a process that has ended meanwhile.
+        for pid in processes() {
+            // Fails only for a process that has ended meanwhile.
             let _ = kill_process(pid, signal);
         }
     };
@@ -167,7 +165,7 @@ fn end(dir: &Path, patience: Duration, who: impl Fn() -> Vec<Pid>) -> Result<(),
     let patient_until = Instant::now() + patience;
     let deadline = patient_until + STOP_LIMIT;
     loop {
-        let running = who();
+        let running = processes();
         let now = Instant::now();
         if running.is_empty() {
             return Ok(());
@@ -182,12 +180,12 @@ fn end(dir: &Path, patience: Duration, who: impl Fn() -> Vec<Pid>) -> Result<(),
         if now >= patient_until {
             signal(Signal::KILL);
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL);
     }
 }
 
-/// The processes that have an argument such as this. One that has ended but was not waited for
-/// has no arguments any more.
+/// The processes with a matching argument. A process that has ended but was not reaped has no arguments
+/// any more.
 fn find(mut has: impl FnMut(&[u8]) -> bool) -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
@@ -201,7 +199,7 @@ fn find(mut has: impl FnMut(&[u8]) -> bool) -> Vec<Pid> {
         let Some(pid) = number.and_then(Pid::from_raw) else {
             continue;
         };
-        // Processes come and go while the table is read.
+        // A process may end while the table is read.
         let command_line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         if command_line.split(|byte| *byte == 0).any(&mut has) {
             found.push(pid);

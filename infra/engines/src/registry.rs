@@ -20,7 +20,7 @@ pub struct Registry {
     port: u16,
 }
 
-/// Where Apicurio has Confluent's API.
+/// The path of Confluent's API in Apicurio.
 const API: &str = "/apis/ccompat/v7";
 
 impl Registry {
@@ -33,12 +33,12 @@ impl Registry {
         }
     }
 
-    /// Goes on as the registry that lived here before, on its port if that is still free.
+    /// Continues as the registry that was here before, on its port if that is still free.
     pub(crate) fn continue_as(&mut self, before: &Self) {
         self.port = ports::this_or_free(before.port);
     }
 
-    /// Ends the registry (SIGTERM, after 20 s SIGKILL), and returns when it is gone.
+    /// Stops the registry (SIGTERM, after 20 s SIGKILL), and returns when it has ended.
     ///
     /// # Errors
     /// It does not end.
@@ -46,8 +46,8 @@ impl Registry {
         self.process.stop()
     }
 
-    /// Starts the registry after [`Self::stop`], with its port and all it knew, and waits until
-    /// it answers.
+    /// Starts the registry after [`Self::stop`], with its port and data, and waits until it
+    /// answers.
     ///
     /// # Errors
     /// It does not answer within five minutes.
@@ -56,7 +56,7 @@ impl Registry {
         self.wait()
     }
 
-    /// The address of the API, as registry clients want it.
+    /// The URL of the API for registry clients.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}{API}", self.port)
     }
@@ -73,12 +73,12 @@ impl Registry {
         let data = self.process.dir.join("data");
         let arguments = [
             "-Xmx256m".to_owned(),
-            // Few requests in a short life: optimising and many threads do not pay.
+            // It gets few requests and runs briefly, so optimisation and many threads do not pay off.
             "-XX:TieredStopAtLevel=1".to_owned(),
             "-XX:+UseSerialGC".to_owned(),
             "-Dquarkus.http.host=127.0.0.1".to_owned(),
             format!("-Dquarkus.http.port={}", self.port),
-            // By default its database is in memory, and empty after every start.
+            // By default its database is in memory and lost at every stop.
             format!(
                 "-Dquarkus.datasource.jdbc.url=jdbc:h2:file:{};WRITE_DELAY=0",
                 data.display()

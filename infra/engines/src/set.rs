@@ -1,4 +1,4 @@
-//! What a set consists of, kept as `engines.json` in its directory for whoever attaches to it.
+//! The parts of a set, stored as `engines.json` in its directory for processes that attach to it.
 
 use std::fs;
 use std::io;
@@ -20,7 +20,7 @@ pub(crate) struct Set {
 }
 
 impl Set {
-    /// The set to run in a directory: a new one, or the one that lived there before.
+    /// The set to run in a directory: a new one, or the one that was there before.
     pub fn make(dir: &Path, options: &Options, installed: Installed) -> Result<Self, Error> {
         let Installed {
             java,
@@ -42,7 +42,7 @@ impl Set {
         Ok(set)
     }
 
-    /// The set that lives in a directory, if one ever did.
+    /// The set of a directory, if there was one.
     pub fn load(dir: &Path) -> Result<Option<Self>, Error> {
         let path = dir.join("engines.json");
         let text = match fs::read_to_string(&path) {
@@ -50,12 +50,12 @@ impl Set {
             text => text.map_err(Error::io("read", &path))?,
         };
         let set = serde_json::from_str(&text).map_err(io::Error::from);
-        set.map(Some).map_err(Error::io("understand", &path))
+        set.map(Some).map_err(Error::io("parse", &path))
     }
 
-    /// Starts every part, and returns when all answer.
+    /// Starts every part, and returns when all parts answer.
     pub fn start(&self) -> Result<(), Error> {
-        // All JVMs start at the same time, and only then are waited for.
+        // All JVMs are started before any is waited for.
         if let Some(cassandra) = &self.cassandra {
             cassandra.prepare()?;
             cassandra.spawn()?;
@@ -78,12 +78,12 @@ impl Set {
     }
 
     fn continue_as(&mut self, before: Self, dir: &Path) -> Result<(), Error> {
-        let (found, wanted) = (before.kind(), self.kind());
-        if found != wanted {
+        let (found, requested) = (before.kind(), self.kind());
+        if found != requested {
             return Err(Error::OtherKind {
                 dir: dir.to_owned(),
                 found,
-                wanted,
+                requested,
             });
         }
         self.kafka.continue_as(before.kafka);
@@ -96,7 +96,7 @@ impl Set {
         Ok(())
     }
 
-    /// What it consists of, in words.
+    /// The parts of the set, in words.
     fn kind(&self) -> String {
         let brokers = match self.kafka.brokers.len() {
             1 => "1 broker".to_owned(),

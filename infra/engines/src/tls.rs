@@ -1,4 +1,4 @@
-//! A certificate, a user and a password for the listeners that want them.
+//! A certificate, a user and a password for the secure listeners.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// What a client needs to reach an engine through TLS with a password.
+/// The access of a client to an engine through TLS with a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secure {
-    /// Where the engine listens so: `host:port`, several of them comma-separated.
+    /// The engine's secure addresses: `host:port`, comma-separated.
     pub addresses: String,
-    /// The certificate to trust, in PEM; it is the server's own, for 127.0.0.1 and localhost.
+    /// PEM file of the certificate to trust: the server's own, for 127.0.0.1 and localhost.
     pub ca_file: PathBuf,
     /// The user.
     pub user: String,
@@ -21,21 +21,21 @@ pub struct Secure {
     pub password: String,
 }
 
-/// What the servers present, and whom they let in.
+/// The servers' certificate, and the user that they accept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Tls {
     pub keystore: PathBuf,
     pub certificate: PathBuf,
-    /// Cassandra makes this user itself, with this password.
+    /// Cassandra creates this user itself, with this password.
     pub user: String,
     pub password: String,
 }
 
-/// Guards a key that is made for one machine's tests and serves on loopback alone.
+/// The password of a key that is only used for tests on the loopback address.
 pub(crate) const KEYSTORE_PASSWORD: &str = "loopback";
 
 impl Tls {
-    /// Makes the certificate in the set's directory, unless it is there.
+    /// Creates the certificate in the set's directory, unless it exists.
     pub fn make(set: &Path, java: &Path) -> Result<Self, Error> {
         let dir = set.join("tls");
         let tls = Self {
@@ -80,7 +80,7 @@ impl Tls {
         Ok(tls)
     }
 
-    /// What a broker's settings need for its listener SASL_SSL.
+    /// A broker's settings for its listener SASL_SSL.
     pub fn kafka_properties(&self) -> String {
         let Self { user, password, .. } = self;
         let keystore = self.keystore.display();
@@ -99,7 +99,7 @@ listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={scram} required;
         )
     }
 
-    /// What Cassandra's settings need: TLS for who wants it, a password from everyone.
+    /// Cassandra's settings: TLS is optional, a password required.
     pub fn cassandra_settings(&self) -> String {
         format!(
             "\
@@ -115,7 +115,7 @@ client_encryption_options:
         )
     }
 
-    /// What a client at `addresses` needs.
+    /// The access of a client to `addresses`.
     pub fn access(&self, addresses: String) -> Secure {
         Secure {
             addresses,
@@ -126,7 +126,7 @@ client_encryption_options:
     }
 }
 
-/// The JDK's own tool for keys, which lies beside `java`.
+/// Runs the JDK's keytool, which is in the same directory as `java`.
 fn keytool(java: &Path, arguments: &[&str]) -> Result<(), Error> {
     let keytool = java.with_file_name("keytool");
     let output = Command::new(&keytool).args(arguments).output();

@@ -1,4 +1,4 @@
-//! The program: what it says when something is missing, and that a set never outlives its owner.
+//! The program: its messages when something is missing, and that a set never outlives its owner.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// The program with nothing in its environment that could lead it to a Java, a Maven or a cache.
+/// The program in an environment without Java, Maven and cache.
 fn program(path: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_engines"));
     command
@@ -18,11 +18,11 @@ fn program(path: &Path) -> Command {
     command
 }
 
-fn said(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Where the shell finds a program.
+/// The path of a program on the `PATH`.
 fn which(program: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap();
     let found = std::env::split_paths(&path)
@@ -32,21 +32,21 @@ fn which(program: &str) -> PathBuf {
 }
 
 #[test]
-fn without_java_it_says_what_to_install() {
+fn without_java_the_error_says_what_to_install() {
     let empty = tempfile::tempdir().unwrap();
     let output = program(empty.path())
         .args(["run", "--", "true"])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = said(&output);
+    let stderr = stderr(&output);
     assert!(
-        said.contains("the engines need Java 17, and there is no `java`"),
-        "{said}"
+        stderr.contains("the engines need Java 17, and there is no `java`"),
+        "{stderr}"
     );
     assert!(
-        said.contains("apt-get install openjdk-17-jdk-headless"),
-        "{said}"
+        stderr.contains("apt-get install openjdk-17-jdk-headless"),
+        "{stderr}"
     );
 }
 
@@ -66,15 +66,15 @@ fn an_old_java_is_refused_with_its_version() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = said(&output);
+    let stderr = stderr(&output);
     assert!(
-        said.contains("need Java 17") && said.contains("\"11.0.28\""),
-        "{said}"
+        stderr.contains("need Java 17") && stderr.contains("\"11.0.28\""),
+        "{stderr}"
     );
 }
 
 #[test]
-fn without_maven_it_says_what_to_install() {
+fn without_maven_the_error_says_what_to_install() {
     let dir = tempfile::tempdir().unwrap();
     symlink(which("java"), dir.path().join("java")).unwrap();
     let output = program(dir.path())
@@ -82,36 +82,40 @@ fn without_maven_it_says_what_to_install() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = said(&output);
+    let stderr = stderr(&output);
     assert!(
-        said.contains("fetching Apache Kafka 4.2.1 needs Maven"),
-        "{said}"
+        stderr.contains("fetching Apache Kafka 4.2.1 needs Maven"),
+        "{stderr}"
     );
-    assert!(said.contains("apt-get install maven"), "{said}");
+    assert!(stderr.contains("apt-get install maven"), "{stderr}");
 }
 
 #[test]
-fn where_nothing_runs_it_says_so() {
+fn status_and_down_report_that_nothing_runs() {
     let dir = tempfile::tempdir().unwrap();
-    let ask = |what: &str| {
+    let run = |command_name: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_engines"));
         command
-            .arg(what)
+            .arg(command_name)
             .arg("--dir")
             .arg(dir.path())
             .output()
             .unwrap()
     };
-    let status = ask("status");
+    let status = run("status");
     assert_eq!(status.status.code(), Some(1));
     let expected = format!(
         "start them with `engines up --dir {}`",
         dir.path().display()
     );
-    assert!(said(&status).contains(&expected), "{}", said(&status));
-    let down = ask("down");
+    assert!(stderr(&status).contains(&expected), "{}", stderr(&status));
+    let down = run("down");
     assert_eq!(down.status.code(), Some(0));
-    assert!(said(&down).contains("No engines run in"), "{}", said(&down));
+    assert!(
+        stderr(&down).contains("No engines run in"),
+        "{}",
+        stderr(&down)
+    );
 }
 
 #[test]
@@ -120,9 +124,9 @@ fn two_brokers_are_refused() {
     let output = command.args(["up", "--brokers", "2"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(
-        said(&output).contains("a set has 1 or 3 brokers"),
+        stderr(&output).contains("a set has 1 or 3 brokers"),
         "{}",
-        said(&output)
+        stderr(&output)
     );
 }
 
@@ -144,10 +148,10 @@ fn a_part_that_cannot_start_shows_the_end_of_its_log() {
         "cassandra ended before it answered; the end of {}:",
         log.display()
     );
-    let said = said(&output);
-    let (_, tail) = said
+    let stderr = stderr(&output);
+    let (_, tail) = stderr
         .split_once(&expected)
-        .unwrap_or_else(|| panic!("{said}"));
+        .unwrap_or_else(|| panic!("{stderr}"));
     let text = fs::read_to_string(&log).unwrap();
     assert!(tail.contains(text.lines().last().unwrap()), "{tail}");
     assert_eq!(
@@ -159,7 +163,7 @@ fn a_part_that_cannot_start_shows_the_end_of_its_log() {
 
 #[test]
 fn a_set_does_not_outlive_its_owner() {
-    // The command tells where the set lives, and ends with this test, whose input it reads.
+    // The command prints the set's directory, and ends with this test, whose pipe it reads.
     let mut owner = Command::new(env!("CARGO_BIN_EXE_engines"))
         .args([
             "run",
@@ -181,7 +185,7 @@ fn a_set_does_not_outlive_its_owner() {
     let dir = PathBuf::from(dir.trim());
     assert_eq!(processes_of(&dir).len(), 3);
     owner.kill().unwrap();
-    // It is over as soon as the kernel has taken the owner away. The wait is for busy machines.
+    // The engines end soon after the kernel has removed the owner; the deadline is for busy machines.
     let deadline = Instant::now() + Duration::from_secs(60);
     while !processes_of(&dir).is_empty() || dir.exists() {
         assert!(

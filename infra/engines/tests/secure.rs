@@ -1,4 +1,4 @@
-//! A secure set: TLS, users and passwords, and that none gets in without.
+//! A secure set: TLS, users and passwords, and that clients without them are refused.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,7 +11,7 @@ use scylla::client::session_builder::SessionBuilder;
 use scylla::errors::NewSessionError;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_who_knows_the_password_gets_in() {
+async fn only_clients_with_the_password_are_accepted() {
     let options = Options {
         brokers: 1,
         registry: false,
@@ -25,19 +25,19 @@ async fn only_who_knows_the_password_gets_in() {
         ("SCRAM-SHA-256", "scram.ScramLoginModule"),
         ("SCRAM-SHA-512", "scram.ScramLoginModule"),
     ] {
-        let known = list_topics(&engines, &secure, mechanism, module);
-        assert!(known.status.success(), "{mechanism}: {known:?}");
+        let accepted = list_topics(&engines, &secure, mechanism, module);
+        assert!(accepted.status.success(), "{mechanism}: {accepted:?}");
         let stranger = Secure {
             password: "guess".to_owned(),
             ..secure.clone()
         };
         let refused = list_topics(&engines, &stranger, mechanism, module);
-        let said =
+        let output =
             String::from_utf8_lossy(&refused.stdout) + String::from_utf8_lossy(&refused.stderr);
-        assert!(!refused.status.success(), "{mechanism}: {said}");
+        assert!(!refused.status.success(), "{mechanism}: {output}");
         assert!(
-            said.contains("SaslAuthenticationException"),
-            "{mechanism}: {said}"
+            output.contains("SaslAuthenticationException"),
+            "{mechanism}: {output}"
         );
     }
 
@@ -61,7 +61,7 @@ async fn only_who_knows_the_password_gets_in() {
     assert!(!dir.exists(), "a temporary set is removed with its owner");
 }
 
-/// Kafka's own tool lists the topics by way of the secure listener.
+/// Lists the topics with Kafka's own tool through the secure listener.
 fn list_topics(engines: &Engines, secure: &Secure, mechanism: &str, module: &str) -> Output {
     let mut settings = tempfile::NamedTempFile::new().unwrap();
     let Secure {

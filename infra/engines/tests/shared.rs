@@ -1,5 +1,4 @@
-//! The engines themselves: that they answer, that what was written is there after a part was
-//! down, and that everyone who asks gets the same set.
+//! The engines themselves: they answer, keep their data over a stop, and are shared by all callers.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -12,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use scylla::client::session_builder::SessionBuilder;
 use tokio::sync::Mutex;
 
-/// Tests that take parts down must not run beside others.
+/// Tests that stop parts must not run at the same time as others.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 fn assert_all_answer(engines: &Engines) {
@@ -28,7 +27,7 @@ fn assert_all_answer(engines: &Engines) {
     }
 }
 
-/// What one of Kafka's tools says on its standard output.
+/// The standard output of one of Kafka's tools.
 fn tool(engines: &Engines, main_class: &str, arguments: &[&str], input: &str) -> String {
     let brokers = engines.kafka_brokers();
     let arguments = [&["--bootstrap-server", &brokers], arguments].concat();
@@ -47,7 +46,7 @@ fn tool(engines: &Engines, main_class: &str, arguments: &[&str], input: &str) ->
         .unwrap();
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || sender.send(child.wait_with_output().unwrap()));
-    // A producer, for one, tries again and again for minutes.
+    // A producer, for example, retries for minutes.
     let output = receiver
         .recv_timeout(Duration::from_secs(180))
         .unwrap_or_else(|_| {
@@ -59,8 +58,8 @@ fn tool(engines: &Engines, main_class: &str, arguments: &[&str], input: &str) ->
         stdout,
         stderr,
     } = output;
-    let said = String::from_utf8_lossy(&stderr);
-    assert!(status.success(), "{main_class} {arguments:?}: {said}");
+    let stderr = String::from_utf8_lossy(&stderr);
+    assert!(status.success(), "{main_class} {arguments:?}: {stderr}");
     String::from_utf8(stdout).unwrap()
 }
 
@@ -75,19 +74,19 @@ fn produce(engines: &Engines, topic: &str, records: &[String]) {
     tool(engines, class, &arguments, &(records.join("\n") + "\n"));
 }
 
-/// The first `count` records of a topic, in no particular order over its partitions.
+/// The first `count` records of a topic, sorted.
 fn consume(engines: &Engines, topic: &str, count: usize) -> Vec<String> {
     let class = "org.apache.kafka.tools.consumer.ConsoleConsumer";
     let count = count.to_string();
     let from = ["--topic", topic, "--from-beginning"];
     let until = ["--max-messages", &count, "--timeout-ms", "60000"];
-    let said = tool(engines, class, &[&from[..], &until].concat(), "");
-    let mut records: Vec<_> = said.lines().map(str::to_owned).collect();
+    let output = tool(engines, class, &[&from[..], &until].concat(), "");
+    let mut records: Vec<_> = output.lines().map(str::to_owned).collect();
     records.sort();
     records
 }
 
-/// Records that sort in their order.
+/// Records that sort by their number.
 fn records(numbers: std::ops::Range<u32>) -> Vec<String> {
     numbers
         .map(|number| format!("record-{number:05}"))
@@ -95,12 +94,12 @@ fn records(numbers: std::ops::Range<u32>) -> Vec<String> {
 }
 
 #[test]
-fn everyone_who_asks_gets_the_same_set_and_all_of_it_answers() {
+fn all_callers_get_the_same_set_and_all_parts_answer() {
     let _alone = ALONE.blocking_lock();
-    let asking = || thread::spawn(|| engines::shared().dir().to_owned());
-    let asked = [asking(), asking()].map(|thread| thread.join().unwrap());
+    let call = || thread::spawn(|| engines::shared().dir().to_owned());
+    let dirs = [call(), call()].map(|thread| thread.join().unwrap());
     let shared = engines::shared();
-    assert_eq!(asked, [shared.dir(), shared.dir()]);
+    assert_eq!(dirs, [shared.dir(), shared.dir()]);
     assert_all_answer(shared);
     let settings = shared.settings();
     let setting = |name| {
@@ -115,8 +114,7 @@ fn everyone_who_asks_gets_the_same_set_and_all_of_it_answers() {
     assert_eq!(setting("DOORBUSTER_REGISTRY_URL"), shared.registry_url());
 }
 
-/// Another process, which is this test program with one test to run, is told of the set by the
-/// environment.
+/// Another process, which is this test program with a single test, gets the set from its environment.
 #[test]
 fn another_process_attaches_to_the_set() {
     let _alone = ALONE.blocking_lock();
@@ -126,10 +124,10 @@ fn another_process_attaches_to_the_set() {
         .env(DIRECTORY_VARIABLE, shared.dir())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains(&shared.kafka_brokers()), "{said}");
-    // That the other process ended is nothing to the set.
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}");
+    assert!(stdout.contains(&shared.kafka_brokers()), "{stdout}");
+    // The end of the other process does not affect the set.
     assert_all_answer(shared);
 }
 
@@ -145,7 +143,7 @@ fn attached() {
 }
 
 #[test]
-fn a_cluster_goes_on_without_one_broker_and_takes_it_back() {
+fn a_cluster_works_without_one_broker_and_takes_it_back() {
     let _alone = ALONE.blocking_lock();
     let shared = engines::shared();
     let kafka = shared.kafka();
@@ -182,7 +180,7 @@ fn a_cluster_goes_on_without_one_broker_and_takes_it_back() {
 }
 
 #[test]
-fn records_outlive_the_death_of_all_brokers_at_once() {
+fn records_survive_a_kill_of_all_brokers_at_once() {
     let _alone = ALONE.blocking_lock();
     let shared = engines::shared();
     let topic = "all-brokers-at-once";
@@ -195,7 +193,7 @@ fn records_outlive_the_death_of_all_brokers_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_outlive_a_stop_of_cassandra() {
+async fn rows_survive_a_stop_of_cassandra() {
     let _alone = ALONE.lock().await;
     let shared = engines::shared();
     let node = shared.cql_node();
@@ -240,7 +238,7 @@ async fn rows_outlive_a_stop_of_cassandra() {
 }
 
 #[test]
-fn schemas_outlive_a_stop_of_the_registry() {
+fn schemas_survive_a_stop_of_the_registry() {
     let _alone = ALONE.blocking_lock();
     let shared = engines::shared();
     let url = shared.registry_url();

@@ -1,4 +1,4 @@
-//! The few things the log asks of a file system.
+//! The operations of a file system that the log uses.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -6,35 +6,35 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A directory of files. Names are those of files directly within it.
+/// A directory of files. Names are those of files directly in it.
 pub(crate) trait Files: Send + Sync {
     /// The names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// Opens a file that is there. Writing is possible if the directory was opened for it.
+    /// Opens an existing file; for writing as well if the directory was opened for writing.
     fn open(&self, name: &str) -> io::Result<Arc<dyn LogFile>>;
-    /// Makes an empty file, in the place of one that is there.
+    /// Creates an empty file, replacing an existing one.
     fn create(&self, name: &str) -> io::Result<Arc<dyn LogFile>>;
-    /// Renames a file, in the place of one that is there.
+    /// Renames a file, replacing an existing one.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes files made, renamed and removed durable.
+    /// Makes created, renamed and removed names durable.
     fn sync_names(&self) -> io::Result<()>;
 }
 
-/// A file that is read and written at given places.
+/// A file that is read and written at given positions.
 pub(crate) trait LogFile: Send + Sync {
     /// Its length in bytes.
     fn bytes(&self) -> io::Result<u64>;
     /// Reads until the buffer is full or the file ends; returns the bytes read.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
-    /// Writes all bytes; after an error any of them may be written.
+    /// Writes all bytes; after an error any of them may have been written.
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
-    /// Makes what was written durable, with the length if it changed.
+    /// Makes written bytes durable, and the length if it changed.
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Writes a small file so that it is there whole or not at all, and durable.
+/// Writes a small file atomically and durably: after a crash it is complete or does not exist.
 pub(crate) fn write_whole(files: &dyn Files, name: &str, bytes: &[u8]) -> io::Result<()> {
     let unfinished = format!("{name}{}", crate::format::UNFINISHED);
     let file = files.create(&unfinished)?;
@@ -44,7 +44,7 @@ pub(crate) fn write_whole(files: &dyn Files, name: &str, bytes: &[u8]) -> io::Re
     files.sync_names()
 }
 
-/// Reads a small file; none when there is none.
+/// Reads a small file; none when it does not exist.
 pub(crate) fn read_whole(files: &dyn Files, name: &str) -> io::Result<Option<Vec<u8>>> {
     let file = match files.open(name) {
         Ok(file) => file,
@@ -63,11 +63,11 @@ pub(crate) struct Directory {
     writable: bool,
 }
 
-/// The file whose lock says that a directory is in use.
+/// The file that a process locks while it uses the directory.
 const LOCK: &str = "lock";
 
 impl Directory {
-    /// A directory to read only.
+    /// A directory for reading only.
     pub(crate) fn read_only(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
@@ -75,11 +75,11 @@ impl Directory {
         }
     }
 
-    /// A directory for this process alone, made when it is not there, as long as the file that
-    /// is returned stays open; none when another process has it.
+    /// A directory for this process alone, created if need be. The lock lasts as long as the returned
+    /// file stays open. None when another process uses the directory.
     pub(crate) fn lock(path: &Path) -> io::Result<Option<(Self, File)>> {
         std::fs::create_dir_all(path)?;
-        // The directory itself must outlast a power cut, not only what is in it.
+        // The directory itself must survive a power cut, not only its files.
         let parent = path.canonicalize()?;
         if let Some(parent) = parent.parent() {
             File::open(parent)?.sync_all()?;

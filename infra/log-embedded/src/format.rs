@@ -1,26 +1,26 @@
-//! The bytes on disk, as `infra/docs/log-format.md` writes them down. All numbers are
-//! little-endian; every checksum is CRC-32C.
+//! The bytes on disk, as described in `infra/docs/log-format.md`. All numbers are little-endian;
+//! every checksum is CRC-32C.
 
 use bytes::Bytes;
 use ports::event_log::{LogRecord, NewRecord};
 use schemas::ids::{Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 
-/// The version of the format that is written, and the newest that is understood.
+/// The version of the format that this software writes, and the newest that it reads.
 pub(crate) const VERSION: u32 = 1;
-/// The file that says what log this is.
+/// The file with the log's id and number of partitions.
 pub(crate) const META: &str = "meta";
-/// The file that says where a log that was closed ends.
+/// The file that marks a log as closed and records its end.
 pub(crate) const CLEAN: &str = "clean";
-/// What a file is called until it is whole.
+/// The suffix of a file's name until the file is complete.
 pub(crate) const UNFINISHED: &str = ".tmp";
-/// Bytes of the three small headers: of the meta file, the marker and every segment.
+/// Bytes of the header of the meta file, the mark of a closed log and every segment.
 pub(crate) const FILE_HEADER: usize = 32;
 /// Bytes of a batch before its list of blocks.
 pub(crate) const BATCH_HEADER: usize = 32;
 /// Bytes of a block in a batch's list of blocks.
 pub(crate) const BLOCK_ENTRY: usize = 40;
-/// Batches begin at multiples of this, and so does what follows them.
+/// Batches begin and end at multiples of this.
 pub(crate) const ALIGNMENT: usize = 8;
 /// Bytes of a record beside its key, headers and value.
 pub(crate) const RECORD_HEADER: usize = 8;
@@ -39,27 +39,27 @@ pub(crate) fn crc(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
 }
 
-/// The file of a segment; segments count from 1.
+/// The name of a segment's file; segments are numbered from 1.
 pub(crate) fn segment_name(number: u32) -> String {
     format!("segment-{number:010}")
 }
 
-/// The number of a segment's file; none for any other file.
+/// The number of a segment by its file's name; none for any other file.
 pub(crate) fn segment_number(name: &str) -> Option<u32> {
     let number = name.strip_prefix("segment-")?.parse().ok()?;
     (segment_name(number) == name).then_some(number)
 }
 
-/// Why the 32 bytes at the head of a file are not what they should be.
+/// Why a file's header was refused.
 pub(crate) enum HeaderFault {
-    /// They are not what was written.
+    /// It does not have the bytes that were written.
     Damaged(&'static str),
-    /// They were written by a version that is not known here.
+    /// It has another version of the format.
     Version(u32),
 }
 
-/// The head of each file: magic, version, two fields of its own, checksum. Every version
-/// keeps magic, version and checksum where they are, so that a future one is known as such.
+/// The header of a file: magic, version, fields by kind of file, checksum. Magic, version and checksum
+/// have the same positions in every version, so that a future version is recognised.
 fn file_header(magic: u64, small: u32, large: u64, tail: u32) -> [u8; FILE_HEADER] {
     let mut bytes = [0; FILE_HEADER];
     bytes[0..8].copy_from_slice(&magic.to_le_bytes());
@@ -75,10 +75,10 @@ fn file_header(magic: u64, small: u32, large: u64, tail: u32) -> [u8; FILE_HEADE
 fn parse_file_header(magic: u64, bytes: &[u8]) -> Result<(u32, u64, u32), HeaderFault> {
     let header = bytes
         .get(..FILE_HEADER)
-        .ok_or(HeaderFault::Damaged("it is cut short"))?;
+        .ok_or(HeaderFault::Damaged("the file is too short for its header"))?;
     if u64_at(header, 0) != magic {
         return Err(HeaderFault::Damaged(
-            "it does not begin as such a file does",
+            "it does not begin as a file of this kind does",
         ));
     }
     if u32_at(header, 28) != crc(&header[..28]) {
@@ -90,13 +90,13 @@ fn parse_file_header(magic: u64, bytes: &[u8]) -> Result<(u32, u64, u32), Header
     }
 }
 
-/// What log a directory holds.
+/// The contents of the meta file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Meta {
     /// Partitions of every topic.
     pub partitions: u32,
-    /// A number drawn when the log was made. Every batch begins with it, so that no bytes of
-    /// another log or of a client's value can be taken for a batch of this one.
+    /// A random number, drawn when the log was created. Every batch begins with it, so that no bytes
+    /// of another log or of a client's value are taken for a batch of this log.
     pub log_id: u64,
 }
 
@@ -115,19 +115,19 @@ impl Meta {
         }
     }
 
-    /// All pairs of topic and partition.
+    /// The number of slots: of pairs of topic and partition.
     pub(crate) fn slots(self) -> usize {
         Topic::ALL.len() * self.partitions as usize
     }
 
-    /// The place of a topic's partition among all pairs; none when there is no such partition.
+    /// The slot of a topic's partition; none when there is no such partition.
     pub(crate) fn slot(self, topic: Topic, partition: Partition) -> Option<usize> {
         let topic = usize::from(topic_code(topic)) - 1;
         (partition.0 < self.partitions)
             .then_some(topic * self.partitions as usize + partition.0 as usize)
     }
 
-    /// The topic and partition at that place.
+    /// The topic and partition of a slot.
     pub(crate) fn of_slot(self, slot: usize) -> (Topic, Partition) {
         let partitions = self.partitions as usize;
         (
@@ -137,12 +137,12 @@ impl Meta {
     }
 }
 
-/// The head of a segment.
+/// The header of a segment.
 pub(crate) fn encode_segment_header(log_id: u64, number: u32) -> [u8; FILE_HEADER] {
     file_header(SEGMENT_MAGIC, number, log_id, 0)
 }
 
-/// Checks the head of a segment.
+/// Checks the header of a segment.
 pub(crate) fn check_segment_header(
     bytes: &[u8],
     log_id: u64,
@@ -153,15 +153,15 @@ pub(crate) fn check_segment_header(
         return Err(HeaderFault::Damaged("it is a segment of another log"));
     }
     if found_number != number {
-        return Err(HeaderFault::Damaged("it is a segment of another number"));
+        return Err(HeaderFault::Damaged("it is a segment with another number"));
     }
     Ok(())
 }
 
-/// Where a log that was closed ends.
+/// The end of a log that was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Clean {
-    /// The sequence that the next batch would have had.
+    /// The sequence of the next batch.
     pub next_sequence: u64,
     /// The checksum of the last batch.
     pub last_checksum: u32,
@@ -193,15 +193,15 @@ fn topic_code(topic: Topic) -> u16 {
 /// A batch's header and its list of blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Batch {
-    /// Counted over the whole log, from 1, without gaps.
+    /// Numbered over the whole log, from 1, without gaps.
     pub sequence: u64,
     /// The checksum of the batch before; 0 before the first.
     pub previous: u32,
     /// All its bytes, header and padding included.
     pub bytes: u32,
-    /// Of header and list, and through the list's checksums of all records.
+    /// The checksum of header and list, and so, through the list's checksums, of all records.
     pub checksum: u32,
-    /// What it brings, each topic and partition at most once.
+    /// Its blocks, at most one for each topic and partition.
     pub blocks: Vec<Block>,
 }
 
@@ -212,15 +212,15 @@ pub(crate) struct Block {
     pub slot: usize,
     /// The offset of its first record; the others follow without gaps.
     pub base: i64,
-    /// When the log took all of them.
+    /// The append time of all its records.
     pub appended_at_ms: TimestampMs,
-    /// Records.
+    /// The number of records.
     pub count: u32,
-    /// Bytes of the records.
+    /// The size of the records.
     pub bytes: u32,
-    /// Of the records.
+    /// The checksum of the records.
     pub checksum: u32,
-    /// Where the records begin, from the batch's first byte.
+    /// The position of the records, from the batch's first byte.
     pub at: usize,
 }
 
@@ -231,13 +231,13 @@ impl Block {
     }
 }
 
-/// The bytes of a batch with so many blocks and bytes of records; a multiple of the alignment.
+/// The size of a batch with this many blocks and bytes of records; a multiple of the alignment.
 pub(crate) fn batch_bytes(blocks: usize, body_bytes: usize) -> usize {
     (BATCH_HEADER + blocks * BLOCK_ENTRY + body_bytes).next_multiple_of(ALIGNMENT)
 }
 
-/// Writes a batch's header and list before the records, which `batch` already holds after
-/// enough room for them, padding included. Returns the batch's checksum.
+/// Writes a batch's header and list into the space that `batch` has for them before the records and
+/// the padding. Returns the batch's checksum.
 pub(crate) fn seal_batch(
     batch: &mut [u8],
     meta: Meta,
@@ -271,8 +271,8 @@ pub(crate) fn seal_batch(
     checksum
 }
 
-/// The lengths that the first bytes of a batch state: of header and list, and of all of it.
-/// Nothing is checked but that they agree with each other, and with the log's id.
+/// The lengths in a batch's header: of header and list, and of the whole batch. Checks only that they
+/// agree with each other, and the log's id.
 pub(crate) fn batch_lengths(header: &[u8; BATCH_HEADER], log_id: u64) -> Option<(usize, usize)> {
     let blocks = u32_at(header, 20) as usize;
     let bytes = u32_at(header, 24) as usize;
@@ -281,7 +281,7 @@ pub(crate) fn batch_lengths(header: &[u8; BATCH_HEADER], log_id: u64) -> Option<
     agree.then_some((head, bytes))
 }
 
-/// Reads a batch's header and list; none when they are not what was written.
+/// Parses a batch's header and list; none when they are damaged.
 pub(crate) fn parse_batch(head: &[u8], meta: Meta) -> Option<Batch> {
     let header = head.first_chunk::<BATCH_HEADER>()?;
     let (head_bytes, bytes) = batch_lengths(header, meta.log_id)?;
@@ -318,7 +318,7 @@ pub(crate) fn parse_batch(head: &[u8], meta: Meta) -> Option<Batch> {
     })
 }
 
-/// Of header and list, without the four bytes that hold the checksum itself.
+/// The checksum of header and list, without the four bytes of the checksum itself.
 fn batch_checksum(head: &[u8]) -> u32 {
     let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
     digest.update(&head[..28]);
@@ -326,7 +326,7 @@ fn batch_checksum(head: &[u8]) -> u32 {
     digest.finalize() as u32
 }
 
-/// The bytes that a record takes in a block.
+/// The size of a record in a block.
 pub(crate) fn record_bytes(record: &NewRecord) -> usize {
     let headers = record.headers.iter();
     let headers: usize = headers
@@ -335,7 +335,7 @@ pub(crate) fn record_bytes(record: &NewRecord) -> usize {
     RECORD_HEADER + record.key.len() + headers + record.value.len()
 }
 
-/// Writes a record, whose lengths are within the log's bounds.
+/// Encodes a record. It must be within the port's bounds.
 pub(crate) fn encode_record(record: &NewRecord, block: &mut Vec<u8>) {
     block.extend_from_slice(&(record.value.len() as u32).to_le_bytes());
     block.extend_from_slice(&(record.key.len() as u16).to_le_bytes());
@@ -350,7 +350,7 @@ pub(crate) fn encode_record(record: &NewRecord, block: &mut Vec<u8>) {
     block.extend_from_slice(&record.value);
 }
 
-/// Reads the record at `at` and moves `at` behind it; none when no record stands there.
+/// Parses the record at `at` and moves `at` past it; none when there is no valid record.
 pub(crate) fn parse_record(
     block: &Bytes,
     at: &mut usize,
@@ -388,7 +388,7 @@ pub(crate) fn parse_record(
     })
 }
 
-// The callers below have checked that the bytes are there.
+// The callers have checked that the bytes exist.
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])

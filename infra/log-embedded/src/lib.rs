@@ -1,10 +1,10 @@
 //! The event log as segmented files with group commit.
 //!
-//! All topics and partitions share one physical log, so that one sync serves everyone who
-//! waits at that moment. An append goes through the [`queue`] to the [`writer`], which turns
-//! all that is queued into one batch of the [`format`], syncs it, and hands it to the
-//! partition's [`tail`], from where a [`reader`] takes it. At the start [`open`] finds out with
-//! [`scan`] what is on disk. The format is written down in `infra/docs/log-format.md`.
+//! All topics and partitions share one physical log, so that one sync serves every append that is
+//! waiting at that moment. An append goes through the [`queue`] to the [`writer`]. The writer turns
+//! everything queued into one batch of the [`format`], syncs it, and passes it to the partition's
+//! [`tail`], from which a [`reader`] takes it. At the start [`open`] checks with [`scan`] what is on
+//! disk. `infra/docs/log-format.md` describes the format.
 
 mod format;
 
@@ -41,23 +41,23 @@ use tokio::sync::watch;
 use crate::files::{Directory, Files};
 use crate::format::Meta;
 use crate::queue::Queue;
-use crate::segment::{Fault, Place};
+use crate::segment::{Address, Fault};
 use crate::tail::Tail;
 use crate::writer::Writer;
 
 /// How a log is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Partitions of every topic, 1 to 1,024; fixed when the directory is made.
+    /// Partitions of every topic, 1 to 1,024; fixed when the directory is created.
     pub partitions: u32,
-    /// Bytes of a segment file made from now on, at most 1 GiB. Two are made ahead.
+    /// Bytes of the segment files created from now on, at most 1 GiB. Two are created in advance.
     pub segment_bytes: u64,
-    /// The most records that wait to be written. One call may bring more if none wait.
+    /// The most records in the queue. One call may have more if the queue is empty.
     pub queue_records: usize,
-    /// The most bytes of records that wait to be written, and the most that one call may
-    /// bring. As much again may be on its way to the disk.
+    /// The most bytes in the queue, and in one call. As many bytes again may be on their way to the
+    /// disk.
     pub queue_bytes: usize,
-    /// Bytes of the latest records of each topic's partition kept in memory, at most.
+    /// The most bytes of the latest records that are cached in memory, for each topic's partition.
     pub recent_bytes: usize,
 }
 
@@ -99,60 +99,60 @@ impl Options {
     }
 }
 
-/// Why a log was not opened. Unless a new one was being made, the directory is as it was.
+/// Why a log was not opened. The directory is unchanged, unless a new log was being created in it.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has the directory.
+    /// Another process uses the directory.
     #[error("{} is in use by another process; stop that one, or choose another directory", .dir.display())]
     InUse {
         /// The directory.
         dir: PathBuf,
     },
-    /// There is nothing to read.
-    #[error("{} holds no log", .dir.display())]
+    /// The directory has no log to read.
+    #[error("there is no log in {}", .dir.display())]
     NoLog {
         /// The directory.
         dir: PathBuf,
     },
     /// The log has another number of partitions, which cannot be changed.
-    #[error("the log in {} has {found} partitions, not {asked}; ask for {found}, or choose another directory", .dir.display())]
+    #[error("the log in {} has {found} partitions, but {requested} are configured; configure {found}, or choose another directory", .dir.display())]
     Partitions {
         /// The directory.
         dir: PathBuf,
-        /// How many it has.
+        /// Its number of partitions.
         found: u32,
-        /// How many were asked for.
-        asked: u32,
+        /// The requested number.
+        requested: u32,
     },
     /// The log was written by a newer version of this software.
-    #[error("{} has format version {found}, but this version knows {known} only; use the version that wrote it", .file.display())]
+    #[error("{} has format version {found}, but this version of Doorbuster reads format {known} only; use the version that wrote it", .file.display())]
     Version {
-        /// The file that says so.
+        /// The file with that version.
         file: PathBuf,
-        /// The version found.
+        /// The format version found.
         found: u32,
-        /// The version known here.
+        /// The format version of this software.
         known: u32,
     },
-    /// What is there is not what was written.
-    #[error("{} is damaged at byte {position}: {what}. Nothing was changed; restore the directory from a copy, or keep it for inspection and begin with another", .file.display())]
+    /// The bytes on disk are not the bytes that were written.
+    #[error("{} is damaged at byte {position}: {what}. Nothing was changed; restore the directory from a backup, or keep it for inspection and start with a new one", .file.display())]
     Damaged {
         /// The file.
         file: PathBuf,
         /// Where in the file, in bytes from its start.
         position: u64,
-        /// What is wrong there.
+        /// What is wrong.
         what: String,
     },
     /// An option is out of its bounds.
-    #[error("the log cannot be run so: {0}")]
+    #[error("the log's options are not valid: {0}")]
     Options(String),
     /// The file system failed.
     #[error("{}: {error}", .path.display())]
     Io {
-        /// The file or directory at work.
+        /// The file or directory.
         path: PathBuf,
-        /// What it said.
+        /// The error of the file system.
         error: io::Error,
     },
 }
@@ -181,10 +181,10 @@ impl OpenError {
 
 /// An event log in a directory.
 ///
-/// Its methods wait on the runtime of tokio. Dropping it closes it; readers may outlive it.
+/// Its methods need tokio's runtime. Dropping it closes it; readers may outlive it.
 pub struct EmbeddedLog {
     shared: Arc<Shared>,
-    /// All partitions; never another set.
+    /// All partitions; this never changes.
     assignment: watch::Sender<BTreeSet<Partition>>,
     /// None when the log is open for reading only.
     writing: Option<Writing>,
@@ -193,19 +193,19 @@ pub struct EmbeddedLog {
 struct Writing {
     queue: Arc<Queue>,
     /// None when the log has been closed.
-    at_work: Mutex<Option<AtWork>>,
+    thread: Mutex<Option<WriterThread>>,
 }
 
-struct AtWork {
-    writer: JoinHandle<Result<(), String>>,
-    /// Keeps others out as long as the writer may be at work; none in tests.
+struct WriterThread {
+    handle: JoinHandle<Result<(), String>>,
+    /// Keeps other processes out while the writer may be running; none in tests.
     _lock: Option<File>,
 }
 
 /// What the writer and the readers share.
 struct Shared {
     files: Arc<dyn Files>,
-    /// For messages.
+    /// The directory, for messages.
     dir: PathBuf,
     meta: Meta,
     /// By [`Meta::slot`].
@@ -217,16 +217,16 @@ struct Shared {
 /// What a log has written since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
-    /// Batches, each with one sync.
+    /// The number of batches, each with one sync.
     pub batches: u64,
-    /// Bytes of the batches.
+    /// The size of these batches.
     pub bytes: u64,
 }
 
 impl EmbeddedLog {
-    /// Opens the log of a directory for this process alone, or makes one there. The whole log
-    /// is read and checked, and a write that was cut short by the end of the machine or the
-    /// process is cut; blocks until that is done.
+    /// Opens the log of a directory for this process alone, or creates one there. Reads and checks the
+    /// whole log, and removes a write that a crash of the process or the machine left incomplete.
+    /// Blocks until that is done.
     pub fn open(dir: &Path, options: Options, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         options.check()?;
         let lock = Directory::lock(dir).map_err(|error| OpenError::io(dir.to_owned(), error))?;
@@ -236,10 +236,10 @@ impl EmbeddedLog {
         Self::open_files(Arc::new(files), dir, Some(lock), &options, clock)
     }
 
-    /// Opens the log of a directory to read what is in it now, up to the last whole batch. It
-    /// changes nothing and needs no lock, so a writer may be at work; what that one appends
-    /// later is not seen, and its last batch may be seen before it is durable. Readers return
-    /// [`ReadError::Closed`] at the end.
+    /// Opens the log of a directory for reading, with the records that it has now, up to the last
+    /// complete batch. Changes nothing and needs no lock, so another process may be writing. Records
+    /// that it appends later are not returned, and its last batch may be returned before it is
+    /// durable. Readers return [`ReadError::Closed`] at the end.
     pub fn open_read_only(dir: &Path) -> Result<Self, OpenError> {
         Self::open_files_read_only(Arc::new(Directory::read_only(dir)), dir)
     }
@@ -266,12 +266,12 @@ impl EmbeddedLog {
         let writer = writer.map_err(io_error)?;
         let thread = std::thread::Builder::new().name("log-writer".to_owned());
         let writer = thread.spawn(move || writer.run()).map_err(io_error)?;
-        let at_work = Some(AtWork {
-            writer,
+        let thread = Some(WriterThread {
+            handle: writer,
             _lock: lock,
         });
-        let at_work = Mutex::new(at_work);
-        Ok(Self::new(shared, Some(Writing { queue, at_work })))
+        let thread = Mutex::new(thread);
+        Ok(Self::new(shared, Some(Writing { queue, thread })))
     }
 
     fn open_files_read_only(files: Arc<dyn Files>, dir: &Path) -> Result<Self, OpenError> {
@@ -294,8 +294,8 @@ impl EmbeddedLog {
         }
     }
 
-    /// What has been written since the log was opened; bytes by batches are the group commit's
-    /// reach.
+    /// What has been written since the log was opened. Bytes divided by batches show how much one
+    /// sync covers.
     pub fn written(&self) -> Written {
         Written {
             batches: self.shared.batches.load(Relaxed),
@@ -303,18 +303,22 @@ impl EmbeddedLog {
         }
     }
 
-    /// Writes what is queued, marks the log as closed and ends its threads; blocks until that
-    /// is done. From then on appending is refused, and readers end where the log does. Says
-    /// why when the log had stopped or the mark cannot be written. A second call does nothing.
+    /// Writes the queued records, marks the log as closed and ends its threads; blocks until that is
+    /// done. From then on appends are refused, and readers return [`ReadError::Closed`] at the end of
+    /// the log. A second call does nothing.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the log had stopped before, or why the mark cannot be written.
     pub fn close(&self) -> Result<(), String> {
         let Some(writing) = &self.writing else {
             return Ok(());
         };
-        let Some(at_work) = writing.at_work.lock().take() else {
+        let Some(thread) = writing.thread.lock().take() else {
             return Ok(());
         };
         writing.queue.close();
-        let ended = at_work.writer.join();
+        let ended = thread.handle.join();
         let ended = ended.unwrap_or_else(|_| Err("the log's writer panicked".to_owned()));
         self.shared.tails.iter().for_each(Tail::close);
         ended
@@ -335,7 +339,7 @@ impl EmbeddedLog {
 impl Drop for EmbeddedLog {
     fn drop(&mut self) {
         if let Err(reason) = self.close() {
-            tracing::warn!(reason, "the log was not closed in order");
+            tracing::warn!(reason, "the log was not closed properly");
         }
     }
 }
@@ -358,9 +362,9 @@ impl EventLog for EmbeddedLog {
         let writing = writing
             .ok_or_else(|| AppendError::Stopped("it is open for reading only".to_owned()))?;
         let answer = writing.queue.push(slot, &records)?;
-        // They are in the queue; their memory need not wait for the disk.
+        // The queue has a copy, so their memory is freed before the disk is done.
         drop(records);
-        let lost = || AppendError::Unknown("the log's writer ended without an answer".to_owned());
+        let lost = || AppendError::Unknown("the log's writer ended without answering".to_owned());
         answer.await.unwrap_or_else(|_| Err(lost()))
     }
 
@@ -397,25 +401,27 @@ impl EventLog for EmbeddedLog {
             .slot(topic, partition)
             .map_err(ReadError::Unavailable)?;
         let end = self.shared.tails[slot].durable_end();
-        if let Some(offset) = self.shared.tails[slot].recent_at(time) {
+        if let Some(offset) = self.shared.tails[slot].cached_at(time) {
             return Ok(Offset(offset));
         }
         let shared = self.shared.clone();
         let found =
             tokio::task::spawn_blocking(move || reader::find_time(&shared, slot, time, end));
-        let given_up = |error| ReadError::Unavailable(format!("looking was given up: {error}"));
-        found.await.map_err(given_up)?.map(Offset)
+        let aborted = |error| {
+            ReadError::Unavailable(format!("the search for an offset was aborted: {error}"))
+        };
+        found.await.map_err(aborted)?.map(Offset)
     }
 
-    /// Every partition, for good: the directory is this process's alone.
+    /// Every partition, permanently: this process alone uses the directory.
     fn assignment(&self, _group: Group) -> watch::Receiver<BTreeSet<Partition>> {
         self.assignment.subscribe()
     }
 
-    /// Nobody watches from outside: what there is to see is in the metrics.
+    /// Does nothing: the metrics show the progress.
     fn note_progress(&self, _group: Group, _partition: Partition, _next: Offset) {}
 
-    /// Segments hold records of all topics, so none is dropped.
+    /// Does nothing: segments have records of all topics, so none can be dropped.
     async fn forget(
         &self,
         _topic: Topic,
@@ -438,22 +444,22 @@ impl Shared {
         }
     }
 
-    fn damaged(&self, place: Place, what: &str) -> ReadError {
-        let file = self.dir.join(format::segment_name(place.segment));
+    fn damaged(&self, address: Address, what: &str) -> ReadError {
+        let file = self.dir.join(format::segment_name(address.segment));
         let file = file.display();
         ReadError::Damaged(format!(
             "{file} is damaged at byte {}: {what}",
-            place.position
+            address.position
         ))
     }
 
-    fn read_fault(&self, place: Place, fault: Fault) -> ReadError {
-        let file = self.dir.join(format::segment_name(place.segment));
+    fn read_fault(&self, address: Address, fault: Fault) -> ReadError {
+        let file = self.dir.join(format::segment_name(address.segment));
         match fault {
             Fault::Io(error) => ReadError::Unavailable(format!("{}: {error}", file.display())),
-            Fault::Bad(what) => self.damaged(place, &what),
+            Fault::Bad(what) => self.damaged(address, &what),
             Fault::Version(found) => {
-                self.damaged(place, &format!("its format version has become {found}"))
+                self.damaged(address, &format!("its format version changed to {found}"))
             }
         }
     }

@@ -1,5 +1,5 @@
-//! From a directory to a log that can be written: made when it is new, and when it is not, its
-//! torn end cut and its last batch made durable.
+//! Opening a directory's log for writing: creates a new log, or removes an incomplete batch at the
+//! end and makes the last complete batch durable.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -11,19 +11,19 @@ use crate::scan::{Scanned, read_meta, scan};
 use crate::segment::{FIRST, Segment, SegmentReader, fill_with_zeros};
 use crate::{OpenError, Options};
 
-/// Bytes looked through at once for what a torn write left.
+/// Bytes read at once in the search for the remains of an incomplete write.
 const WINDOW_BYTES: usize = 1 << 20;
 
 /// A log ready to be appended to.
 pub(crate) struct Writable {
     pub meta: Meta,
     pub scanned: Scanned,
-    /// Segments to write to: the one where the log ends, then any empty ones after it.
+    /// Segments to write to: the one in which the log ends, then the empty ones after it.
     pub segments: Vec<Segment>,
 }
 
-/// Opens the log of a directory that is ours alone, or makes one. A directory that is refused
-/// is left as it was.
+/// Opens the log of a directory that this process has locked, or creates one. A directory that is
+/// refused stays unchanged.
 pub(crate) fn open_writable(
     files: &dyn Files,
     dir: &Path,
@@ -31,8 +31,12 @@ pub(crate) fn open_writable(
 ) -> Result<Writable, OpenError> {
     let meta = match read_meta(files, dir)? {
         Some(meta) if meta.partitions != options.partitions => {
-            let (dir, found, asked) = (dir.to_owned(), meta.partitions, options.partitions);
-            return Err(OpenError::Partitions { dir, found, asked });
+            let (dir, found, requested) = (dir.to_owned(), meta.partitions, options.partitions);
+            return Err(OpenError::Partitions {
+                dir,
+                found,
+                requested,
+            });
         }
         Some(meta) => meta,
         None => create(files, dir, options)?,
@@ -47,16 +51,16 @@ pub(crate) fn open_writable(
     })
 }
 
-/// Makes a log. The meta file comes last: without it there is no log.
+/// Creates a log. The meta file comes last: without it there is no log.
 fn create(files: &dyn Files, dir: &Path, options: &Options) -> Result<Meta, OpenError> {
     let io_error = |error| OpenError::io(dir.to_owned(), error);
     for name in files.list().map_err(io_error)? {
-        // What a creation that was cut short can leave is one segment that is empty.
-        let is_left_over = match format::segment_number(&name) {
+        // A creation that was interrupted can leave one empty segment.
+        let is_leftover = match format::segment_number(&name) {
             None => name != CLEAN,
             Some(number) => number == 1 && is_empty(files, number).map_err(io_error)?,
         };
-        if !is_left_over {
+        if !is_leftover {
             let what = format!("the file is missing, but {name} is there");
             return Err(OpenError::damaged(dir.join(META), 0, &what));
         }
@@ -79,7 +83,7 @@ fn is_empty(files: &dyn Files, number: u32) -> io::Result<bool> {
     SegmentReader::open(files, any, number, WINDOW_BYTES)?.is_zero_from(FIRST)
 }
 
-/// Makes what was found durable, and what is behind it zero.
+/// Makes the scanned log durable, and zeroes everything after its end.
 fn make_durable(
     files: &dyn Files,
     meta: Meta,
@@ -103,7 +107,7 @@ fn make_durable(
         segments.push(segment);
     }
     rewrite_last_batch(files, scanned)?;
-    // From here on the log may grow, so the mark that it was closed must be gone for good.
+    // From here on the log may grow, so the mark that it was closed must be removed durably.
     if scanned.was_closed {
         files.remove(CLEAN)?;
         files.sync_names()?;
@@ -111,7 +115,7 @@ fn make_durable(
     Ok(segments)
 }
 
-/// Takes away what a torn write left behind the end, so that it can never be taken for a batch.
+/// Removes what an incomplete write left after the end, so that it is never taken for a batch.
 fn cut(files: &dyn Files, meta: Meta, segment: &Segment, end: u64) -> io::Result<()> {
     let mut reader = SegmentReader::open(files, meta, segment.number, WINDOW_BYTES)?;
     if reader.is_zero_from(end)? {
@@ -120,22 +124,22 @@ fn cut(files: &dyn Files, meta: Meta, segment: &Segment, end: u64) -> io::Result
     tracing::warn!(
         segment = format::segment_name(segment.number),
         position_bytes = end,
-        "cut a batch that was only half written; none of its records had been acknowledged"
+        "removed an incomplete batch at the end of the log; none of its records were acknowledged"
     );
     fill_with_zeros(&*segment.file, end, segment.bytes)
 }
 
-/// The last batch may be in the machine's memory only, and after a failed sync even be taken
-/// for written there. Written once more and synced, it is durable beyond doubt.
+/// Writes the last batch once more and syncs it. Before that, it may only be in the machine's page
+/// cache, which after a failed sync may even count it as written.
 fn rewrite_last_batch(files: &dyn Files, scanned: &Scanned) -> io::Result<()> {
-    let Some((place, bytes)) = scanned.last_batch else {
+    let Some((address, bytes)) = scanned.last_batch else {
         return Ok(());
     };
-    let file = files.open(&format::segment_name(place.segment))?;
+    let file = files.open(&format::segment_name(address.segment))?;
     let mut batch = vec![0; bytes as usize];
-    if file.read_at(&mut batch, place.position)? != batch.len() {
+    if file.read_at(&mut batch, address.position)? != batch.len() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    file.write_at(&batch, place.position)?;
+    file.write_at(&batch, address.position)?;
     file.sync()
 }

@@ -1,5 +1,5 @@
-//! The bounded queue between those who append and the writer. Records are put into the form
-//! they have on disk by those who append, so that the writer only puts pieces together.
+//! The bounded queue between the appending calls and the writer. The calls encode their records for
+//! the disk, so that the writer only assembles the batch.
 
 use parking_lot::{Condvar, Mutex};
 use ports::event_log::{AppendError, NewRecord};
@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 
 use crate::format;
 
-/// A group of so many records is worth a batch of its own.
+/// A group of this many records is large enough for a batch of its own.
 const MANY_RECORDS: usize = 16;
 
-/// What a call to append waits for.
+/// The result that an append waits for.
 pub(crate) type Answer = Result<Offset, AppendError>;
 
 /// The queue.
@@ -31,17 +31,17 @@ struct State {
 #[derive(Clone)]
 enum Phase {
     Open,
-    /// What is queued is still written.
+    /// Queued records are still written; new ones are refused.
     Closing,
-    /// Nothing more is written, for this reason.
+    /// Nothing is written any more, for this reason.
     Stopped(String),
 }
 
-/// All that is queued at one moment; it becomes one batch.
+/// Everything that is queued at one moment; it becomes one batch.
 pub(crate) struct Group {
     /// By [`format::Meta::slot`].
     pub slots: Vec<Queued>,
-    /// Those that are not empty, in the order in which they were filled.
+    /// The slots that are not empty, in the order in which they were filled.
     pub filled: Vec<usize>,
     pub records: usize,
     pub bytes: usize,
@@ -50,10 +50,10 @@ pub(crate) struct Group {
 /// What is queued for one topic's partition.
 #[derive(Default)]
 pub(crate) struct Queued {
-    /// The records as the format has them.
+    /// The records as encoded by [`format`].
     pub bytes: Vec<u8>,
     pub records: u32,
-    /// Who waits, and how many records of the slot there are up to and with theirs.
+    /// The waiting calls, each with the number of the slot's records up to its own last one.
     pub waiting: Vec<(u32, oneshot::Sender<Answer>)>,
 }
 
@@ -68,7 +68,8 @@ impl Group {
         }
     }
 
-    /// Whether several wait for the group, but so few that the next had better be larger.
+    /// Whether several calls wait for the group, but so few records that gathering more for the next
+    /// batch pays off.
     pub(crate) fn serves_few(&self) -> bool {
         let waiting = self
             .filled
@@ -77,7 +78,7 @@ impl Group {
         self.records < MANY_RECORDS && waiting.sum::<usize>() > 1
     }
 
-    /// Everyone who waits for the group.
+    /// Removes the waiting calls from the group.
     pub(crate) fn drain_waiting(&mut self) -> impl Iterator<Item = oneshot::Sender<Answer>> {
         let filled = std::mem::take(&mut self.filled);
         let slots = &mut self.slots;
@@ -103,7 +104,7 @@ impl Queue {
         }
     }
 
-    /// Queues the records of one call, or none of them. They are within the log's bounds.
+    /// Queues all records of a call, or none of them. They are within the port's bounds.
     pub(crate) fn push(
         &self,
         slot: usize,
@@ -121,11 +122,11 @@ impl Queue {
         let mut state = self.state.lock();
         match &state.phase {
             Phase::Open => {}
-            Phase::Closing => return Err(AppendError::Stopped("it is being closed".to_owned())),
+            Phase::Closing => return Err(AppendError::Stopped("it is closing".to_owned())),
             Phase::Stopped(reason) => return Err(AppendError::Stopped(reason.clone())),
         }
         let group = &mut state.group;
-        // Into an empty queue goes every call, or one of many records would never.
+        // An empty queue takes any number of records, or a call with many would never succeed.
         let too_many = group.records > 0 && group.records + records.len() > self.max_records;
         if too_many || group.bytes + bytes > self.max_bytes {
             return Err(AppendError::Full);
@@ -148,8 +149,8 @@ impl Queue {
         Ok(waiting)
     }
 
-    /// Waits until something is queued and takes all of it in exchange for an empty group;
-    /// false when the queue was closed and is empty.
+    /// Waits until something is queued and takes all of it in exchange for an empty group. Returns
+    /// false when the queue is closed and empty.
     pub(crate) fn take(&self, group: &mut Group) -> bool {
         let mut state = self.state.lock();
         while state.group.filled.is_empty() {
@@ -163,7 +164,7 @@ impl Queue {
         true
     }
 
-    /// Takes no more; what is queued is still written.
+    /// Refuses further records; queued ones are still written.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         if matches!(state.phase, Phase::Open) {
@@ -172,7 +173,7 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// Takes no more, and gives up what is queued.
+    /// Refuses further records, and drops the queued ones.
     pub(crate) fn stop(&self, reason: &str) {
         let mut state = self.state.lock();
         if matches!(state.phase, Phase::Stopped(_)) {
@@ -182,7 +183,7 @@ impl Queue {
         let abandoned: Vec<_> = state.group.drain_waiting().collect();
         drop(state);
         for answer in abandoned {
-            // Whoever no longer waits does not care.
+            // The caller may have gone away.
             let _ = answer.send(Err(AppendError::Stopped(reason.to_owned())));
         }
     }
@@ -193,8 +194,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_next_batch_is_worth_a_wait_when_several_share_a_small_one() {
-        // How many records each of these calls brings, and to which slot.
+    fn gathering_pays_off_when_several_calls_share_a_small_batch() {
+        // The slot and the number of records of each call.
         for (calls, few) in [
             (&[][..], false),
             (&[(0, 1)][..], false),

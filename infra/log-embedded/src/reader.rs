@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::Shared;
 use crate::format::{self, Batch, Block};
-use crate::segment::{FIRST, Place, SegmentReader};
+use crate::segment::{Address, FIRST, SegmentReader};
 use crate::tail::{End, Records};
 
 /// About the most bytes that one call returns.
@@ -21,19 +21,18 @@ const MAX_RECORDS: usize = 10_000;
 /// Bytes read at once from a segment.
 const WINDOW_BYTES: usize = 64 << 10;
 
-/// A place in a partition that moves on as it is read.
+/// A reader of one partition.
 pub(crate) struct Reader {
     shared: Arc<Shared>,
     slot: usize,
     /// The next offset to return.
     next: i64,
     end: watch::Receiver<End>,
-    /// What has been fetched and not yet returned, from `next` on, and how far into the first.
+    /// Fetched blocks that were not returned yet, from `next` on.
     fetched: VecDeque<Records>,
-    /// The offset and the byte at which the first of those is to be continued; none when it
-    /// has not been begun.
+    /// The offset and the byte at which the first fetched block continues; none at its start.
     within: Option<(i64, usize)>,
-    /// A walk through the segments under way. It is kept here, so that a call given up while
+    /// A walk through the segments that is under way. Kept here, so that a call that is dropped while
     /// it waits loses neither records nor the work done.
     walking: Option<JoinHandle<Walked>>,
 }
@@ -54,16 +53,16 @@ impl Reader {
         }
     }
 
-    /// Fetches blocks that begin with the one that holds the next offset; all are durable.
+    /// Fetches durable blocks, beginning with the one that has the next offset.
     async fn fetch(&mut self, end: i64) -> Result<(), ReadError> {
         if self.walking.is_none() {
             let tail = &self.shared.tails[self.slot];
-            if let Some(blocks) = tail.recent(self.next, end, MAX_BYTES) {
+            if let Some(blocks) = tail.cached(self.next, end, MAX_BYTES) {
                 self.fetched = blocks;
                 return Ok(());
             }
             let (shared, slot, next) = (self.shared.clone(), self.slot, self.next);
-            // In a thread of its own, since the disk may take long over old segments.
+            // On a blocking thread, since reading old segments may take long.
             self.walking = Some(spawn_blocking(move || walk(&shared, slot, next, end)));
         }
         let Some(walking) = &mut self.walking else {
@@ -71,12 +70,12 @@ impl Reader {
         };
         let walked = walking.await;
         self.walking = None;
-        let given_up = |error| ReadError::Unavailable(format!("reading was given up: {error}"));
-        self.fetched = walked.map_err(given_up)??;
+        let aborted = |error| ReadError::Unavailable(format!("reading was aborted: {error}"));
+        self.fetched = walked.map_err(aborted)??;
         Ok(())
     }
 
-    /// Takes records from what was fetched.
+    /// Takes records from the fetched blocks.
     fn take(&mut self) -> Result<Vec<LogRecord>, ReadError> {
         let mut records = Vec::new();
         let mut bytes = 0;
@@ -87,7 +86,9 @@ impl Reader {
                 let record =
                     format::parse_record(&block.bytes, &mut at, offset, block.appended_at_ms);
                 let record = record.ok_or_else(|| {
-                    ReadError::Damaged(format!("offset {offset} is not as it was written"))
+                    ReadError::Damaged(format!(
+                        "the record at offset {offset} is not as it was written"
+                    ))
                 })?;
                 if offset >= self.next {
                     bytes += at - from;
@@ -130,7 +131,7 @@ impl LogReader for Reader {
     }
 }
 
-/// Reads blocks from the segments: from the one with offset `next` on, up to `end` at most.
+/// Reads blocks from the segments: from the one with offset `next` on, up to `end`.
 fn walk(shared: &Shared, slot: usize, mut next: i64, end: i64) -> Walked {
     let mut walk = Walk::new(shared, slot);
     let mut blocks = VecDeque::new();
@@ -144,8 +145,8 @@ fn walk(shared: &Shared, slot: usize, mut next: i64, end: i64) -> Walked {
     Ok(blocks)
 }
 
-/// The offset of the first block of a time or later, looked for in the segments; `end` when
-/// there is none before it.
+/// Searches the segments for the first block of a time or later and returns its offset; `end` when
+/// there is none below it.
 pub(crate) fn find_time(
     shared: &Shared,
     slot: usize,
@@ -164,21 +165,21 @@ pub(crate) fn find_time(
     Ok(end)
 }
 
-/// A walk from batch to batch, looking for one topic's partition. It only ever goes where
-/// durable batches are, so whatever else it finds is damage.
+/// A walk from batch to batch in search of one topic's partition. It stays within the durable
+/// batches, so anything else that it finds is damage.
 struct Walk<'a> {
     shared: &'a Shared,
     slot: usize,
     reader: Option<SegmentReader>,
-    /// Where the next batch stands, or the segment before it ends.
-    place: Place,
-    /// The sequence and checksum of the batch before; none after a leap.
+    /// The address of the next batch, or of the end of the segment before it.
+    address: Address,
+    /// The sequence and checksum of the batch before; none after a jump.
     previous: Option<(u64, u32)>,
 }
 
 impl<'a> Walk<'a> {
     fn new(shared: &'a Shared, slot: usize) -> Self {
-        let place = Place {
+        let address = Address {
             segment: 0,
             position: 0,
         };
@@ -186,86 +187,87 @@ impl<'a> Walk<'a> {
             shared,
             slot,
             reader: None,
-            place,
+            address,
             previous: None,
         }
     }
 
-    /// The block that holds a durable offset, which is never lower than the last one asked for.
+    /// The block with a durable offset, which must not be lower than that of the call before.
     fn records(&mut self, offset: i64) -> Result<Records, ReadError> {
-        let (place, block) = self.block(offset)?;
-        let records = self.reader()?.block(place.position, &block);
-        let records = records.map_err(|fault| self.shared.read_fault(place, fault))?;
+        let (address, block) = self.block(offset)?;
+        let records = self.reader()?.block(address.position, &block);
+        let records = records.map_err(|fault| self.shared.read_fault(address, fault))?;
         Ok(Records::new(&block, records))
     }
 
-    /// Where the batch stands that brought a durable offset, and the block that holds it.
-    fn block(&mut self, offset: i64) -> Result<(Place, Block), ReadError> {
-        let indexed = self.shared.tails[self.slot].place_of(offset);
-        if let Some(indexed) = indexed.filter(|indexed| *indexed > self.place) {
-            self.leap(indexed);
+    /// The block with a durable offset, and the address of its batch.
+    fn block(&mut self, offset: i64) -> Result<(Address, Block), ReadError> {
+        let indexed = self.shared.tails[self.slot].address_of(offset);
+        if let Some(indexed) = indexed.filter(|indexed| *indexed > self.address) {
+            self.jump(indexed);
         }
         loop {
-            let (place, batch) = self.step()?;
+            let (address, batch) = self.step()?;
             let block = batch.blocks.iter().find(|block| block.slot == self.slot);
             match block {
                 Some(block) if block.base > offset => {
                     return Err(self
                         .shared
-                        .damaged(place, "records before these are missing"));
+                        .damaged(address, "records before these are missing"));
                 }
-                Some(block) if block.end() > offset => return Ok((place, *block)),
+                Some(block) if block.end() > offset => return Ok((address, *block)),
                 _ => {}
             }
         }
     }
 
-    /// Reads the next batch's head and goes on behind the batch.
-    fn step(&mut self) -> Result<(Place, Batch), ReadError> {
+    /// Reads the next batch's head and moves past the batch.
+    fn step(&mut self) -> Result<(Address, Batch), ReadError> {
         let mut found = self.batch_here()?;
         if found.is_none() {
             let previous = self.previous;
-            self.leap(Place {
-                segment: self.place.segment + 1,
+            self.jump(Address {
+                segment: self.address.segment + 1,
                 position: FIRST,
             });
             self.previous = previous;
             found = self.batch_here()?;
         }
-        let (shared, place) = (self.shared, self.place);
-        let batch = found.ok_or_else(|| shared.damaged(place, "zeros stand where a batch was"))?;
+        let (shared, address) = (self.shared, self.address);
+        let batch =
+            found.ok_or_else(|| shared.damaged(address, "there are zeros in place of a batch"))?;
         let follows = self.previous.is_none_or(|(sequence, checksum)| {
             batch.sequence == sequence + 1 && batch.previous == checksum
         });
         if !follows {
-            return Err(shared.damaged(place, "the batch does not follow the one before it"));
+            return Err(shared.damaged(address, "the batch does not follow the one before it"));
         }
         self.previous = Some((batch.sequence, batch.checksum));
-        self.place.position += u64::from(batch.bytes);
-        Ok((place, batch))
+        self.address.position += u64::from(batch.bytes);
+        Ok((address, batch))
     }
 
     fn batch_here(&mut self) -> Result<Option<Batch>, ReadError> {
-        let place = self.place;
-        let found = self.reader()?.batch_at(place.position);
-        found.map_err(|fault| self.shared.read_fault(place, fault))
+        let address = self.address;
+        let found = self.reader()?.batch_at(address.position);
+        found.map_err(|fault| self.shared.read_fault(address, fault))
     }
 
-    fn leap(&mut self, place: Place) {
-        if place.segment != self.place.segment {
+    fn jump(&mut self, address: Address) {
+        if address.segment != self.address.segment {
             self.reader = None;
         }
-        self.place = place;
+        self.address = address;
         self.previous = None;
     }
 
-    /// The segment at hand, opened when it is not.
+    /// The reader of the current segment; opens it if need be.
     fn reader(&mut self) -> Result<&mut SegmentReader, ReadError> {
-        let (shared, number) = (self.shared, self.place.segment);
+        let (shared, number) = (self.shared, self.address.segment);
         match &mut self.reader {
             Some(reader) => Ok(reader),
             none => {
-                let start = Place {
+                let start = Address {
                     segment: number,
                     position: 0,
                 };

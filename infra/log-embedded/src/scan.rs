@@ -1,8 +1,8 @@
-//! What a directory holds, found by reading all of it and believing nothing.
+//! Scanning a log: reads and verifies all of it.
 //!
-//! The writer never has more than one batch that is not known to be durable. So only the last
-//! thing written can be torn, and is cut; anything else that is not as it was written is damage,
-//! and the log is refused.
+//! The writer never has more than one batch that is not known to be durable. So only the last batch
+//! can be incomplete after a crash, and then it is cut. Anything else that differs from what was
+//! written is damage, and the log is refused.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,32 +10,32 @@ use std::path::{Path, PathBuf};
 use crate::OpenError;
 use crate::files::{Files, read_whole};
 use crate::format::{self, CLEAN, Clean, HeaderFault, META, Meta};
-use crate::segment::{FIRST, Fault, Place, SegmentReader};
+use crate::segment::{Address, FIRST, Fault, SegmentReader};
 use crate::tail::Tail;
 
 /// Bytes read at once.
 const WINDOW_BYTES: usize = 1 << 20;
 
-/// What a directory holds.
+/// What the scan found.
 pub(crate) struct Scanned {
     pub tails: Vec<Tail>,
-    /// Segments are numbered from 1 to this.
+    /// The number of the last segment; the first is 1.
     pub segments: u32,
-    /// Where the next batch goes.
-    pub end: Place,
-    /// The sequence it gets.
+    /// The address of the next batch.
+    pub end: Address,
+    /// The sequence of the next batch.
     pub next_sequence: u64,
     /// The checksum of the last batch; 0 when there is none.
     pub last_checksum: u32,
-    /// Where the last batch stands, and its bytes.
-    pub last_batch: Option<(Place, u32)>,
-    /// Bytes of all batches.
+    /// The address and size of the last batch.
+    pub last_batch: Option<(Address, u32)>,
+    /// The size of all batches.
     pub log_bytes: u64,
-    /// Whether there is a mark that it was closed.
+    /// Whether the log is marked as closed.
     pub was_closed: bool,
 }
 
-/// Reads what log a directory holds; none when it holds none.
+/// Reads the meta file; none when the directory has no log.
 pub(crate) fn read_meta(files: &dyn Files, dir: &Path) -> Result<Option<Meta>, OpenError> {
     let path = || dir.join(META);
     let bytes = read_whole(files, META).map_err(|error| OpenError::io(path(), error))?;
@@ -46,20 +46,20 @@ pub(crate) fn read_meta(files: &dyn Files, dir: &Path) -> Result<Option<Meta>, O
         false => Err(OpenError::damaged(
             path(),
             format::FILE_HEADER as u64,
-            "bytes follow its end",
+            "the file is longer than its header",
         )),
     }
 }
 
-/// Reads and checks the whole log, which a writer may be appending to. Nothing is changed.
+/// Reads and verifies the whole log. Changes nothing; a writer may be appending meanwhile.
 pub(crate) fn scan(files: &dyn Files, dir: &Path, meta: Meta) -> Result<Scanned, OpenError> {
-    // Read first: a log that is being appended to only grows beyond it.
+    // Read first: a log that a writer appends to only grows beyond it.
     let clean = read_clean(files, dir)?;
     let slots = meta.slots();
     let found = Scanned {
         tails: (0..slots).map(|_| Tail::new(slots)).collect(),
         segments: count_segments(files, dir)?,
-        end: Place {
+        end: Address {
             segment: 1,
             position: FIRST,
         },
@@ -90,135 +90,141 @@ struct Scan<'a> {
     found: Scanned,
 }
 
-/// What stands where the next batch is due.
-enum Due {
-    /// The batch; the place after it is the next.
+/// What the scan found at the address of the next batch.
+enum Next {
+    /// The batch; the scan moved past it.
     Batch,
     /// Zeros.
     Nothing,
-    /// Something that is no batch, for this reason.
+    /// Something that is no valid batch, for this reason.
     Bad(String),
 }
 
 impl Scan<'_> {
     fn all_batches(&mut self) -> Result<(), OpenError> {
         let mut reader = self.open(1)?;
-        let mut looked_twice = false;
+        let mut read_twice = false;
         loop {
-            let place = self.found.end;
-            let due = self.take_due(&mut reader)?;
-            if matches!(due, Due::Batch) {
-                looked_twice = false;
+            let address = self.found.end;
+            let next = self.take_next(&mut reader)?;
+            if matches!(next, Next::Batch) {
+                read_twice = false;
                 continue;
             }
-            let Some((later, sequence)) = self.batch_after(&mut reader, place)? else {
+            let Some((later, sequence)) = self.batch_after(&mut reader, address)? else {
                 return Ok(());
             };
-            let start_of_next = Place {
-                segment: place.segment + 1,
+            let start_of_next = Address {
+                segment: address.segment + 1,
                 position: FIRST,
             };
             if later == start_of_next && sequence == self.found.next_sequence {
-                let rest = reader.is_zero_from(place.position);
-                if !rest.map_err(|error| self.io(place.segment, error))? {
+                let rest = reader.is_zero_from(address.position);
+                if !rest.map_err(|error| self.io(address.segment, error))? {
                     let what = "bytes that are no batch follow the segment's last batch";
-                    return Err(self.damaged(place, what));
+                    return Err(self.damaged(address, what));
                 }
                 reader = self.open(later.segment)?;
                 self.found.end = later;
-            } else if looked_twice {
-                return Err(self.gap(due, later, sequence));
+            } else if read_twice {
+                return Err(self.gap(next, later, sequence));
             } else {
-                // While a writer is at work, the batch that is due may have been half there when
-                // it was read. Since there are later ones by now, it must be whole by now.
+                // While a writer is appending, the batch may have been incomplete when it was
+                // read. Since there is a later batch now, it must be complete now.
                 reader.refresh();
-                looked_twice = true;
+                read_twice = true;
             }
         }
     }
 
-    /// The batch that is due is not there, but a later one is.
-    fn gap(&self, due: Due, later: Place, sequence: u64) -> OpenError {
+    /// The error for a missing batch with a later batch after it.
+    fn gap(&self, next: Next, later: Address, sequence: u64) -> OpenError {
         let end = self.found.end;
-        let start_of_next = Place {
+        let start_of_next = Address {
             segment: end.segment + 1,
             position: FIRST,
         };
-        let (place, what) = match due {
-            Due::Bad(what) => (end, what),
-            // The segment ends here, and what is wrong is the beginning of the next one.
-            _ if later > start_of_next => (start_of_next, "no whole batch stands here".to_owned()),
-            _ => (end, "zeros stand here".to_owned()),
+        let (address, what) = match next {
+            Next::Bad(what) => (end, what),
+            // The segment ends here, and the start of the next one is damaged.
+            _ if later > start_of_next => (start_of_next, "there is no complete batch".to_owned()),
+            _ => (end, "there are zeros".to_owned()),
         };
-        let due = self.found.next_sequence;
-        let Place { segment, position } = later;
+        let missing = self.found.next_sequence;
+        let Address { segment, position } = later;
         let later = format::segment_name(segment);
         let what = format!(
-            "batch {due} is due here, but {what}; batch {sequence} stands at byte {position} of \
-             {later}, so this is no write that was cut short"
+            "batch {missing} is missing here ({what}), but batch {sequence} follows at byte {position} \
+             of {later}, so this is not a write that a crash interrupted"
         );
-        self.damaged(place, &what)
+        self.damaged(address, &what)
     }
 
-    /// Reads and checks the batch that is due at the end of what has been read so far.
-    fn take_due(&mut self, reader: &mut SegmentReader) -> Result<Due, OpenError> {
-        let place = self.found.end;
-        let batch = match reader.batch_at(place.position) {
+    /// Reads and verifies the batch at the end of what has been read so far, and moves past it.
+    fn take_next(&mut self, reader: &mut SegmentReader) -> Result<Next, OpenError> {
+        let address = self.found.end;
+        let batch = match reader.batch_at(address.position) {
             Ok(Some(batch)) => batch,
-            Ok(None) => return Ok(Due::Nothing),
-            Err(Fault::Bad(what)) => return Ok(Due::Bad(what)),
-            Err(fault) => return Err(self.fault(place, fault)),
+            Ok(None) => return Ok(Next::Nothing),
+            Err(Fault::Bad(what)) => return Ok(Next::Bad(what)),
+            Err(fault) => return Err(self.fault(address, fault)),
         };
-        // A header that is whole cannot be the fruit of a torn write, so what it says must hold.
-        let (sequence, due) = (batch.sequence, self.found.next_sequence);
-        if sequence != due {
+        // An incomplete write cannot leave an intact header, so its fields must be right.
+        let (sequence, expected) = (batch.sequence, self.found.next_sequence);
+        if sequence != expected {
             return Err(self.damaged(
-                place,
-                &format!("batch {sequence} stands where {due} is due"),
+                address,
+                &format!("this is batch {sequence}, but batch {expected} must be here"),
             ));
         }
         if batch.previous != self.found.last_checksum {
             return Err(self.damaged(
-                place,
-                "the batch was written after another one than it follows",
+                address,
+                "the batch was not written after the batch before it",
             ));
         }
-        match reader.check_records(place.position, &batch) {
+        match reader.check_records(address.position, &batch) {
             Ok(()) => {}
-            Err(Fault::Bad(what)) => return Ok(Due::Bad(what)),
-            Err(fault) => return Err(self.fault(place, fault)),
+            Err(Fault::Bad(what)) => return Ok(Next::Bad(what)),
+            Err(fault) => return Err(self.fault(address, fault)),
         }
         for block in &batch.blocks {
             let tail = &self.found.tails[block.slot];
             if tail.next(block.appended_at_ms) != (block.base, block.appended_at_ms) {
                 let what = "offsets or times of the batch do not follow those before it";
-                return Err(self.damaged(place, what));
+                return Err(self.damaged(address, what));
             }
-            tail.note(block, place, self.found.log_bytes);
+            tail.note(block, address, self.found.log_bytes);
         }
-        self.found.last_batch = Some((place, batch.bytes));
+        self.found.last_batch = Some((address, batch.bytes));
         self.found.last_checksum = batch.checksum;
         self.found.next_sequence += 1;
         self.found.log_bytes += u64::from(batch.bytes);
         self.found.end.position += u64::from(batch.bytes);
-        Ok(Due::Batch)
+        Ok(Next::Batch)
     }
 
-    /// The first batch after a place, with its sequence. Its header is whole; its records may
-    /// not be, since what counts is that the writer went on after this place.
+    /// The first batch after an address, with its sequence. Only its header is checked: it proves that
+    /// the writer continued after this address.
     fn batch_after(
         &self,
         reader: &mut SegmentReader,
-        place: Place,
-    ) -> Result<Option<(Place, u64)>, OpenError> {
-        let from = place.position + format::ALIGNMENT as u64;
+        address: Address,
+    ) -> Result<Option<(Address, u64)>, OpenError> {
+        let from = address.position + format::ALIGNMENT as u64;
         if let Some((position, batch)) = self.first_batch(reader, from)? {
-            return Ok(Some((Place { position, ..place }, batch)));
+            return Ok(Some((
+                Address {
+                    position,
+                    ..address
+                },
+                batch,
+            )));
         }
-        for segment in place.segment + 1..=self.found.segments {
+        for segment in address.segment + 1..=self.found.segments {
             let mut reader = self.open(segment)?;
             if let Some((position, batch)) = self.first_batch(&mut reader, FIRST)? {
-                return Ok(Some((Place { segment, position }, batch)));
+                return Ok(Some((Address { segment, position }, batch)));
             }
         }
         Ok(None)
@@ -232,7 +238,7 @@ impl Scan<'_> {
         let found = reader.first_batch_from(from);
         let found = found.map_err(|fault| {
             self.fault(
-                Place {
+                Address {
                     segment: reader.number,
                     position: from,
                 },
@@ -242,7 +248,7 @@ impl Scan<'_> {
         Ok(found.map(|(position, batch)| (position, batch.sequence)))
     }
 
-    /// Checks that the log goes as far as it did when it was closed.
+    /// Checks that the log reaches as far as it did when it was closed.
     fn check_end(&self, clean: Clean) -> Result<(), OpenError> {
         let Scanned {
             end,
@@ -253,10 +259,13 @@ impl Scan<'_> {
         let other_end =
             next_sequence == clean.next_sequence && last_checksum != clean.last_checksum;
         if next_sequence < clean.next_sequence || other_end {
-            let (found, due) = (next_sequence - 1, clean.next_sequence - 1);
-            return Err(self.damaged(end, &format!(
-                "the log was closed with batch {due} as its last, but ends here with batch {found}"
-            )));
+            let (found, last) = (next_sequence - 1, clean.next_sequence - 1);
+            return Err(self.damaged(
+                end,
+                &format!(
+                    "the log was closed after batch {last}, but ends here after batch {found}"
+                ),
+            ));
         }
         Ok(())
     }
@@ -267,7 +276,7 @@ impl Scan<'_> {
         let header = reader.check_header();
         header.map_err(|fault| {
             self.fault(
-                Place {
+                Address {
                     segment: number,
                     position: 0,
                 },
@@ -285,20 +294,20 @@ impl Scan<'_> {
         OpenError::io(self.path(segment), error)
     }
 
-    fn damaged(&self, place: Place, what: &str) -> OpenError {
-        OpenError::damaged(self.path(place.segment), place.position, what)
+    fn damaged(&self, address: Address, what: &str) -> OpenError {
+        OpenError::damaged(self.path(address.segment), address.position, what)
     }
 
-    fn fault(&self, place: Place, fault: Fault) -> OpenError {
+    fn fault(&self, address: Address, fault: Fault) -> OpenError {
         match fault {
-            Fault::Io(error) => self.io(place.segment, error),
-            Fault::Bad(what) => self.damaged(place, &what),
-            Fault::Version(found) => OpenError::version(self.path(place.segment), found),
+            Fault::Io(error) => self.io(address.segment, error),
+            Fault::Bad(what) => self.damaged(address, &what),
+            Fault::Version(found) => OpenError::version(self.path(address.segment), found),
         }
     }
 }
 
-/// Where the log ended when it was closed; none when it was not.
+/// The end of the log when it was closed; none when it was not closed.
 fn read_clean(files: &dyn Files, dir: &Path) -> Result<Option<Clean>, OpenError> {
     let path = || dir.join(CLEAN);
     let bytes = read_whole(files, CLEAN).map_err(|error| OpenError::io(path(), error))?;
@@ -308,7 +317,7 @@ fn read_clean(files: &dyn Files, dir: &Path) -> Result<Option<Clean>, OpenError>
         .map_err(|fault| header_error(path(), fault))
 }
 
-/// The number of segments, all of which must be there.
+/// The number of segments, all of which must exist.
 fn count_segments(files: &dyn Files, dir: &Path) -> Result<u32, OpenError> {
     let names = files
         .list()

@@ -1,4 +1,4 @@
-//! One segment: how it is made, and how what stands in it is read and checked.
+//! One segment: creating it, and reading and checking its batches.
 
 use std::io;
 use std::sync::Arc;
@@ -10,25 +10,25 @@ use crate::format::{
     self, ALIGNMENT, BATCH_HEADER, Batch, Block, FILE_HEADER, HeaderFault, Meta, UNFINISHED,
 };
 
-/// Where the first batch of a segment stands.
+/// The position of the first batch in a segment.
 pub(crate) const FIRST: u64 = FILE_HEADER as u64;
 
-/// A byte of the log.
+/// The address of a byte of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct Address {
     /// The segment's number, from 1.
     pub segment: u32,
-    /// The byte within its file.
+    /// The byte's position in the segment's file.
     pub position: u64,
 }
 
-/// Why something was not read from a segment.
+/// Why reading from a segment failed.
 pub(crate) enum Fault {
     /// The file system failed.
     Io(io::Error),
-    /// What is there is not what was written.
+    /// The bytes on disk are not the bytes that were written.
     Bad(String),
-    /// It was written by a version of the format that is not known here.
+    /// The segment has another version of the format.
     Version(u32),
 }
 
@@ -46,9 +46,9 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Makes a segment of so many bytes. When this returns it is durable, and all its bytes
-    /// have been written once, so that a batch's sync moves the batch's bytes and nothing else:
-    /// over bytes that were only reserved, a group of 230 kB took two to three times as long.
+    /// Creates a segment of this size. When this returns the segment is durable, and all its bytes
+    /// have been written once, so that a batch's sync writes the batch's bytes and nothing else. Over
+    /// bytes that were only reserved, a group of 230 kB took two to three times as long.
     pub(crate) fn create(
         files: &dyn Files,
         log_id: u64,
@@ -70,7 +70,7 @@ impl Segment {
         })
     }
 
-    /// Opens a segment to write on, made longer if it is shorter than this.
+    /// Opens a segment for writing, and extends it if it is shorter than `at_least`.
     pub(crate) fn open(files: &dyn Files, number: u32, at_least: u64) -> io::Result<Self> {
         let file = files.open(&format::segment_name(number))?;
         let bytes = file.bytes()?;
@@ -85,14 +85,14 @@ impl Segment {
     }
 }
 
-/// Writes zeros and makes them durable, bit by bit, so that a commit beside it waits for one
-/// bit at most.
+/// Writes zeros and makes them durable, a part at a time, so that a concurrent commit waits for one
+/// part at most.
 pub(crate) fn fill_with_zeros(file: &dyn LogFile, from: u64, to: u64) -> io::Result<()> {
-    const AT_ONCE: u64 = 1 << 20;
-    let zeros = vec![0; AT_ONCE.min(to.saturating_sub(from)) as usize];
+    const PART_BYTES: u64 = 1 << 20;
+    let zeros = vec![0; PART_BYTES.min(to.saturating_sub(from)) as usize];
     let mut position = from;
     while position < to {
-        let bytes = AT_ONCE.min(to - position);
+        let bytes = PART_BYTES.min(to - position);
         file.write_at(&zeros[..bytes as usize], position)?;
         file.sync()?;
         position += bytes;
@@ -100,20 +100,20 @@ pub(crate) fn fill_with_zeros(file: &dyn LogFile, from: u64, to: u64) -> io::Res
     Ok(())
 }
 
-/// Reads a segment through a window that moves along.
+/// Reads a segment through a sliding window.
 pub(crate) struct SegmentReader {
     pub number: u32,
     meta: Meta,
     file: Arc<dyn LogFile>,
     file_bytes: u64,
-    /// Bytes read at once, unless more are asked for at once; a multiple of the alignment.
+    /// Bytes read at once, unless one call needs more; a multiple of the alignment.
     window_bytes: usize,
     window_at: u64,
     window: Vec<u8>,
 }
 
 impl SegmentReader {
-    /// Opens a segment; its header is not looked at.
+    /// Opens a segment without checking its header.
     pub(crate) fn open(
         files: &dyn Files,
         meta: Meta,
@@ -146,8 +146,8 @@ impl SegmentReader {
         })
     }
 
-    /// The header and list of the batch at a position; none where only zeros stand. The
-    /// records are not looked at.
+    /// The header and the list of blocks of the batch at a position; none where there are only zeros.
+    /// The records are not checked.
     pub(crate) fn batch_at(&mut self, position: u64) -> Result<Option<Batch>, Fault> {
         let meta = self.meta;
         let bytes = self.bytes_at(position, BATCH_HEADER)?;
@@ -158,7 +158,7 @@ impl SegmentReader {
         let header = header.ok_or_else(|| bad("the file ends within a batch's header"))?;
         let (head_bytes, batch_bytes) = format::batch_lengths(header, meta.log_id)
             .ok_or_else(|| bad("no batch of this log begins here"))?;
-        // Before anything is read by these lengths: damaged ones ask for up to 4 GiB.
+        // Checked before anything is read: damaged lengths may be up to 4 GiB.
         if position + batch_bytes as u64 > self.file_bytes {
             return Err(bad("the file ends within the batch"));
         }
@@ -169,7 +169,7 @@ impl SegmentReader {
             .ok_or_else(|| bad("the checksum of the batch's header does not match"))
     }
 
-    /// Checks the records of a batch against their checksums, and that its padding is zero.
+    /// Verifies the checksums of a batch's records, and that its padding is zero.
     pub(crate) fn check_records(&mut self, position: u64, batch: &Batch) -> Result<(), Fault> {
         for block in &batch.blocks {
             self.checked_block(position, block)?;
@@ -204,14 +204,14 @@ impl SegmentReader {
         Ok(bytes)
     }
 
-    /// Whether only zeros stand from a position to the end of the file.
+    /// Whether there are only zeros from a position to the end of the file.
     pub(crate) fn is_zero_from(&mut self, mut position: u64) -> io::Result<bool> {
         loop {
             let bytes = self.bytes_at(position, self.window_bytes)?;
             if bytes.is_empty() {
                 return Ok(true);
             }
-            // Without stopping at the first, so that many are looked at with one instruction.
+            // Without stopping at the first other byte, so that one instruction checks many.
             if bytes.iter().fold(0, |all, byte| all | byte) != 0 {
                 return Ok(false);
             }
@@ -219,8 +219,8 @@ impl SegmentReader {
         }
     }
 
-    /// The first batch of this log at a position or after it whose header stands whole,
-    /// whatever its records look like.
+    /// The first batch of this log at a position or after it with an intact header. Its records are
+    /// not checked.
     pub(crate) fn first_batch_from(
         &mut self,
         mut position: u64,
@@ -247,18 +247,18 @@ impl SegmentReader {
         }
     }
 
-    /// Reads anew what is read next, since a writer may have been at work meanwhile.
+    /// Discards the window, since a writer may have changed the file meanwhile.
     pub(crate) fn refresh(&mut self) {
         self.window.clear();
     }
 
-    /// The bytes at a position, fewer only where the file ends.
+    /// The bytes at a position; fewer than requested only where the file ends.
     fn bytes_at(&mut self, position: u64, bytes: usize) -> io::Result<&[u8]> {
-        let held = position >= self.window_at
+        let in_window = position >= self.window_at
             && position + bytes as u64 <= self.window_at + self.window.len() as u64;
-        if !held {
+        if !in_window {
             self.window.resize(bytes.max(self.window_bytes), 0);
-            // Set before the read, so that a failed one leaves no bytes that pass for others.
+            // Set before the read, so that after a failed one no bytes are taken for others.
             self.window_at = position;
             let read = self.file.read_at(&mut self.window, position);
             self.window.truncate(*read.as_ref().unwrap_or(&0));

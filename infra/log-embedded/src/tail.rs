@@ -1,5 +1,5 @@
-//! What is held in memory of one topic's partition: where it ends, a sparse index of what is
-//! on disk, and its latest blocks, so that whoever reads along never touches the disk.
+//! The state of one topic's partition in memory: its end, a sparse index of the segments, and a cache
+//! of its latest blocks, so that readers at the tail never read the disk.
 
 use std::collections::VecDeque;
 
@@ -9,23 +9,23 @@ use schemas::ids::TimestampMs;
 use tokio::sync::watch;
 
 use crate::format::Block;
-use crate::segment::Place;
+use crate::segment::Address;
 
-/// An index has at most one entry in so many bytes of the log, times the number of all topics'
-/// partitions. So all indexes together hold at most 24 bytes for every 8 KiB of the log.
+/// The distance of two index entries in bytes of the log, divided by the number of all topics'
+/// partitions. So all indexes have at most 24 bytes for every 8 KiB of the log.
 const INDEX_EVERY_BYTES: u64 = 8 << 10;
 
-/// What a block at hand takes beside its records, roughly.
+/// The memory of a cached block beside its records, roughly.
 const BLOCK_OVERHEAD_BYTES: usize = 128;
 
-/// Durable records of one topic and partition, in one piece.
+/// A block of durable records of one topic and partition.
 #[derive(Debug, Clone)]
 pub(crate) struct Records {
     /// The offset of the first.
     pub base: i64,
     pub count: u32,
     pub appended_at_ms: TimestampMs,
-    /// As the format has them.
+    /// The encoded records.
     pub bytes: Bytes,
 }
 
@@ -55,36 +55,37 @@ impl Records {
     }
 }
 
-/// How far a partition goes.
+/// The end of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct End {
-    /// The offset that the next record will have; all before it are durable.
+    /// The offset of the next record; all records below it are durable.
     pub next: i64,
-    /// Whether it stays so for good.
+    /// Whether no more records will come.
     pub closed: bool,
 }
 
 /// One topic's partition.
 pub(crate) struct Tail {
-    /// Bytes of the log between two entries of the index, at least.
+    /// The least number of the log's bytes between two index entries.
     index_every_bytes: u64,
-    held: Mutex<Held>,
+    state: Mutex<State>,
     end: watch::Sender<End>,
 }
 
 #[derive(Default)]
-struct Held {
-    /// The offset and the time that the next block begins with, at least.
+struct State {
+    /// The offset of the next block.
     next: i64,
+    /// The least time of the next block.
     last_time_ms: TimestampMs,
     index: Vec<Entry>,
-    /// The log's bytes before the batch that the last entry points to.
+    /// The number of the log's bytes before the batch of the last index entry.
     indexed_at: u64,
-    recent: VecDeque<Records>,
-    recent_bytes: usize,
+    cache: VecDeque<Records>,
+    cached_bytes: usize,
 }
 
-/// A block's first offset and time, and the batch that holds it.
+/// A block's first offset and time, and the address of its batch.
 #[derive(Clone, Copy)]
 struct Entry {
     base: i64,
@@ -95,8 +96,8 @@ struct Entry {
 }
 
 impl Entry {
-    fn place(self) -> Place {
-        Place {
+    fn address(self) -> Address {
+        Address {
             segment: self.segment,
             position: u64::from(self.position),
         }
@@ -104,7 +105,7 @@ impl Entry {
 }
 
 impl Tail {
-    /// An empty one, of a log with so many topics' partitions.
+    /// An empty partition of a log that has this many of them in all topics.
     pub(crate) fn new(slots: usize) -> Self {
         let end = watch::Sender::new(End {
             next: 0,
@@ -112,85 +113,86 @@ impl Tail {
         });
         Self {
             index_every_bytes: INDEX_EVERY_BYTES * slots as u64,
-            held: Mutex::default(),
+            state: Mutex::default(),
             end,
         }
     }
 
-    /// The offset of the next record, and the time it gets when it is `now_ms` or stepped back.
+    /// The offset of the next record, and its time: `now_ms`, or the last record's time if that is
+    /// later.
     pub(crate) fn next(&self, now_ms: TimestampMs) -> (i64, TimestampMs) {
-        let held = self.held.lock();
-        (held.next, held.last_time_ms.max(now_ms))
+        let state = self.state.lock();
+        (state.next, state.last_time_ms.max(now_ms))
     }
 
-    /// Takes note of a block that is on disk, in the batch at `place`, which so many of the
-    /// log's bytes precede. Readers do not see it before [`Tail::publish`].
-    pub(crate) fn note(&self, block: &Block, place: Place, log_bytes: u64) {
-        let mut held = self.held.lock();
-        held.next = block.end();
-        held.last_time_ms = block.appended_at_ms;
-        if held.index.is_empty() || log_bytes >= held.indexed_at + self.index_every_bytes {
-            held.indexed_at = log_bytes;
-            held.index.push(Entry {
+    /// Registers a block on disk in the batch at `address`, with `log_bytes` bytes of the log before
+    /// it. It becomes visible to readers with [`Tail::publish`].
+    pub(crate) fn note(&self, block: &Block, address: Address, log_bytes: u64) {
+        let mut state = self.state.lock();
+        state.next = block.end();
+        state.last_time_ms = block.appended_at_ms;
+        if state.index.is_empty() || log_bytes >= state.indexed_at + self.index_every_bytes {
+            state.indexed_at = log_bytes;
+            state.index.push(Entry {
                 base: block.base,
                 appended_at_ms: block.appended_at_ms,
-                segment: place.segment,
-                position: place.position as u32,
+                segment: address.segment,
+                position: address.position as u32,
             });
         }
     }
 
-    /// Keeps the block that was noted last at hand, with at most so many bytes in all.
-    pub(crate) fn keep(&self, records: Records, at_most_bytes: usize) {
-        let mut held = self.held.lock();
-        held.recent_bytes += records.memory_bytes();
-        held.recent.push_back(records);
-        while held.recent_bytes > at_most_bytes {
-            let Some(oldest) = held.recent.pop_front() else {
+    /// Caches the block that was registered last, with at most this many bytes in the cache.
+    pub(crate) fn cache(&self, records: Records, at_most_bytes: usize) {
+        let mut state = self.state.lock();
+        state.cached_bytes += records.memory_bytes();
+        state.cache.push_back(records);
+        while state.cached_bytes > at_most_bytes {
+            let Some(oldest) = state.cache.pop_front() else {
                 break;
             };
-            held.recent_bytes -= oldest.memory_bytes();
+            state.cached_bytes -= oldest.memory_bytes();
         }
     }
 
-    /// Lets readers see everything noted.
+    /// Makes all registered blocks visible to readers.
     pub(crate) fn publish(&self) {
-        let next = self.held.lock().next;
+        let next = self.state.lock().next;
         self.end.send_modify(|end| end.next = next);
     }
 
-    /// Tells readers that nothing more will come.
+    /// Signals to readers that no more records will come.
     pub(crate) fn close(&self) {
         self.end.send_modify(|end| end.closed = true);
     }
 
-    /// How far it goes, now and as that changes.
+    /// The end, now and as it changes.
     pub(crate) fn end(&self) -> watch::Receiver<End> {
         self.end.subscribe()
     }
 
-    /// The offset that the next record will have; all before it are durable.
+    /// The offset of the next record; all records below it are durable.
     pub(crate) fn durable_end(&self) -> i64 {
         self.end.borrow().next
     }
 
-    /// Blocks at hand from the one with this offset on, about as many bytes as asked for; none
-    /// when that one is no longer at hand.
-    pub(crate) fn recent(
+    /// Cached blocks from the one with this offset on, about as many bytes as requested; none when
+    /// that block is no longer cached.
+    pub(crate) fn cached(
         &self,
         offset: i64,
         before: i64,
         bytes: usize,
     ) -> Option<VecDeque<Records>> {
-        let held = self.held.lock();
-        if held.recent.front()?.base > offset {
+        let state = self.state.lock();
+        if state.cache.front()?.base > offset {
             return None;
         }
-        let first = held
-            .recent
+        let first = state
+            .cache
             .partition_point(|records| records.end() <= offset);
         let mut left = bytes;
-        let blocks = held.recent.range(first..).take_while(|records| {
+        let blocks = state.cache.range(first..).take_while(|records| {
             let wanted = left > 0 && records.base < before;
             left = left.saturating_sub(records.bytes.len());
             wanted
@@ -198,41 +200,43 @@ impl Tail {
         Some(blocks.cloned().collect())
     }
 
-    /// A place from which on the block with this offset is found: it is there, or behind it by
-    /// less than the index's distance.
-    pub(crate) fn place_of(&self, offset: i64) -> Option<Place> {
-        let held = self.held.lock();
-        let after = held.index.partition_point(|entry| entry.base <= offset);
-        held.index
+    /// An address at which a search for the block with this offset can start: the block is there, or
+    /// after it by less than the distance of two index entries.
+    pub(crate) fn address_of(&self, offset: i64) -> Option<Address> {
+        let state = self.state.lock();
+        let after = state.index.partition_point(|entry| entry.base <= offset);
+        state
+            .index
             .get(after.checked_sub(1)?)
-            .map(|entry| entry.place())
+            .map(|entry| entry.address())
     }
 
-    /// An offset from which on the first block of this time or later is found, not far from it.
+    /// An offset at which a search for the first block of this time or later can start.
     pub(crate) fn offset_before(&self, time: TimestampMs) -> i64 {
-        let held = self.held.lock();
-        let not_before = held
+        let state = self.state.lock();
+        let not_before = state
             .index
             .partition_point(|entry| entry.appended_at_ms < time);
-        held.index
+        state
+            .index
             .get(not_before.saturating_sub(1))
             .map_or(0, |entry| entry.base)
     }
 
-    /// The offset of the first block of this time or later, if the blocks at hand tell: the
-    /// end when they tell that there is none yet.
-    pub(crate) fn recent_at(&self, time: TimestampMs) -> Option<i64> {
-        let held = self.held.lock();
-        if held.index.is_empty() || held.last_time_ms < time {
-            return Some(held.next);
+    /// The offset of the first block of this time or later, or the end if there is none yet; none when
+    /// the cache does not reach back far enough.
+    pub(crate) fn cached_at(&self, time: TimestampMs) -> Option<i64> {
+        let state = self.state.lock();
+        if state.index.is_empty() || state.last_time_ms < time {
+            return Some(state.next);
         }
-        let first = held.recent.front()?;
+        let first = state.cache.front()?;
         if first.appended_at_ms >= time && first.base > 0 {
             return None;
         }
-        let at = held
-            .recent
+        let at = state
+            .cache
             .partition_point(|records| records.appended_at_ms < time);
-        held.recent.get(at).map(|records| records.base)
+        state.cache.get(at).map(|records| records.base)
     }
 }

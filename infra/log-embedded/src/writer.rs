@@ -1,5 +1,5 @@
-//! The one thread that writes: it takes all that is queued, writes it as one batch, syncs it
-//! once, shows it to the readers and answers those who wait.
+//! The writer thread: it takes everything that is queued, writes it as one batch, syncs once, makes
+//! the batch visible to readers and answers the waiting calls.
 
 use std::io;
 use std::sync::Arc;
@@ -17,41 +17,41 @@ use crate::files::{Files, write_whole};
 use crate::format::{self, BATCH_HEADER, BLOCK_ENTRY, Block, CLEAN, Clean};
 use crate::queue::{Group, Queue};
 use crate::scan::Scanned;
-use crate::segment::{FIRST, Place, Segment};
+use crate::segment::{Address, FIRST, Segment};
 use crate::tail::Records;
 use crate::{Options, Shared};
 
-/// From one batch that served few to the next, at least. Under load every batch costs a sync, and
-/// wakes all who read along, whether it has two records or twenty; whoever appends alone does not
-/// wait.
+/// The least time from a batch that served few calls to the next one. Every batch costs a sync and
+/// wakes all readers at the tail, whether it has two records or twenty. After a batch with a single
+/// caller the writer does not wait.
 const GATHER: Duration = Duration::from_millis(1);
 
-/// A slot's buffer begins with as much room as it last needed, up to this.
-const ROOM_BYTES: usize = 64 << 10;
+/// A slot's buffer starts with the capacity that it last needed, up to this.
+const MAX_INITIAL_BYTES: usize = 64 << 10;
 
-/// What the writer thread owns.
+/// The state of the writer thread.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     queue: Arc<Queue>,
     clock: Arc<dyn Clock>,
-    /// Bytes of each partition's records to keep at hand.
+    /// Bytes of each partition's records to cache.
     recent_bytes: usize,
     segment: Segment,
     position: u64,
-    /// Where the next segments come from.
+    /// Delivers the next segments.
     prepared: Receiver<io::Result<Segment>>,
     preparing: JoinHandle<()>,
     next_sequence: u64,
     last_checksum: u32,
     log_bytes: u64,
-    /// The batch at work, and its blocks; kept for their room.
+    /// The current batch and its blocks; kept to reuse their memory.
     batch: Vec<u8>,
     blocks: Vec<Block>,
 }
 
 impl Writer {
-    /// A writer that goes on at the end of what was found, in the first of these segments.
-    /// Starts to prepare further ones.
+    /// A writer that continues at the end of the scanned log, in the first of these segments. Starts
+    /// the thread that prepares further segments.
     pub(crate) fn new(
         shared: Arc<Shared>,
         queue: Arc<Queue>,
@@ -86,15 +86,19 @@ impl Writer {
 
     /// Writes until the queue is closed and empty, or writing fails.
     pub(crate) fn run(mut self) -> Result<(), String> {
-        let stop_at_the_end = StopAtTheEnd(self.queue.clone());
+        let stop_on_exit = StopOnExit(self.queue.clone());
         let mut group = Group::new(self.shared.meta.slots());
         while self.queue.take(&mut group) {
             let began = Instant::now();
             let served_few = group.serves_few();
             if let Err(error) = self.commit(&mut group) {
                 let reason = self.describe(&error);
-                tracing::error!(reason, "the log has stopped and takes no more records");
-                // The queue first: nobody who learns of the failure finds the log still open.
+                tracing::error!(
+                    reason,
+                    "the log has stopped and takes no more records until the next start"
+                );
+                // The queue is stopped first, so that no caller that gets the failure finds the log
+                // still open.
                 self.queue.stop(&reason);
                 for answer in group.drain_waiting() {
                     let _ = answer.send(Err(AppendError::Unknown(reason.clone())));
@@ -106,24 +110,26 @@ impl Writer {
                 sleep(GATHER.saturating_sub(began.elapsed()));
             }
         }
-        drop(stop_at_the_end);
+        drop(stop_on_exit);
         let clean = Clean {
             next_sequence: self.next_sequence,
             last_checksum: self.last_checksum,
         };
         let files = self.shared.files.clone();
         self.end_preparing();
-        write_whole(&*files, CLEAN, &clean.encode())
-            .map_err(|error| format!("the log is whole, but cannot be marked as closed: {error}"))
+        write_whole(&*files, CLEAN, &clean.encode()).map_err(|error| {
+            format!("all records are durable, but the log cannot be marked as closed: {error}")
+        })
     }
 
-    /// Writes a group as one batch and makes it durable; then readers see it, and those who
-    /// wait are answered.
+    /// Writes a group as one batch and makes it durable. Then makes it visible to readers and answers
+    /// the waiting calls.
     fn commit(&mut self, group: &mut Group) -> io::Result<()> {
         let bytes = format::batch_bytes(group.filled.len(), group.bytes);
         if self.position + bytes as u64 > self.segment.bytes {
             let next = self.prepared.recv();
-            self.segment = next.unwrap_or_else(|_| Err(io::Error::other("no segment is left")))?;
+            self.segment =
+                next.unwrap_or_else(|_| Err(io::Error::other("no further segment was prepared")))?;
             self.position = FIRST;
         }
         self.encode(group, bytes);
@@ -149,7 +155,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Puts the pieces of a batch together, all but its head.
+    /// Assembles a batch, without its head.
     fn encode(&mut self, group: &Group, batch_bytes: usize) {
         let now_ms = self.clock.now_ms();
         self.batch.clear();
@@ -173,29 +179,29 @@ impl Writer {
         self.batch.resize(batch_bytes, 0);
     }
 
-    /// Shows the batch, which is durable now, and leaves the group empty.
+    /// Makes the durable batch visible to readers, answers the calls and empties the group.
     fn publish(&mut self, group: &mut Group) {
-        let place = Place {
+        let address = Address {
             segment: self.segment.number,
             position: self.position,
         };
         for block in &self.blocks {
             let queued = &mut group.slots[block.slot];
-            let room = Vec::with_capacity(queued.bytes.len().min(ROOM_BYTES));
-            let mut bytes = std::mem::replace(&mut queued.bytes, room);
+            let empty = Vec::with_capacity(queued.bytes.len().min(MAX_INITIAL_BYTES));
+            let mut bytes = std::mem::replace(&mut queued.bytes, empty);
             if bytes.capacity() > 2 * bytes.len() {
                 bytes.shrink_to_fit();
             }
             queued.records = 0;
             let tail = &self.shared.tails[block.slot];
-            tail.note(block, place, self.log_bytes);
-            tail.keep(Records::new(block, Bytes::from(bytes)), self.recent_bytes);
+            tail.note(block, address, self.log_bytes);
+            tail.cache(Records::new(block, Bytes::from(bytes)), self.recent_bytes);
             tail.publish();
         }
         for block in &self.blocks {
             for (records, answer) in group.slots[block.slot].waiting.drain(..) {
                 let last = block.base + i64::from(records) - 1;
-                // Whoever no longer waits does not care.
+                // The caller may have gone away.
                 let _ = answer.send(Ok(Offset(last)));
             }
         }
@@ -210,8 +216,8 @@ impl Writer {
             .dir
             .join(format::segment_name(self.segment.number));
         format!(
-            "writing at byte {} of {} or to the segment after it failed: {error}; see to the \
-             disk, then start again",
+            "writing at byte {} of {}, or to the next segment, failed: {error}; check the disk, then \
+             restart",
             self.position,
             file.display()
         )
@@ -219,16 +225,16 @@ impl Writer {
 
     fn end_preparing(self) {
         drop(self.prepared);
-        // A thread that panicked has made no segment, and none is needed.
+        // If the thread panicked it made no segment, and none is needed any more.
         let _ = self.preparing.join();
     }
 }
 
-/// Hands out the segments that are ready, then makes one after the other, each before it is
-/// needed, until nobody takes them.
+/// Delivers the segments that are ready, then creates one after the other in advance, until the
+/// writer has ended.
 ///
-/// A segment is handed out when its successor is durable, so that the loss of the file that was
-/// written last leaves a gap that can be told from the log's end.
+/// A segment is delivered once its successor is durable. So if the file that was written last is
+/// lost, its successor shows that the log did not end before it.
 fn prepare(
     files: &dyn Files,
     log_id: u64,
@@ -245,7 +251,7 @@ fn prepare(
             Err(error) => {
                 tracing::warn!(
                     %error,
-                    "no segment can be made; the log will stop when the current one is full"
+                    "cannot create the next segment; the log will stop when the current one is full"
                 );
                 Some(Err(error))
             }
@@ -257,10 +263,10 @@ fn prepare(
     }
 }
 
-/// However the writer ends, nobody may go on queueing for it.
-struct StopAtTheEnd(Arc<Queue>);
+/// Stops the queue however the writer ends, so that no call waits for a writer that is gone.
+struct StopOnExit(Arc<Queue>);
 
-impl Drop for StopAtTheEnd {
+impl Drop for StopOnExit {
     fn drop(&mut self) {
         self.0.stop("it is closed");
     }

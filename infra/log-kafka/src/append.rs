@@ -1,4 +1,4 @@
-//! Appending: calls that are taken whole or refused, and one answer for all records of a call.
+//! Appending: a call is accepted or refused as a whole, and gets one answer for all its records.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -22,9 +22,9 @@ use tracing::{error, warn};
 use crate::context::Context;
 use crate::names::Names;
 
-/// After this long a record that was not acknowledged is given up, in milliseconds.
+/// How long a record waits for its acknowledgement before it fails, in milliseconds.
 pub(crate) const TIMEOUT_MS: &str = "10000";
-/// How long closing waits for what is on its way; a little longer than any of it may take.
+/// How long closing waits for records in flight; a little longer than any record may take.
 const FLUSH: Duration = Duration::from_secs(11);
 
 type Producer = ThreadedProducer<Deliveries>;
@@ -35,8 +35,8 @@ pub(crate) struct Appender {
     config: ClientConfig,
     context: Context,
     names: Arc<Names>,
-    under_way: Arc<UnderWay>,
-    /// None when closed.
+    in_flight: Arc<InFlight>,
+    /// None once closed.
     producer: RwLock<Option<Producer>>,
 }
 
@@ -53,7 +53,7 @@ impl Appender {
             config,
             context,
             names,
-            under_way: Arc::new(UnderWay {
+            in_flight: Arc::new(InFlight {
                 max_records,
                 max_bytes,
                 taken: Mutex::default(),
@@ -62,7 +62,7 @@ impl Appender {
         })
     }
 
-    /// Hands the records of one call to librdkafka, or none of them.
+    /// Passes all records of a call to librdkafka, or none of them.
     pub(crate) fn enqueue(
         self: &Arc<Self>,
         topic: Topic,
@@ -74,7 +74,7 @@ impl Appender {
         let producer = guard
             .as_ref()
             .ok_or_else(|| AppendError::Stopped("it is closed".to_owned()))?;
-        let share = self.under_way.take(records)?;
+        let share = self.in_flight.take(records)?;
         let (answer, waiting) = oneshot::channel();
         let call = Arc::new(Call {
             last: AtomicI64::new(-1),
@@ -92,7 +92,7 @@ impl Appender {
                 sent = sent.headers(headers(&record.headers));
             }
             if let Err((error, _)) = producer.send(sent) {
-                // Those before it are on their way; whether they arrive, nobody can say now.
+                // The records before it are in flight, so the outcome of the call is unknown.
                 call.fail(&error);
                 if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
                     self.clone().replace();
@@ -103,17 +103,17 @@ impl Appender {
         Ok(waiting)
     }
 
-    /// Begins with a new producer, in a thread of its own: one that met a fatal error takes
-    /// nothing any more.
+    /// Replaces the producer, in a thread of its own: after a fatal error a producer takes no more
+    /// records.
     fn replace(self: Arc<Self>) {
         let replace = move || {
             let mut guard = self.producer.write();
             let fatal = guard.as_ref().and_then(|p| p.client().fatal_error());
             let Some((code, reason)) = fatal else {
-                // It was closed, or somebody else has replaced it.
+                // It was closed, or another call has replaced it.
                 return;
             };
-            warn!(%code, reason, "the Kafka producer failed for good; beginning with a new one");
+            warn!(%code, reason, "the Kafka producer failed with a fatal error; replacing it");
             let deliveries = Deliveries(self.context.clone());
             match Producer::from_config_and_context(&self.config, deliveries) {
                 Ok(producer) => {
@@ -121,27 +121,29 @@ impl Appender {
                     drop(guard);
                     drop(old);
                 }
-                Err(error) => error!(%error, "no new Kafka producer can be made"),
+                Err(error) => {
+                    error!(%error, "cannot create a new Kafka producer; the next append tries again")
+                }
             }
         };
         let thread = std::thread::Builder::new().name("kafka-replace".to_owned());
         if let Err(error) = thread.spawn(replace) {
-            error!(%error, "no thread can be started to make a new Kafka producer");
+            error!(%error, "cannot start the thread that replaces the Kafka producer; the next append tries again");
         }
     }
 
-    /// Takes no more, and waits until all that was taken has been answered; blocks for some
-    /// seconds at most.
+    /// Refuses further records, and waits until all records in flight have been answered; blocks for
+    /// at most [`FLUSH`].
     pub(crate) fn close(&self) {
         let Some(producer) = self.producer.write().take() else {
             return;
         };
         if let Err(error) = producer.flush(FLUSH) {
-            warn!(%error, "records were still on their way to the brokers when the log was closed");
+            warn!(%error, "records were still in flight to the brokers when the log was closed");
         }
     }
 
-    /// Takes no more, and gives up what is on its way; does not block.
+    /// Refuses further records, and abandons those in flight; does not block.
     pub(crate) fn abandon(&self) {
         if let Some(producer) = self.producer.write().take() {
             let _ = std::thread::Builder::new()
@@ -159,15 +161,15 @@ fn headers(headers: &[(String, Bytes)]) -> OwnedHeaders {
     })
 }
 
-/// How much is on its way.
-struct UnderWay {
+/// The records and bytes in flight.
+struct InFlight {
     max_records: usize,
     max_bytes: usize,
     /// Records and bytes.
     taken: Mutex<(usize, usize)>,
 }
 
-impl UnderWay {
+impl InFlight {
     fn take(self: &Arc<Self>, call: &[NewRecord]) -> Result<Share, AppendError> {
         let (records, max) = (call.len(), self.max_bytes);
         let bytes = call.iter().map(NewRecord::bytes).sum::<usize>();
@@ -176,41 +178,42 @@ impl UnderWay {
             return Err(AppendError::TooLarge { what, bytes, max });
         }
         let mut taken = self.taken.lock();
-        // When nothing is on its way every call is taken, or one of many records would never.
+        // With nothing in flight, a call may have any number of records, or one with many would never
+        // succeed.
         let too_many = taken.0 > 0 && taken.0 + records > self.max_records;
         if too_many || taken.1 + bytes > max {
             return Err(AppendError::Full);
         }
         *taken = (taken.0 + records, taken.1 + bytes);
         Ok(Share {
-            under_way: self.clone(),
+            in_flight: self.clone(),
             records,
             bytes,
         })
     }
 }
 
-/// What one call has taken of it; given back when dropped.
+/// A call's share of the records and bytes in flight; released when dropped.
 struct Share {
-    under_way: Arc<UnderWay>,
+    in_flight: Arc<InFlight>,
     records: usize,
     bytes: usize,
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut taken = self.under_way.taken.lock();
+        let mut taken = self.in_flight.taken.lock();
         *taken = (taken.0 - self.records, taken.1 - self.bytes);
     }
 }
 
-/// A call under way. Each of its records holds it until the record's fate is known, and the
-/// last one that lets go answers.
+/// A call in flight. Each of its records keeps a reference until its delivery is reported; dropping
+/// the last reference answers the call.
 struct Call {
     /// The highest offset so far; -1 when there is none.
     last: AtomicI64,
     failure: Mutex<Option<String>>,
-    /// None once answered, as is the share.
+    /// None once answered, and so is the share.
     answer: Option<oneshot::Sender<Answer>>,
     share: Option<Share>,
 }
@@ -230,20 +233,20 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        // First, so that whoever gets the answer finds room for the next call.
+        // Released first, so that the caller that gets the answer finds room for its next call.
         self.share = None;
         let answer = match self.failure.get_mut().take() {
             Some(reason) => Err(AppendError::Unknown(reason)),
             None => Ok(Offset(*self.last.get_mut())),
         };
         if let Some(waiting) = self.answer.take() {
-            // Whoever no longer waits does not care.
+            // The caller may have gone away.
             let _ = waiting.send(answer);
         }
     }
 }
 
-/// Hears of the fate of every record.
+/// Receives the delivery report of every record.
 struct Deliveries(Context);
 
 impl ClientContext for Deliveries {
@@ -261,9 +264,9 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, delivery: &DeliveryResult<'_>, call: Arc<Call>) {
         match delivery {
-            // A record that was sent twice may be there without a word about where.
+            // For a record that was sent twice, the brokers may not report the offset.
             Ok(message) if message.offset() < 0 => {
-                call.fail_because("the brokers did not say where the record is".to_owned());
+                call.fail_because("the brokers did not report the record's offset".to_owned());
             }
             Ok(message) => {
                 call.last.fetch_max(message.offset(), Relaxed);

@@ -1,6 +1,6 @@
-//! The consumers that readers share. A client of librdkafka has threads and connections of its
-//! own, so a reader is only a partition of a consumer, with a queue of its own. Two readers of
-//! one partition need two consumers.
+//! The consumers that readers share. A client of librdkafka has threads and connections of its own, so
+//! a reader only gets one partition of a shared consumer, with a queue of its own. Two readers of one
+//! partition need two consumers.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use tokio::sync::{Notify, oneshot};
 use tracing::{debug, warn};
 
 use crate::context::{Context, EVENTS_AT_ONCE};
-use crate::names::{Names, Place};
+use crate::names::{Names, TopicPartition};
 
-/// The most consumers, and so the most readers of one partition. There are four of them in a
-/// process that runs all services.
+/// The most consumers, and so the most readers of one partition. A process that runs all services has
+/// four readers of a partition.
 const MAX_CONSUMERS: usize = 8;
-/// How long a reader waits for another one of its partition to go away when there are so many.
+/// How long a new reader waits for another reader of its partition to end when there are that many.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// How long a consumer waits to be told the brokers of a topic that is new to it. By itself it
-/// looks for them once a second; whoever takes a partition reads three topics one after another.
+/// How long a consumer waits for the metadata of a topic that is new to it. By itself it fetches
+/// metadata once a second, and a decider that takes a partition reads three topics in turn.
 const METADATA_WAIT: Duration = Duration::from_millis(500);
-/// How often the consumers' own events, such as log lines, are taken when nothing else happens.
+/// How often the consumers' own events, such as log lines, are polled when nothing else happens.
 const SERVE_EVERY: Duration = Duration::from_millis(50);
 
 /// Opens partitions for readers.
@@ -38,19 +38,19 @@ pub(crate) struct Consumers {
     requests: Sender<Request>,
 }
 
-/// A partition that is being read: what has been fetched of it, in order.
+/// A partition that is being read, with its fetched records in order.
 pub(crate) struct Source {
-    /// None once given back.
+    /// None once returned to the pool.
     queue: Option<PartitionQueue<Context>>,
     filled: Arc<Notify>,
-    place: Place,
-    /// Which consumer it is of.
+    partition: TopicPartition,
+    /// The index of its consumer.
     consumer: usize,
     requests: Sender<Request>,
 }
 
 struct Open {
-    place: Place,
+    partition: TopicPartition,
     from: i64,
     requests: Sender<Request>,
     answer: oneshot::Sender<Result<Source, ReadError>>,
@@ -58,8 +58,8 @@ struct Open {
 
 enum Request {
     Open(Open),
-    GiveBack {
-        place: Place,
+    Return {
+        partition: TopicPartition,
         consumer: usize,
         queue: PartitionQueue<Context>,
     },
@@ -67,15 +67,14 @@ enum Request {
 }
 
 impl Consumers {
-    /// Starts the thread that keeps the consumers. It ends when the log and all its readers
-    /// are gone.
+    /// Starts the thread that owns the consumers. It ends when the log and all its readers are gone.
     pub(crate) fn start(
         config: ClientConfig,
         context: Context,
         names: Arc<Names>,
     ) -> std::io::Result<Self> {
         let (requests, received) = channel();
-        let keeper = Keeper {
+        let pool = Pool {
             config,
             context,
             names: names.clone(),
@@ -84,16 +83,20 @@ impl Consumers {
             closed: false,
         };
         let thread = std::thread::Builder::new().name("kafka-readers".to_owned());
-        thread.spawn(move || keeper.run(&received))?;
+        thread.spawn(move || pool.run(&received))?;
         Ok(Self { names, requests })
     }
 
-    /// Begins to read a partition.
-    pub(crate) async fn open(&self, place: Place, from: i64) -> Result<Source, ReadError> {
+    /// Opens a partition for a reader that begins at offset `from`.
+    pub(crate) async fn open(
+        &self,
+        partition: TopicPartition,
+        from: i64,
+    ) -> Result<Source, ReadError> {
         let (answer, opened) = oneshot::channel();
         let requests = self.requests.clone();
         let open = Open {
-            place,
+            partition,
             from,
             requests,
             answer,
@@ -105,28 +108,28 @@ impl Consumers {
         match tokio::time::timeout(MAX_WAIT, opened).await {
             Ok(opened) => opened.map_err(gone)?,
             Err(_) => Err(ReadError::Unavailable(format!(
-                "{MAX_CONSUMERS} readers of {} are at work, and no more are allowed",
-                self.names.place(place)
+                "{MAX_CONSUMERS} readers of {} are open, which is the limit",
+                self.names.describe(partition)
             ))),
         }
     }
 
-    /// Stops fetching; no partition is opened from now on.
+    /// Stops fetching, and refuses to open further partitions.
     pub(crate) fn close(&self) {
-        // If the thread has ended, that is done already.
+        // If the thread has ended, it has stopped fetching already.
         let _ = self.requests.send(Request::Close);
     }
 }
 
 impl Source {
-    /// What has been fetched. Whoever finds it empty waits for [`Source::filled`].
+    /// The fetched records. When it is empty, wait for [`Source::filled`].
     pub(crate) fn queue(&self) -> &PartitionQueue<Context> {
         self.queue
             .as_ref()
-            .expect("it is given back only when it is dropped")
+            .expect("the queue is returned only when the source is dropped")
     }
 
-    /// Waits until something has been fetched since the queue was last found empty.
+    /// Waits until a record has been fetched since the queue was last found empty.
     pub(crate) async fn filled(&self) {
         self.filled.notified().await;
     }
@@ -135,10 +138,10 @@ impl Source {
 impl Drop for Source {
     fn drop(&mut self) {
         if let Some(queue) = self.queue.take() {
-            let (place, consumer) = (self.place, self.consumer);
-            // The thread takes requests as long as there are sources.
-            let _ = self.requests.send(Request::GiveBack {
-                place,
+            let (partition, consumer) = (self.partition, self.consumer);
+            // The thread receives requests as long as there are sources.
+            let _ = self.requests.send(Request::Return {
+                partition,
                 consumer,
                 queue,
             });
@@ -146,39 +149,39 @@ impl Drop for Source {
     }
 }
 
-/// The thread's own.
-struct Keeper {
+/// The consumers and waiting requests, which the thread owns.
+struct Pool {
     config: ClientConfig,
     context: Context,
     names: Arc<Names>,
-    consumers: Vec<Shared>,
-    /// Those who wait for another reader of their partition to go away.
+    consumers: Vec<SharedConsumer>,
+    /// Requests that wait for another reader of their partition to end.
     waiting: VecDeque<Open>,
     closed: bool,
 }
 
-struct Shared {
+struct SharedConsumer {
     consumer: Arc<BaseConsumer<Context>>,
-    /// The topics whose brokers it has been told to ask for.
-    asked: BTreeSet<Topic>,
-    /// What is being read by it.
-    places: BTreeSet<Place>,
+    /// The topics whose metadata it has fetched.
+    known_topics: BTreeSet<Topic>,
+    /// The partitions that it is reading.
+    partitions: BTreeSet<TopicPartition>,
 }
 
-impl Keeper {
+impl Pool {
     fn run(mut self, requests: &Receiver<Request>) {
         loop {
             match requests.recv_timeout(SERVE_EVERY) {
                 Ok(Request::Open(open)) => self.open(open),
-                Ok(Request::GiveBack {
-                    place,
+                Ok(Request::Return {
+                    partition,
                     consumer,
                     queue,
                 }) => {
-                    // Before another reader gets the place: a queue that is dropped takes the
-                    // partition's waker with it.
+                    // Dropped before another reader gets the partition: dropping a queue removes
+                    // the partition's waker.
                     drop(queue);
-                    self.stop(consumer, place);
+                    self.stop(consumer, partition);
                     for open in std::mem::take(&mut self.waiting) {
                         self.open(open);
                     }
@@ -199,7 +202,7 @@ impl Keeper {
             let _ = open.answer.send(Err(ReadError::Closed));
             return;
         }
-        let free = |shared: &Shared| !shared.places.contains(&open.place);
+        let free = |shared: &SharedConsumer| !shared.partitions.contains(&open.partition);
         let at = match self.consumers.iter().position(free) {
             None if self.consumers.len() == MAX_CONSUMERS => {
                 self.waiting.push_back(open);
@@ -210,34 +213,37 @@ impl Keeper {
         };
         let started = at.and_then(|at| self.start(at, &open));
         let started = started.map_err(|error| ReadError::Unavailable(error.to_string()));
-        // A source that nobody waits for any more gives itself back.
+        // If the caller has gone away, the source is dropped and returns itself.
         let _ = open.answer.send(started);
     }
 
     fn add_consumer(&mut self) -> KafkaResult<()> {
         let context = self.context.clone();
         let consumer = BaseConsumer::from_config_and_context(&self.config, context)?;
-        self.consumers.push(Shared {
+        self.consumers.push(SharedConsumer {
             consumer: Arc::new(consumer),
-            asked: BTreeSet::new(),
-            places: BTreeSet::new(),
+            known_topics: BTreeSet::new(),
+            partitions: BTreeSet::new(),
         });
         Ok(())
     }
 
     fn start(&mut self, at: usize, open: &Open) -> KafkaResult<Source> {
         let shared = &mut self.consumers[at];
-        let (topic, partition) = (self.names.topic(open.place.0), open.place.1.0 as i32);
-        // The queue is split off first, so that no record goes to the consumer's own queue.
+        let (topic, partition) = (
+            self.names.topic(open.partition.0),
+            open.partition.1.0 as i32,
+        );
+        // The queue is split off first, so that no record enters the consumer's own queue.
         let queue = shared.consumer.split_partition_queue(topic, partition);
         let mut queue = queue.ok_or(rdkafka::error::KafkaError::Subscription(format!(
             "librdkafka has no queue for {}",
-            self.names.place(open.place)
+            self.names.describe(open.partition)
         )))?;
-        if shared.asked.insert(open.place.0)
+        if shared.known_topics.insert(open.partition.0)
             && let Err(error) = shared.consumer.fetch_metadata(Some(topic), METADATA_WAIT)
         {
-            debug!(%error, topic, "its brokers are not known yet");
+            debug!(%error, topic, "the topic's metadata is not known yet");
         }
         let filled = Arc::new(Notify::new());
         let waker = filled.clone();
@@ -246,34 +252,34 @@ impl Keeper {
         let from = rdkafka::Offset::Offset(open.from);
         list.add_partition_offset(topic, partition, from)?;
         shared.consumer.incremental_assign(&list)?;
-        shared.places.insert(open.place);
+        shared.partitions.insert(open.partition);
         Ok(Source {
             queue: Some(queue),
             filled,
-            place: open.place,
+            partition: open.partition,
             consumer: at,
             requests: open.requests.clone(),
         })
     }
 
-    fn stop(&mut self, at: usize, place: Place) {
+    fn stop(&mut self, at: usize, partition: TopicPartition) {
         let shared = &mut self.consumers[at];
-        if !shared.places.remove(&place) {
-            // It was stopped when the log was closed.
+        if !shared.partitions.remove(&partition) {
+            // Closing the log has stopped it already.
             return;
         }
         let mut list = TopicPartitionList::new();
-        list.add_partition(self.names.topic(place.0), place.1.0 as i32);
+        list.add_partition(self.names.topic(partition.0), partition.1.0 as i32);
         if let Err(error) = shared.consumer.incremental_unassign(&list) {
-            warn!(%error, "{} is fetched on though nobody reads it", self.names.place(place));
+            warn!(%error, "cannot stop fetching {}, though no reader needs it", self.names.describe(partition));
         }
     }
 
     fn close(&mut self) {
         self.closed = true;
         for at in 0..self.consumers.len() {
-            for place in self.consumers[at].places.clone() {
-                self.stop(at, place);
+            for partition in self.consumers[at].partitions.clone() {
+                self.stop(at, partition);
             }
         }
         for open in self.waiting.drain(..) {
@@ -281,12 +287,12 @@ impl Keeper {
         }
     }
 
-    /// Takes what the consumers have to say themselves. Records never come this way.
+    /// Polls the consumers' own events. Records never arrive this way.
     fn serve(&self) {
         for shared in &self.consumers {
             for _ in 0..EVENTS_AT_ONCE {
                 if let Some(Err(error)) = shared.consumer.poll(Duration::ZERO) {
-                    debug!(%error, "a Kafka consumer has trouble");
+                    debug!(%error, "a Kafka consumer reports an error");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What librdkafka says, to `tracing`.
+//! Forwards the log lines and errors of librdkafka to `tracing`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,52 +11,53 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::{debug, info, warn};
 
-/// The same kind of trouble is told again after this, and until then at level debug: while
-/// brokers are down every client repeats it several times a second.
+/// How long errors of the same kind are logged at level debug after one was logged as a warning:
+/// while brokers are down every client repeats them several times a second.
 const REPEAT_AFTER: Duration = Duration::from_secs(10);
 
-/// How many of a client's own events are taken at a time. One that repeats its trouble all the
-/// time has fewer; and since taking one that is only a log line looks like taking none, there is
-/// no other way to tell the end.
+/// How many of a client's own events are polled at a time. Even a client that repeats its errors has
+/// fewer. Polling a log line returns nothing, just as an empty queue does, so the end of the queue
+/// cannot be detected.
 pub(crate) const EVENTS_AT_ONCE: usize = 16;
 
-/// Hears what the clients of a log say. Clones share what they remember.
+/// Receives log lines and errors of a log's clients. Clones share their state.
 #[derive(Clone, Default)]
 pub(crate) struct Context {
-    heard: Arc<Mutex<Heard>>,
+    history: Arc<Mutex<History>>,
 }
 
 #[derive(Default)]
-struct Heard {
-    /// When each kind of trouble was last told.
-    told: HashMap<String, Instant>,
-    /// The last error, and when it was heard.
+struct History {
+    /// When each kind of error was last logged as a warning.
+    warned: HashMap<String, Instant>,
+    /// The last error, and when it was received.
     last: Option<(Instant, String)>,
 }
 
 impl Context {
-    /// An error as librdkafka returned it, and what it said of late, which is often the cause.
+    /// The text of an error that librdkafka returned, with its latest error message, which is often
+    /// the cause.
     pub(crate) fn explain(&self, error: &KafkaError) -> String {
         let error = match error.rdkafka_error_code() {
             Some(code) => code.to_string(),
             None => error.to_string(),
         };
-        match &self.heard.lock().last {
+        match &self.history.lock().last {
             Some((at, last)) if at.elapsed() < REPEAT_AFTER => format!("{error}; {last}"),
             _ => error,
         }
     }
 
-    fn tell(&self, kind: &str, what: &str) {
+    fn report(&self, kind: &str, what: &str) {
         let now = Instant::now();
-        let mut heard = self.heard.lock();
-        let told = heard.told.get(kind);
-        if told.is_some_and(|told| now - *told < REPEAT_AFTER) {
-            drop(heard);
+        let mut history = self.history.lock();
+        let warned = history.warned.get(kind);
+        if warned.is_some_and(|warned| now - *warned < REPEAT_AFTER) {
+            drop(history);
             debug!(kind, "Kafka: {what}");
         } else {
-            heard.told.insert(kind.to_owned(), now);
-            drop(heard);
+            history.warned.insert(kind.to_owned(), now);
+            drop(history);
             warn!(kind, "Kafka: {what}");
         }
     }
@@ -65,13 +66,13 @@ impl Context {
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, kind: &str, line: &str) {
         match level {
-            // Of failed connections it tells a second time, as an error.
+            // librdkafka also reports failed connections as errors.
             _ if matches!(kind, "FAIL" | "ERROR") => debug!(kind, "Kafka: {line}"),
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
             | RDKafkaLogLevel::Critical
             | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => self.tell(kind, line),
+            | RDKafkaLogLevel::Warning => self.report(kind, line),
             RDKafkaLogLevel::Notice => info!(kind, "Kafka: {line}"),
             RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => debug!(kind, "Kafka: {line}"),
         }
@@ -81,13 +82,13 @@ impl ClientContext for Context {
         let code = error.rdkafka_error_code();
         let kind = code.map_or_else(|| "error".to_owned(), |code| format!("{code:?}"));
         match code {
-            // A reader finds out what that means.
+            // The reader handles it.
             Some(RDKafkaErrorCode::AutoOffsetReset) => return debug!("Kafka: {reason}"),
-            // That is no reason; the reasons have been told before.
+            // It names no cause; the causes were reported before.
             Some(RDKafkaErrorCode::AllBrokersDown) => {}
-            _ => self.heard.lock().last = Some((Instant::now(), reason.to_owned())),
+            _ => self.history.lock().last = Some((Instant::now(), reason.to_owned())),
         }
-        self.tell(&kind, reason);
+        self.report(&kind, reason);
     }
 }
 

@@ -1,10 +1,10 @@
 //! The event log on Apache Kafka.
 //!
-//! One idempotent producer [appends](append), refusing when too much is on its way. Readers
-//! ([`reader`]) share a few [`consumers`]. Where partitions end is [asked](offsets) for all who
-//! want to know at once. A [`member`] of a consumer group knows which partitions are this
-//! process's. At the start the [`topics`] are created or checked. Whatever blocks has a thread
-//! of its own; nothing blocks the runtime.
+//! One idempotent producer [appends](append), and refuses records when too many are in flight. Readers
+//! ([`reader`]) share a few [`consumers`]. One request [looks up](offsets) the partitions' ends for all
+//! callers at once. A [`member`] of a consumer group knows which partitions are assigned to this
+//! process. At the start the [`topics`] are created or checked. Blocking calls have threads of their
+//! own; nothing blocks the runtime.
 
 mod names;
 mod options;
@@ -40,59 +40,58 @@ use crate::consumers::Consumers;
 use crate::context::Context;
 use crate::member::Member;
 use crate::names::Names;
-use crate::offsets::{Offsets, Which};
+use crate::offsets::{Offsets, Query};
 use crate::reader::{Reader, Reading};
 
 pub use crate::names::{group_name, topic_name};
 pub use crate::options::{Options, Protocol, Security};
 
-/// How long closing waits for the groups to be left.
+/// How long closing waits until the groups have been left.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why a log was not opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// The brokers cannot be asked, or cannot have the topics as they should be just now.
-    /// Trying again may succeed.
+    /// The brokers do not answer, or cannot provide the topics at the moment. A retry may succeed.
     #[error("{0}")]
     Unreachable(String),
-    /// A topic is not as it must be. Trying again cannot help before somebody has changed it.
+    /// A topic has a wrong setting. A retry cannot help before an operator has changed it.
     #[error("topic {topic} has {setting} {found}, but must have {expected}: {remedy}")]
     Misconfigured {
         /// The topic.
         topic: String,
-        /// What about it.
+        /// The setting.
         setting: String,
-        /// How it is.
+        /// The value found.
         found: String,
-        /// How it must be.
+        /// The value expected.
         expected: String,
-        /// What to do.
+        /// How to fix it.
         remedy: String,
     },
-    /// The options cannot be used. Trying again cannot help.
-    #[error("the log cannot be run so: {0}")]
+    /// The options are not valid. A retry cannot help.
+    #[error("the log's options are not valid: {0}")]
     Options(String),
 }
 
 /// The event log of a Kafka cluster.
 ///
-/// It needs the runtime of tokio. Dropping it closes it without waiting: what is on its way is
-/// given up. Readers may outlive it, and return [`ReadError::Closed`] then.
+/// It needs tokio's runtime. Dropping it closes it without waiting: records in flight are abandoned.
+/// Readers may outlive it, and then return [`ReadError::Closed`].
 pub struct KafkaLog {
     options: Options,
     context: Context,
     names: Arc<Names>,
     appender: Arc<Appender>,
     reading: Reading,
-    /// None when the log is closed.
+    /// None once the log is closed.
     members: Mutex<Option<HashMap<Group, Member>>>,
     closed: watch::Sender<bool>,
 }
 
 impl KafkaLog {
-    /// Connects to the brokers, creates the topics that are missing and checks all of them.
-    /// Takes half a minute at most.
+    /// Connects to the brokers, creates missing topics and checks all topics. Takes half a minute at
+    /// most.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
         let opened = spawn_blocking(move || Self::open_blocking(options)).await;
         opened.unwrap_or_else(|error| Err(OpenError::Unreachable(error.to_string())))
@@ -103,11 +102,11 @@ impl KafkaLog {
         let context = Context::default();
         let names = Arc::new(Names::new(&options.topic_prefix));
         let client = |error: rdkafka::error::KafkaError| OpenError::Options(error.to_string());
-        let asking = BaseConsumer::from_config_and_context(&options.client(), context.clone());
-        let asking = asking.map_err(client)?;
-        topics::ensure(&options, &names, &asking)?;
+        let consumer = BaseConsumer::from_config_and_context(&options.client(), context.clone());
+        let consumer = consumer.map_err(client)?;
+        topics::ensure(&options, &names, &consumer)?;
 
-        let thread = |error| OpenError::Unreachable(format!("no thread can be started: {error}"));
+        let thread = |error| OpenError::Unreachable(format!("cannot start a thread: {error}"));
         let (producer, reader) = (options.producer(), options.reader());
         let appender = Appender::new(
             producer,
@@ -121,7 +120,7 @@ impl KafkaLog {
         let reading = Reading {
             names: names.clone(),
             consumers: consumers.map_err(thread)?,
-            offsets: Offsets::start(asking, names.clone()).map_err(thread)?,
+            offsets: Offsets::start(consumer, names.clone()).map_err(thread)?,
             closed: closed.subscribe(),
         };
         Ok(Self {
@@ -135,9 +134,9 @@ impl KafkaLog {
         })
     }
 
-    /// Leaves the groups, so that others take over at once, and waits until all that was taken
-    /// to be appended has been answered, some ten seconds at most. From then on appending is
-    /// refused and readers return [`ReadError::Closed`]. A second call does nothing.
+    /// Leaves the groups, so that other members take over at once, and waits until all appends in
+    /// flight have been answered, about ten seconds at most. From then on appends are refused and
+    /// readers return [`ReadError::Closed`]. A second call does nothing.
     pub async fn close(&self) {
         self.closed.send_replace(true);
         self.reading.consumers.close();
@@ -147,10 +146,12 @@ impl KafkaLog {
         let leaving: Vec<_> = members.values().filter_map(Member::leave).collect();
         let left = tokio::time::timeout(LEAVE_WITHIN, join_all(leaving)).await;
         if left.is_err() {
-            warn!("a consumer group was not left in time; others take over when the session ends");
+            warn!(
+                "a consumer group was not left in time; other members take over when the session ends"
+            );
         }
         if let Err(error) = flushing.await {
-            error!(%error, "the log was not closed in order");
+            error!(%error, "the log was not closed properly: flushing the producer failed");
         }
     }
 
@@ -165,7 +166,7 @@ impl KafkaLog {
         ))
     }
 
-    fn check_to_read(&self, partition: Partition) -> Result<(), ReadError> {
+    fn check_readable(&self, partition: Partition) -> Result<(), ReadError> {
         if *self.closed.borrow() {
             return Err(ReadError::Closed);
         }
@@ -202,9 +203,9 @@ impl EventLog for KafkaLog {
     ) -> Result<Offset, AppendError> {
         self.check(partition).map_err(AppendError::Stopped)?;
         let answer = self.appender.enqueue(topic, partition, &records)?;
-        // librdkafka has a copy of them.
+        // librdkafka has a copy.
         drop(records);
-        let lost = || AppendError::Unknown("the producer ended without an answer".to_owned());
+        let lost = || AppendError::Unknown("the producer ended without answering".to_owned());
         answer.await.unwrap_or_else(|_| Err(lost()))
     }
 
@@ -214,16 +215,16 @@ impl EventLog for KafkaLog {
         partition: Partition,
         from: Offset,
     ) -> Result<Box<dyn LogReader>, ReadError> {
-        self.check_to_read(partition)?;
+        self.check_readable(partition)?;
         let reader = Reader::open(self.reading.clone(), (topic, partition), from.0).await?;
         Ok(Box::new(reader))
     }
 
     async fn end(&self, topic: Topic, partition: Partition) -> Result<Offset, ReadError> {
-        self.check_to_read(partition)?;
+        self.check_readable(partition)?;
         self.reading
             .offsets
-            .ask((topic, partition), Which::End)
+            .get((topic, partition), Query::End)
             .await
     }
 
@@ -233,11 +234,15 @@ impl EventLog for KafkaLog {
         partition: Partition,
         time: TimestampMs,
     ) -> Result<Offset, ReadError> {
-        self.check_to_read(partition)?;
-        let place = (topic, partition);
-        // The end first: of what comes in between, nothing may lie before the answer.
-        let end = self.reading.offsets.ask(place, Which::End).await?;
-        let found = self.reading.offsets.find(place, Which::At(time)).await?;
+        self.check_readable(partition)?;
+        let partition = (topic, partition);
+        // The end first, so that records appended in between are not below the answer.
+        let end = self.reading.offsets.get(partition, Query::End).await?;
+        let found = self
+            .reading
+            .offsets
+            .find(partition, Query::At(time))
+            .await?;
         Ok(found.unwrap_or(end))
     }
 
@@ -252,7 +257,7 @@ impl EventLog for KafkaLog {
         match self.join(group) {
             Ok(member) => members.entry(group).or_insert(member).assigned(),
             Err(error) => {
-                error!(%error, "no thread can be started to be a member of the consumer group");
+                error!(%error, "cannot start the thread of the consumer group's member; no partitions are assigned");
                 watch::Sender::default().subscribe()
             }
         }
@@ -271,7 +276,7 @@ impl EventLog for KafkaLog {
         partition: Partition,
         before: Offset,
     ) -> Result<(), ReadError> {
-        self.check_to_read(partition)?;
+        self.check_readable(partition)?;
         if before.0 <= 0 {
             return Ok(());
         }

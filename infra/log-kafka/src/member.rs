@@ -1,5 +1,5 @@
-//! Membership in a consumer group: which partitions are this process's, and how far it is with
-//! them. The member fetches nothing; readers do that, wherever they are told to.
+//! Membership in a consumer group: which partitions are assigned to this process, and the progress on
+//! them. The member fetches no records; readers do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,37 +17,37 @@ use tracing::{debug, error, info, warn};
 
 use crate::context::Context;
 
-/// Progress is committed once in this time at most.
+/// The least interval between two commits of progress.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
-/// How long the thread sleeps at most when nothing happens.
+/// How long the thread waits for an event.
 const POLL: Duration = Duration::from_millis(50);
-/// How long a member without partitions waits before it asks whether that can be right.
+/// How long a member has no partitions before it checks whether the group has left it out.
 const LEFT_OUT_AFTER: Duration = Duration::from_secs(5);
-/// How long the brokers may take to say who is in the group.
+/// How long the brokers may take to list the group's members.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long it rests when it cannot be a member at all.
+/// The pause before joining again after the membership failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A group's member.
 pub(crate) struct Member {
     shared: Arc<Shared>,
-    /// Answered when it has left. None when somebody waits for that already.
+    /// Completes when the member has left. None once a caller waits for it.
     left: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 struct Shared {
     group: String,
     topic: String,
-    /// How many partitions the group shares.
+    /// The number of partitions that the group shares.
     partitions: usize,
     assigned: watch::Sender<BTreeSet<Partition>>,
-    /// What is to be committed.
+    /// Progress that is not committed yet.
     progress: Mutex<BTreeMap<Partition, Offset>>,
     stop: AtomicBool,
 }
 
 impl Member {
-    /// Joins a group that shares a topic's partitions, of which there are so many.
+    /// Joins a group that shares the partitions of a topic.
     pub(crate) fn join(
         config: ClientConfig,
         context: Context,
@@ -63,13 +63,13 @@ impl Member {
             progress: Mutex::default(),
             stop: AtomicBool::new(false),
         });
-        let (leaves, left) = oneshot::channel();
+        let (leave, left) = oneshot::channel();
         let member = shared.clone();
         let thread = std::thread::Builder::new().name("kafka-member".to_owned());
         thread.spawn(move || {
             member.run(&config, &context);
-            // Nobody may wait for it.
-            let _ = leaves.send(());
+            // Fails when no caller waits for it.
+            let _ = leave.send(());
         })?;
         Ok(Self {
             shared,
@@ -77,17 +77,18 @@ impl Member {
         })
     }
 
-    /// The partitions that are this process's.
+    /// The partitions that are assigned to this process, now and as that changes.
     pub(crate) fn assigned(&self) -> watch::Receiver<BTreeSet<Partition>> {
         self.shared.assigned.subscribe()
     }
 
-    /// Remembers to commit how far a partition is.
+    /// Notes a partition's progress for the next commit.
     pub(crate) fn note(&self, partition: Partition, next: Offset) {
         self.shared.progress.lock().insert(partition, next);
     }
 
-    /// Begins to leave; returns what is answered when that is done, if nobody else has it.
+    /// Begins to leave. Returns a receiver that completes when that is done, unless another caller has
+    /// it.
     pub(crate) fn leave(&self) -> Option<oneshot::Receiver<()>> {
         self.shared.stop.store(true, Relaxed);
         self.left.lock().take()
@@ -104,14 +105,14 @@ impl Shared {
     fn run(self: &Arc<Self>, config: &ClientConfig, context: &Context) {
         while !self.stop.load(Relaxed) {
             if let Err(error) = self.take_part(config, context) {
-                error!(%error, group = self.group, "cannot be a member of the consumer group");
+                error!(%error, group = self.group, "cannot be a member of the consumer group; joining again");
                 std::thread::sleep(RETRY_AFTER);
             }
             self.assigned.send_replace(BTreeSet::new());
         }
     }
 
-    /// Is a member until told to stop, or until that has failed for good.
+    /// Is a member until it is stopped, or fails with a fatal error.
     fn take_part(self: &Arc<Self>, config: &ClientConfig, context: &Context) -> KafkaResult<()> {
         let context = Membership {
             context: context.clone(),
@@ -124,10 +125,12 @@ impl Shared {
         let mut idle = Instant::now();
         while !self.stop.load(Relaxed) {
             match consumer.poll(POLL) {
-                // Fetched before the partition was paused; it is a reader's to read.
+                // A record that was fetched before the partition was paused; readers read it.
                 None | Some(Ok(_)) => {}
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
-                Some(Err(error)) => debug!(%error, group = self.group, "the member has trouble"),
+                Some(Err(error)) => {
+                    debug!(%error, group = self.group, "the member reports an error")
+                }
             }
             if committed.elapsed() >= COMMIT_EVERY {
                 committed = Instant::now();
@@ -140,20 +143,20 @@ impl Shared {
                 if self.is_left_out(&consumer) {
                     warn!(
                         group = self.group,
-                        "has no partitions though there are enough; joining again"
+                        "has no partitions though there are enough for all members; joining again"
                     );
                     consumer.unsubscribe();
                     consumer.subscribe(&[&self.topic])?;
                 }
             }
         }
-        // Leaving takes the partitions back, and commits what is left then.
+        // Leaving revokes the partitions, which commits the rest.
         Ok(())
     }
 
-    /// Whether the group has settled with nothing for this member although there is a partition
-    /// for everyone. A broker that has just come up may not know the topic yet; a group that
-    /// shares its partitions at that moment shares none, and would leave it at that.
+    /// Whether the group is stable with no partition for this member although there are enough for all
+    /// members. A broker that has just started may not know the topic yet. A group that rebalances at
+    /// that moment assigns no partitions, and would stay that way.
     fn is_left_out(&self, consumer: &BaseConsumer<Membership>) -> bool {
         match consumer.fetch_group_list(Some(&self.group), GROUP_TIMEOUT) {
             Ok(list) => list.groups().iter().any(|group| {
@@ -161,21 +164,21 @@ impl Shared {
                 group.state() == "Stable" && (1..=self.partitions).contains(&members)
             }),
             Err(error) => {
-                debug!(%error, group = self.group, "the brokers do not say who is in the group");
+                debug!(%error, group = self.group, "the brokers do not list the group's members");
                 false
             }
         }
     }
 
-    /// Commits what has been noted of partitions that are ours. What others have is theirs to
-    /// say, and what fails is said again with the next progress.
+    /// Commits the noted progress of this process's partitions. Progress of other partitions is
+    /// dropped, and a failed commit is superseded by the next one.
     fn commit(&self, consumer: &BaseConsumer<Membership>) {
         let noted = std::mem::take(&mut *self.progress.lock());
         let mut list = TopicPartitionList::new();
         for (partition, next) in noted {
             if self.assigned.borrow().contains(&partition) {
                 let next = rdkafka::Offset::Offset(next.0);
-                // It fails for offsets below 0 only, and before the first record there are none.
+                // Fails only for negative offsets, which do not occur.
                 let _ = list.add_partition_offset(&self.topic, partition.0 as i32, next);
             }
         }
@@ -188,7 +191,7 @@ impl Shared {
     }
 }
 
-/// Hears which partitions come and go.
+/// Receives the group's rebalances.
 struct Membership {
     context: Context,
     shared: Arc<Shared>,
@@ -212,13 +215,13 @@ impl ConsumerContext for Membership {
             Rebalance::Revoke(list) => {
                 shared.commit(consumer);
                 let gone = partitions(list);
-                info!(group = shared.group, partitions = ?gone, "partitions were taken back");
+                info!(group = shared.group, partitions = ?gone, "partitions were revoked");
                 shared
                     .assigned
                     .send_modify(|assigned| assigned.retain(|p| !gone.contains(p)));
             }
             Rebalance::Error(error) => {
-                error!(%error, group = shared.group, "the group cannot share partitions");
+                error!(%error, group = shared.group, "the consumer group cannot assign partitions");
                 shared.assigned.send_replace(BTreeSet::new());
             }
         }
@@ -230,7 +233,7 @@ impl ConsumerContext for Membership {
         };
         let shared = &self.shared;
         if let Err(error) = consumer.pause(list) {
-            debug!(%error, group = shared.group, "the member fetches what it does not need");
+            debug!(%error, group = shared.group, "cannot pause partitions; the member fetches records that it does not need");
         }
         let new = partitions(list);
         if !new.is_empty() {

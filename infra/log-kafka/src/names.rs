@@ -1,11 +1,11 @@
-//! What topics and consumer groups are called.
+//! The names of topics and consumer groups.
 
 use ports::Group;
 use schemas::ids::Partition;
 use schemas::topics::Topic;
 
-/// A topic's partition.
-pub(crate) type Place = (Topic, Partition);
+/// A partition of a topic.
+pub(crate) type TopicPartition = (Topic, Partition);
 
 /// The name of a topic on the brokers.
 pub fn topic_name(prefix: &str, topic: Topic) -> String {
@@ -28,7 +28,7 @@ pub(crate) fn topic_of(group: Group) -> Topic {
     }
 }
 
-/// The topics' names, made once.
+/// The topics' names, formatted once.
 pub(crate) struct Names([String; Topic::ALL.len()]);
 
 impl Names {
@@ -41,8 +41,8 @@ impl Names {
         &self.0[at.expect("every topic is in the list of all topics")]
     }
 
-    /// A place as people call it.
-    pub(crate) fn place(&self, (topic, partition): Place) -> String {
+    /// A partition of a topic, for messages.
+    pub(crate) fn describe(&self, (topic, partition): TopicPartition) -> String {
         format!("partition {partition} of {}", self.topic(topic))
     }
 }

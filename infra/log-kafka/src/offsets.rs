@@ -1,5 +1,5 @@
-//! Where partitions begin and end. All who ask at the same time are answered by one round trip,
-//! and nobody by one that began before the question.
+//! Lookups of partitions' offsets. One round trip answers all lookups that are waiting, and no lookup
+//! is answered by a round trip that began before it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,96 +15,98 @@ use tokio::sync::oneshot;
 use tracing::debug;
 
 use crate::context::{Context, EVENTS_AT_ONCE};
-use crate::names::{Names, Place};
+use crate::names::{Names, TopicPartition};
 
-/// How long the brokers have for an answer. Who asks while a round trip is under way waits for
-/// that one too, so no answer takes longer than about twice this.
+/// How long the brokers have for an answer. A lookup that begins during a round trip waits for that
+/// one too, so no lookup takes longer than about twice this.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// How long they have to say who leads which partition, once one did not answer.
+/// How long the brokers may take to report the partitions' leaders after one did not answer.
 const LEADERS_TIMEOUT: Duration = Duration::from_millis(500);
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
-/// The most questions that wait.
+/// The most lookups that wait.
 const MAX_WAITING: usize = 65_536;
-/// How often the client's own events, such as log lines, are taken when nothing is asked.
+/// How often the client's own events, such as log lines, are polled when there are no lookups.
 const SERVE_EVERY: Duration = Duration::from_millis(200);
 
-/// Which of a partition's offsets is asked for.
+/// Which of a partition's offsets to look up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Which {
-    /// The first record's.
+pub(crate) enum Query {
+    /// The offset of the first record.
     First,
-    /// The one behind the last record that all replicas in sync have.
+    /// The offset after the last record that all in-sync replicas have.
     End,
-    /// The first record's of this time or later.
+    /// The offset of the first record of this time or later.
     At(TimestampMs),
 }
 
-/// Asks the brokers.
+/// Looks up offsets at the brokers.
 #[derive(Clone)]
 pub(crate) struct Offsets {
-    questions: SyncSender<Question>,
+    lookups: SyncSender<Lookup>,
 }
 
-struct Question {
-    place: Place,
-    which: Which,
+struct Lookup {
+    partition: TopicPartition,
+    query: Query,
     answer: oneshot::Sender<Result<Option<Offset>, ReadError>>,
 }
 
 impl Offsets {
-    /// Starts the thread that asks. It ends when nobody is left who could ask it.
+    /// Starts the thread that asks the brokers. It ends when all handles are gone.
     pub(crate) fn start(
         consumer: BaseConsumer<Context>,
         names: Arc<Names>,
     ) -> std::io::Result<Self> {
-        let (questions, received) = sync_channel(MAX_WAITING);
+        let (lookups, received) = sync_channel(MAX_WAITING);
         let thread = std::thread::Builder::new().name("kafka-offsets".to_owned());
-        let asking = Asking { consumer, names };
-        thread.spawn(move || asking.run(&received))?;
-        Ok(Self { questions })
+        let worker = Worker { consumer, names };
+        thread.spawn(move || worker.run(&received))?;
+        Ok(Self { lookups })
     }
 
-    /// The partition's first offset or its end.
-    pub(crate) async fn ask(&self, place: Place, which: Which) -> Result<Offset, ReadError> {
-        let none = || ReadError::Unavailable("the brokers named no offset".to_owned());
-        self.find(place, which).await?.ok_or_else(none)
+    /// The partition's first offset or its end; for [`Query::First`] and [`Query::End`].
+    pub(crate) async fn get(
+        &self,
+        partition: TopicPartition,
+        query: Query,
+    ) -> Result<Offset, ReadError> {
+        let none = || ReadError::Unavailable("the brokers returned no offset".to_owned());
+        self.find(partition, query).await?.ok_or_else(none)
     }
 
-    /// Also none, when there is no record of the time asked for or later.
+    /// The offset; none when there is no record of the requested time or later.
     pub(crate) async fn find(
         &self,
-        place: Place,
-        which: Which,
+        partition: TopicPartition,
+        query: Query,
     ) -> Result<Option<Offset>, ReadError> {
         let (answer, answered) = oneshot::channel();
-        let question = Question {
-            place,
-            which,
+        let lookup = Lookup {
+            partition,
+            query,
             answer,
         };
-        self.questions
-            .try_send(question)
-            .map_err(|error| match error {
-                TrySendError::Full(_) => ReadError::Unavailable(format!(
-                    "{MAX_WAITING} questions for offsets are waiting already"
-                )),
-                TrySendError::Disconnected(_) => ReadError::Closed,
-            })?;
+        self.lookups.try_send(lookup).map_err(|error| match error {
+            TrySendError::Full(_) => ReadError::Unavailable(format!(
+                "{MAX_WAITING} lookups of offsets are waiting already"
+            )),
+            TrySendError::Disconnected(_) => ReadError::Closed,
+        })?;
         answered.await.unwrap_or(Err(ReadError::Closed))
     }
 }
 
-/// The thread's own.
-struct Asking {
+/// The state of the thread.
+struct Worker {
     consumer: BaseConsumer<Context>,
     names: Arc<Names>,
 }
 
-impl Asking {
-    fn run(self, questions: &Receiver<Question>) {
+impl Worker {
+    fn run(self, lookups: &Receiver<Lookup>) {
         loop {
-            match questions.recv_timeout(SERVE_EVERY) {
-                Ok(first) => self.answer([first].into_iter().chain(questions.try_iter())),
+            match lookups.recv_timeout(SERVE_EVERY) {
+                Ok(first) => self.answer([first].into_iter().chain(lookups.try_iter())),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -114,59 +116,60 @@ impl Asking {
         }
     }
 
-    fn answer(&self, questions: impl Iterator<Item = Question>) {
-        let mut waiting: Vec<Question> = questions.collect();
+    fn answer(&self, lookups: impl Iterator<Item = Lookup>) {
+        let mut waiting: Vec<Lookup> = lookups.collect();
         let mut failed = false;
-        while let Some(which) = waiting.last().map(|question| question.which) {
-            let (same, others) = waiting.into_iter().partition(|q| q.which == which);
+        while let Some(query) = waiting.last().map(|lookup| lookup.query) {
+            let (same, others) = waiting
+                .into_iter()
+                .partition(|lookup| lookup.query == query);
             waiting = others;
-            let asked = self.round_trip(which, &same);
-            if let Err(error) = &asked {
-                // They would wait as long for nothing.
-                for question in waiting.drain(..) {
-                    let _ = question.answer.send(Err(error.clone()));
+            let answers = self.round_trip(query, &same);
+            if let Err(error) = &answers {
+                // The others would only wait for the same failure.
+                for lookup in waiting.drain(..) {
+                    let _ = lookup.answer.send(Err(error.clone()));
                 }
             }
-            for question in same {
-                let found = match &asked {
-                    Ok(found) => found[&question.place].clone(),
+            for lookup in same {
+                let found = match &answers {
+                    Ok(found) => found[&lookup.partition].clone(),
                     Err(error) => Err(error.clone()),
                 };
                 failed |= found.is_err();
-                // Whoever no longer waits does not care.
-                let _ = question.answer.send(found);
+                // The caller may have gone away.
+                let _ = lookup.answer.send(found);
             }
         }
         if failed {
-            self.learn_leaders();
+            self.fetch_leaders();
         }
     }
 
-    /// Learns anew who leads which partition. librdkafka does so by itself only for partitions
-    /// that it reads or writes, and this client does neither: it would go on asking a broker
-    /// that is gone.
-    fn learn_leaders(&self) {
+    /// Fetches the partitions' leaders again. librdkafka does so by itself only for partitions that it
+    /// reads or writes, and this client does neither: it would keep asking a broker that is gone.
+    fn fetch_leaders(&self) {
         if let Err(error) = self.consumer.fetch_metadata(None, LEADERS_TIMEOUT) {
-            debug!(%error, "the brokers do not say who leads which partition");
+            debug!(%error, "the brokers do not report the partitions' leaders");
         }
     }
 
     fn round_trip(
         &self,
-        which: Which,
-        questions: &[Question],
-    ) -> Result<BTreeMap<Place, Result<Option<Offset>, ReadError>>, ReadError> {
-        let asked = self.ask(which, questions);
+        query: Query,
+        lookups: &[Lookup],
+    ) -> Result<BTreeMap<TopicPartition, Result<Option<Offset>, ReadError>>, ReadError> {
+        let asked = self.ask(query, lookups);
         let unavailable =
             |error: &KafkaError| ReadError::Unavailable(self.consumer.context().explain(error));
         let found = asked.map_err(|error| unavailable(&error))?;
-        let of = |place: Place| {
-            let (topic, partition) = (self.names.topic(place.0), place.1.0 as i32);
-            let found = found.find_partition(topic, partition);
+        let of = |partition: TopicPartition| {
+            let (topic, number) = (self.names.topic(partition.0), partition.1.0 as i32);
+            let found = found.find_partition(topic, number);
             let found = found.ok_or_else(|| {
                 ReadError::Unavailable(format!(
                     "the brokers did not answer for {}",
-                    self.names.place(place)
+                    self.names.describe(partition)
                 ))
             })?;
             found.error().map_err(|error| unavailable(&error))?;
@@ -175,15 +178,17 @@ impl Asking {
                 _ => None,
             })
         };
-        let places = questions.iter().map(|question| question.place);
-        Ok(places.map(|place| (place, of(place))).collect())
+        let partitions = lookups.iter().map(|lookup| lookup.partition);
+        Ok(partitions
+            .map(|partition| (partition, of(partition)))
+            .collect())
     }
 
-    /// Asks until the brokers answer or the time is over: after a leader has moved, the first
-    /// question only leads to asking who leads now.
-    fn ask(&self, which: Which, questions: &[Question]) -> KafkaResult<TopicPartitionList> {
+    /// Asks until the brokers answer or the time is over: after a leader has moved, the first request
+    /// only leads to fetching the new leader.
+    fn ask(&self, query: Query, lookups: &[Lookup]) -> KafkaResult<TopicPartitionList> {
         let deadline = Instant::now() + TIMEOUT;
-        let list = self.list(which, questions)?;
+        let list = self.list(query, lookups)?;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.consumer.offsets_for_times(list.clone(), left) {
@@ -193,19 +198,20 @@ impl Asking {
         }
     }
 
-    /// librdkafka takes the time to look for in place of an offset; as the protocol has it, the
-    /// first and the last are special times.
-    fn list(&self, which: Which, questions: &[Question]) -> KafkaResult<TopicPartitionList> {
-        let time = match which {
-            Which::First => rdkafka::Offset::Beginning,
-            Which::End => rdkafka::Offset::End,
-            Which::At(time) => rdkafka::Offset::Offset(time.max(0)),
+    /// librdkafka takes the requested time in the offset field; in Kafka's protocol the first offset and
+    /// the end are special times.
+    fn list(&self, query: Query, lookups: &[Lookup]) -> KafkaResult<TopicPartitionList> {
+        let time = match query {
+            Query::First => rdkafka::Offset::Beginning,
+            Query::End => rdkafka::Offset::End,
+            Query::At(time) => rdkafka::Offset::Offset(time.max(0)),
         };
-        let mut places: Vec<Place> = questions.iter().map(|question| question.place).collect();
-        places.sort_unstable();
-        places.dedup();
-        let mut list = TopicPartitionList::with_capacity(places.len());
-        for (topic, partition) in places {
+        let mut partitions: Vec<TopicPartition> =
+            lookups.iter().map(|lookup| lookup.partition).collect();
+        partitions.sort_unstable();
+        partitions.dedup();
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for (topic, partition) in partitions {
             list.add_partition_offset(self.names.topic(topic), partition.0 as i32, time)?;
         }
         Ok(list)

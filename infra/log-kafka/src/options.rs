@@ -1,4 +1,4 @@
-//! How the log is run, and what that means to librdkafka.
+//! The options of a log, and librdkafka's settings for them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,27 +9,26 @@ use rdkafka::config::RDKafkaLogLevel;
 
 use crate::OpenError;
 
-/// How a log is run.
+/// The options of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Brokers to ask first, each `host:port`, with commas in between.
+    /// Contact points, each `host:port`, separated by commas.
     pub brokers: String,
-    /// What the names of topics and consumer groups begin with; may be empty.
+    /// The prefix of the names of topics and consumer groups; may be empty.
     pub topic_prefix: String,
     /// Partitions of every topic, 1 to 1,024; fixed when the topics are created.
     pub partitions: u32,
-    /// Replicas of every partition, at least.
+    /// The least number of replicas of every partition.
     pub replication: u32,
-    /// Replicas that must have a record before it counts as written, at least.
+    /// The least number of replicas that must have a record before it is acknowledged.
     pub min_insync: u32,
-    /// The most records that are on their way to the brokers. One call may bring more when
-    /// none are.
+    /// The most records in flight to the brokers. One call may have more when none are in flight.
     pub queue_records: usize,
-    /// The most bytes of records that are on their way to the brokers, and the most that one
-    /// call may bring. librdkafka has a copy of them and about 200 bytes more for each record.
+    /// The most bytes of records in flight to the brokers, and in one call. librdkafka has a copy of
+    /// them and about 200 bytes more for each record.
     pub queue_bytes: usize,
-    /// After how long without a sign of life the group gives a member's partitions to others.
-    /// The brokers have bounds for it, 6 seconds and 30 minutes unless set otherwise.
+    /// After how long without a heartbeat the group assigns a member's partitions to others. The
+    /// brokers limit it, by default to 6 seconds at least and 30 minutes at most.
     pub session_timeout: Duration,
     /// How connections are protected.
     pub security: Security,
@@ -40,19 +39,19 @@ pub struct Options {
 pub struct Security {
     /// Whether connections are encrypted, and whether they begin with a login.
     pub protocol: Protocol,
-    /// Certificates that vouch for the brokers, PEM; the system's when none are given.
+    /// PEM file of the authorities that issued the brokers' certificates; none: the system's.
     pub ca_file: Option<PathBuf>,
-    /// The client's certificate, PEM.
+    /// PEM file of the client's certificate.
     pub cert_file: Option<PathBuf>,
-    /// The certificate's key, PEM.
+    /// PEM file of the certificate's key.
     pub key_file: Option<PathBuf>,
     /// The key's password.
     pub key_password: Option<String>,
     /// PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
     pub sasl_mechanism: Option<String>,
-    /// Who logs in.
+    /// The user to log in as.
     pub sasl_username: Option<String>,
-    /// The password for it.
+    /// The user's password.
     pub sasl_password: Option<String>,
 }
 
@@ -70,17 +69,17 @@ pub enum Protocol {
     SaslSsl,
 }
 
-/// The longest time between two signs of life of a group's member.
+/// The longest interval of a group member's heartbeats.
 const MAX_HEARTBEAT_MS: u128 = 1_000;
 
-/// The logins that librdkafka knows and that need no further software.
+/// The SASL mechanisms of librdkafka that need no further software.
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
 impl Options {
     pub(crate) fn check(&self) -> Result<(), OpenError> {
         let refuse = |what: String| Err(OpenError::Options(what));
         if self.brokers.trim().is_empty() {
-            return refuse("no brokers are named".to_owned());
+            return refuse("no brokers are named; name at least one, as host:port".to_owned());
         }
         if !(1..=1024).contains(&self.partitions) {
             let found = self.partitions;
@@ -107,7 +106,7 @@ impl Options {
         self.security.check().or_else(refuse)
     }
 
-    /// What all clients have in common.
+    /// The settings of all clients.
     pub(crate) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -115,7 +114,7 @@ impl Options {
             .set("client.id", "doorbuster")
             .set("socket.nagle.disable", "true")
             .set("socket.keepalive.enable", "true")
-            // A broker that hangs is given up after this, and others are asked.
+            // After this a broker that hangs is abandoned, and another one is used.
             .set("socket.timeout.ms", "10000")
             .set("socket.connection.setup.timeout.ms", "5000")
             .set("reconnect.backoff.ms", "50")
@@ -123,13 +122,13 @@ impl Options {
             .set("retry.backoff.ms", "20")
             .set("retry.backoff.max.ms", "500")
             .set("log.connection.close", "false")
-            // Otherwise it depends on a global logger that is not ours.
+            // Otherwise the level would depend on the global logger.
             .set_log_level(RDKafkaLogLevel::Info);
         self.security.apply(&mut config);
         config
     }
 
-    /// The producer. Its queue never refuses, since our own bound stands before it.
+    /// The producer. Its queue never refuses, since the appender has bounds of its own.
     pub(crate) fn producer(&self) -> ClientConfig {
         let mut config = self.client();
         config
@@ -138,42 +137,42 @@ impl Options {
             .set("message.timeout.ms", crate::append::TIMEOUT_MS)
             .set("queue.buffering.max.messages", "0")
             .set("queue.buffering.max.kbytes", i32::MAX.to_string())
-            // What comes in so short a time goes together: many who append at once gain more
-            // by it than one who appends alone loses.
+            // Records of this interval share a batch: many concurrent callers gain more by it
+            // than a single one loses.
             .set("linger.ms", "0.5")
             .set("compression.type", "lz4");
         config
     }
 
-    /// A consumer that reads the partitions it is told to.
+    /// A consumer that reads partitions assigned by hand.
     pub(crate) fn reader(&self) -> ClientConfig {
         let mut config = self.client();
         config
-            // librdkafka asks for a group though none is joined.
+            // librdkafka requires a group though none is joined.
             .set(
                 "group.id",
                 format!("{}doorbuster-readers", self.topic_prefix),
             )
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            // What to do at an offset that is not there is for the reader to find out.
+            // The reader handles offsets that the brokers do not have.
             .set("auto.offset.reset", "error")
             .set("check.crcs", "true")
-            // A new reader is served when the fetch under way is answered, after this at most.
+            // A new reader waits at most this long for the answer of the fetch under way.
             .set("fetch.wait.max.ms", "20")
             .set("fetch.min.bytes", "1")
             .set("fetch.queue.backoff.ms", "1")
-            // For each partition, since each has a queue of its own.
+            // The limit of each partition, since each has a queue of its own.
             .set("queued.max.messages.kbytes", "4096");
         config
     }
 
-    /// A group's member, which fetches nothing.
+    /// A member of a consumer group, which fetches nothing.
     pub(crate) fn member(&self, group: &str) -> ClientConfig {
         let mut config = self.client();
         let session = self.session_timeout.as_millis();
-        // A member learns with a heartbeat that partitions are to be shared anew, so with a long
-        // session this is what a handover waits for.
+        // A member learns of a rebalance with a heartbeat, so with a long session a handover waits
+        // for this interval.
         let heartbeat = (session / 5).clamp(1, MAX_HEARTBEAT_MS);
         config
             .set("group.id", group)
@@ -183,7 +182,7 @@ impl Options {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "latest")
-            // A topic that was not known when the group shared its partitions is found so soon.
+            // How soon a topic is found that was unknown when the group rebalanced.
             .set("topic.metadata.refresh.interval.ms", "10000")
             .set("queued.max.messages.kbytes", "1024");
         if session > 300_000 {
@@ -198,7 +197,7 @@ impl Security {
         if [Protocol::Ssl, Protocol::SaslSsl].contains(&self.protocol) {
             let files = [&self.ca_file, &self.cert_file, &self.key_file];
             for file in files.into_iter().flatten() {
-                // What librdkafka says of a file it cannot read does not name it.
+                // librdkafka's error for a file that it cannot read does not name the file.
                 let read = std::fs::File::open(file);
                 read.map_err(|error| format!("{}: {error}", file.display()))?;
             }

@@ -1,4 +1,4 @@
-//! A place in a partition that moves on as it is read.
+//! A reader of one partition.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use schemas::ids::Offset;
 use tokio::sync::watch;
 
 use crate::consumers::{Consumers, Source};
-use crate::names::{Names, Place};
-use crate::offsets::{Offsets, Which};
+use crate::names::{Names, TopicPartition};
+use crate::offsets::{Offsets, Query};
 
 /// The most records that one call returns.
 const MAX_RECORDS: usize = 2_000;
@@ -28,43 +28,47 @@ pub(crate) struct Reading {
     pub(crate) names: Arc<Names>,
     pub(crate) consumers: Consumers,
     pub(crate) offsets: Offsets,
-    /// Whether the log has been closed; so it has when the other end is gone.
+    /// Whether the log has been closed. A dropped sender means the same.
     pub(crate) closed: watch::Receiver<bool>,
 }
 
 pub(crate) struct Reader {
     reading: Reading,
-    place: Place,
+    partition: TopicPartition,
     /// The lowest offset to return next.
     next: i64,
-    /// Whether anything has been returned.
+    /// Whether any record has been returned.
     began: bool,
     source: Option<Source>,
-    /// Finding a new source, under way. It is kept here, so that a call given up while it waits
-    /// loses nothing.
+    /// Opening a new source, under way. Kept here, so that a call that is dropped while it waits loses
+    /// nothing.
     opening: Option<BoxFuture<'static, Result<Source, ReadError>>>,
-    /// What is wrong behind the records that were returned last.
+    /// What ended the records that were returned last.
     trouble: Option<Trouble>,
 }
 
-/// What ends the records of a source.
+/// Why a source has no further records.
 enum Trouble {
-    /// The brokers have no record to begin with.
+    /// The brokers do not have the next offset.
     NoSuchOffset,
-    /// What was fetched must not be used.
+    /// The fetched record must not be used.
     Damaged(String),
-    /// librdkafka goes on by itself when it can.
+    /// librdkafka resumes by itself when it can.
     Passing(String),
 }
 
 impl Reader {
-    /// Begins to read.
-    pub(crate) async fn open(reading: Reading, place: Place, from: i64) -> Result<Self, ReadError> {
+    /// Opens a reader that begins at `from`.
+    pub(crate) async fn open(
+        reading: Reading,
+        partition: TopicPartition,
+        from: i64,
+    ) -> Result<Self, ReadError> {
         let next = from.max(0);
-        let source = reading.consumers.open(place, next).await?;
+        let source = reading.consumers.open(partition, next).await?;
         Ok(Self {
             reading,
-            place,
+            partition,
             next,
             began: false,
             source: Some(source),
@@ -73,7 +77,7 @@ impl Reader {
         })
     }
 
-    /// Takes what has been fetched, up to a bound or to trouble.
+    /// Takes fetched records, up to the bounds of one call or to trouble.
     fn take(&mut self) -> Vec<LogRecord> {
         let (mut records, mut bytes) = (Vec::new(), 0);
         let Some(source) = &self.source else {
@@ -82,7 +86,7 @@ impl Reader {
         while records.len() < MAX_RECORDS && bytes < MAX_BYTES && self.trouble.is_none() {
             match source.queue().poll(Duration::ZERO) {
                 None => break,
-                // Who begins beyond the end passes over what comes before.
+                // A reader that began beyond the end skips the records before its offset.
                 Some(Ok(message)) if message.offset() < self.next => {}
                 Some(Ok(message)) => match record(&message) {
                     Some(record) => {
@@ -100,44 +104,44 @@ impl Reader {
     }
 
     fn wrong_time(&self, message: &BorrowedMessage<'_>) -> Trouble {
-        let topic = self.reading.names.topic(self.place.0);
+        let topic = self.reading.names.topic(self.partition.0);
         Trouble::Damaged(format!(
-            "the time of record {} of {} is {:?}, not the one at which it was appended; set \
+            "the time of record {} of {} is {:?}, which is not the time of its append; set \
              message.timestamp.type of {topic} to LogAppendTime",
             message.offset(),
-            self.reading.names.place(self.place),
+            self.reading.names.describe(self.partition),
             message.timestamp(),
         ))
     }
 
     fn trouble(&self, error: &KafkaError) -> Trouble {
-        let place = self.reading.names.place(self.place);
+        let partition = self.reading.names.describe(self.partition);
         let Some(code) = error.rdkafka_error_code() else {
-            return Trouble::Passing(format!("{place}: {error}"));
+            return Trouble::Passing(format!("{partition}: {error}"));
         };
         match code {
             RDKafkaErrorCode::AutoOffsetReset => Trouble::NoSuchOffset,
             RDKafkaErrorCode::BadMessage
             | RDKafkaErrorCode::InvalidMessage
             | RDKafkaErrorCode::BadCompression => {
-                Trouble::Damaged(format!("{place} at {}: {code}", self.next))
+                Trouble::Damaged(format!("{partition} at {}: {code}", self.next))
             }
-            _ => Trouble::Passing(format!("{place}: {code}")),
+            _ => Trouble::Passing(format!("{partition}: {code}")),
         }
     }
 
-    /// Finds a source again after the brokers had no record to begin with.
+    /// Opens a new source after the brokers did not have the next offset.
     async fn reopen(
         reading: Reading,
-        place: Place,
+        partition: TopicPartition,
         next: i64,
         began: bool,
     ) -> Result<Source, ReadError> {
-        let first = reading.offsets.ask(place, Which::First).await?.0;
-        let end = reading.offsets.ask(place, Which::End).await?.0;
-        let name = || reading.names.place(place);
+        let first = reading.offsets.get(partition, Query::First).await?.0;
+        let end = reading.offsets.get(partition, Query::End).await?.0;
+        let name = || reading.names.describe(partition);
         if began && next < first {
-            // Whoever read them one after the other must not take the next for what follows.
+            // Otherwise the caller would take the next record for the successor of its last one.
             let (name, last) = (name(), first - 1);
             return Err(ReadError::Unavailable(format!(
                 "records {next} to {last} of {name} were dropped before they were read"
@@ -149,14 +153,17 @@ impl Reader {
                 "{name} ends at {end}, though its record {last} has been read"
             )));
         }
-        reading.consumers.open(place, next.clamp(first, end)).await
+        reading
+            .consumers
+            .open(partition, next.clamp(first, end))
+            .await
     }
 }
 
 #[async_trait]
 impl LogReader for Reader {
     async fn next(&mut self) -> Result<Vec<LogRecord>, ReadError> {
-        // What is there is returned without waiting, and others want to run too.
+        // Fetched records are returned without waiting, so other tasks must get their chance here.
         tokio::task::consume_budget().await;
         loop {
             if *self.reading.closed.borrow() || self.reading.closed.has_changed().is_err() {
@@ -170,7 +177,7 @@ impl LogReader for Reader {
                 None => {}
                 Some(Trouble::NoSuchOffset) => self.source = None,
                 Some(Trouble::Damaged(what)) => {
-                    // If it is asked again, it begins again with the same record.
+                    // The next call begins again with the same record.
                     self.source = None;
                     return Err(ReadError::Damaged(what));
                 }
@@ -184,10 +191,10 @@ impl LogReader for Reader {
                     _ = closed => return Err(ReadError::Closed),
                 },
                 None => {
-                    let (reading, place) = (&self.reading, self.place);
+                    let (reading, partition) = (&self.reading, self.partition);
                     let (next, began) = (self.next, self.began);
                     let opening = self.opening.get_or_insert_with(|| {
-                        Box::pin(Self::reopen(reading.clone(), place, next, began))
+                        Box::pin(Self::reopen(reading.clone(), partition, next, began))
                     });
                     let opened = opening.await;
                     self.opening = None;
@@ -198,7 +205,7 @@ impl LogReader for Reader {
     }
 }
 
-/// The record of a message; none when its time is not the one at which it was appended.
+/// The record of a message; none when its time is not the time of the append.
 fn record(message: &BorrowedMessage<'_>) -> Option<LogRecord> {
     let Timestamp::LogAppendTime(appended_at_ms) = message.timestamp() else {
         return None;

@@ -1,5 +1,4 @@
-//! The topics as the product needs them: created when they are missing, refused when they are
-//! set up otherwise.
+//! The topics: created with the settings that the product needs, and refused when they have others.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,21 +18,21 @@ use crate::context::{Context, EVENTS_AT_ONCE};
 use crate::names::Names;
 use crate::{OpenError, Options};
 
-/// How long one question to the brokers may take.
+/// How long one request to the brokers may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long new topics have to become usable.
+/// How long new topics may take to become usable.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// Bytes of a batch that every topic takes at least: the largest record, and the largest
-/// batch that the producer makes.
+/// The least limit on the size of a batch that every topic must have: that of the largest record, and
+/// of the producer's largest batch.
 const MAX_MESSAGE_BYTES: u64 = 1 << 20;
 
 /// A setting of a topic.
 struct Setting {
     name: &'static str,
     value: String,
-    /// Whether a larger number will do as well.
+    /// Whether a larger number is valid as well.
     at_least: bool,
 }
 
@@ -51,21 +50,21 @@ fn settings(options: &Options) -> Vec<Setting> {
     vec![
         // All time in the product comes from the log.
         exactly("message.timestamp.type", "LogAppendTime"),
-        // The logs are the truth and stay whole. Old checkpoints are deleted by the record:
-        // compaction could take single records out of one that is still needed.
+        // The topics are the source of truth and are kept whole. Old checkpoints are deleted
+        // record by record: compaction could remove single records of one that is still needed.
         exactly("cleanup.policy", "delete"),
         exactly("retention.ms", "-1"),
         exactly("retention.bytes", "-1"),
-        // What was acknowledged outlasts the loss of a broker.
+        // Acknowledged records survive the loss of a broker.
         at_least("min.insync.replicas", options.min_insync.into()),
         exactly("unclean.leader.election.enable", "false"),
         at_least("max.message.bytes", MAX_MESSAGE_BYTES),
-        // The brokers would have to compress again what has been compressed.
+        // Otherwise the brokers would compress the producer's batches again.
         exactly("compression.type", "producer"),
     ]
 }
 
-/// Creates what is missing and checks all; blocks until that is done.
+/// Creates missing topics and checks all topics; blocks until that is done.
 pub(crate) fn ensure(
     options: &Options,
     names: &Names,
@@ -89,17 +88,17 @@ struct Topics<'a> {
     admin: AdminClient<DefaultClientContext>,
 }
 
-/// A topic as the brokers have it.
+/// The partitions and replicas of an existing topic.
 struct Shape {
     partitions: usize,
     replicas: usize,
-    /// A partition without a leader.
+    /// A partition without a leader, if there is one.
     leaderless: Option<i32>,
 }
 
 impl Topics<'_> {
     fn unreachable(&self, error: &KafkaError) -> OpenError {
-        // What it has to say of its own accord comes with its events, one at a time.
+        // Polls the consumer's events, which carry the cause.
         for _ in 0..EVENTS_AT_ONCE {
             let _ = self.consumer.poll(Duration::ZERO);
         }
@@ -108,7 +107,7 @@ impl Topics<'_> {
         OpenError::Unreachable(format!("the brokers at {brokers} do not answer: {why}"))
     }
 
-    /// Our topics that are there, by name.
+    /// Our existing topics, by name.
     fn shapes(&self) -> Result<BTreeMap<String, Shape>, OpenError> {
         let metadata = self.consumer.fetch_metadata(None, TIMEOUT);
         let metadata = metadata.map_err(|error| self.unreachable(&error))?;
@@ -143,19 +142,19 @@ impl Topics<'_> {
                     info!(topic, "created the topic");
                     continue;
                 }
-                // Another process was faster.
+                // Another process has created it first.
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => continue,
                 Err(refused) => refused,
             };
             let advice = match error {
                 RDKafkaErrorCode::InvalidReplicationFactor => format!(
-                    "there are not {replication} brokers at work; start more, or ask for fewer \
-                     replicas"
+                    "there are fewer than {replication} running brokers; start more, or configure \
+                     fewer replicas"
                 ),
                 _ => {
                     let settings = settings.iter().map(|s| format!("{}={}", s.name, s.value));
                     let settings = settings.collect::<Vec<_>>().join(", ");
-                    format!("let this user create it, or create it with {settings}")
+                    format!("allow this user to create it, or create it with {settings}")
                 }
             };
             return Err(OpenError::Unreachable(format!(
@@ -166,7 +165,7 @@ impl Topics<'_> {
         Ok(())
     }
 
-    /// Checks all, once the topics can be used.
+    /// Waits until the topics can be used, and checks all of them.
     fn check(&self) -> Result<(), OpenError> {
         let began = Instant::now();
         loop {
@@ -180,12 +179,12 @@ impl Topics<'_> {
         }
     }
 
-    /// Returns why the topics cannot be used yet, if they cannot.
+    /// Checks all topics once. Returns why they cannot be used yet, if so.
     fn check_now(&self) -> Result<Option<String>, OpenError> {
         let (shapes, found) = (self.shapes()?, self.describe()?);
         for topic in self.names {
             let Some(shape) = shapes.get(topic) else {
-                return Ok(Some(format!("topic {topic} is not there yet")));
+                return Ok(Some(format!("topic {topic} does not exist yet")));
             };
             self.check_partitions(topic, shape)?;
             if let Some(partition) = shape.leaderless {
@@ -197,14 +196,14 @@ impl Topics<'_> {
                 OwnedResourceSpecifier::Topic(name) => name == topic,
                 _ => false,
             };
-            // A topic that a broker does not know yet, or does not show, has none.
+            // A broker that does not know the topic yet, or may not show it, returns no settings.
             let shown = found
                 .iter()
                 .find(of_topic)
                 .filter(|found| !found.entries.is_empty());
             let Some(shown) = shown else {
                 return Ok(Some(format!(
-                    "the brokers do not show the settings of topic {topic}; let this user \
+                    "the brokers do not show the settings of topic {topic}; allow this user to \
                      describe its configuration"
                 )));
             };
@@ -219,35 +218,35 @@ impl Topics<'_> {
     }
 
     fn describe(&self) -> Result<Vec<ConfigResource>, OpenError> {
-        let asked = self.names.map(ResourceSpecifier::Topic);
-        let described = wait(self.admin.describe_configs(&asked, &admin_options()));
+        let topics = self.names.map(ResourceSpecifier::Topic);
+        let described = wait(self.admin.describe_configs(&topics, &admin_options()));
         let described = described.map_err(|error| self.unreachable(&error))?;
         Ok(described.into_iter().flatten().collect())
     }
 
     fn check_partitions(&self, topic: &str, shape: &Shape) -> Result<(), OpenError> {
-        let (found, asked) = (shape.partitions, self.options.partitions as usize);
-        if found != asked {
+        let (found, expected) = (shape.partitions, self.options.partitions as usize);
+        if found != expected {
             return Err(OpenError::Misconfigured {
                 topic: topic.to_owned(),
                 setting: "partitions".to_owned(),
                 found: found.to_string(),
-                expected: asked.to_string(),
+                expected: expected.to_string(),
                 remedy: format!(
-                    "which partition a product lives in depends on their number, so it cannot \
-                     be changed: ask for {found}, or choose another topic prefix"
+                    "the number determines each product's partition, so it cannot be changed: \
+                     configure {found}, or choose another topic prefix"
                 ),
             });
         }
-        let (found, asked) = (shape.replicas, self.options.replication as usize);
-        if found < asked {
+        let (found, expected) = (shape.replicas, self.options.replication as usize);
+        if found < expected {
             return Err(OpenError::Misconfigured {
                 topic: topic.to_owned(),
                 setting: "replication factor".to_owned(),
                 found: found.to_string(),
-                expected: format!("at least {asked}"),
+                expected: format!("at least {expected}"),
                 remedy: format!(
-                    "add replicas with kafka-reassign-partitions.sh, or ask for {found}"
+                    "add replicas with kafka-reassign-partitions.sh, or configure {found}"
                 ),
             });
         }
@@ -293,7 +292,7 @@ fn shape(topic: &MetadataTopic) -> Shape {
     }
 }
 
-/// Lets the brokers drop a partition's records before an offset; blocks until they have.
+/// Deletes a partition's records below an offset; blocks until the brokers have done so.
 pub(crate) fn forget(
     options: &Options,
     topic: &str,
@@ -302,7 +301,7 @@ pub(crate) fn forget(
 ) -> KafkaResult<()> {
     let mut list = rdkafka::TopicPartitionList::new();
     list.add_partition_offset(topic, partition, rdkafka::Offset::Offset(before))?;
-    // It is made for the occasion, since it cannot be made to give its log lines away.
+    // Created for this call, since its log lines cannot be polled.
     let admin: AdminClient<_> = options.client().create()?;
     let dropped = wait(admin.delete_records(&list, &admin_options()))?;
     dropped
@@ -317,7 +316,7 @@ fn admin_options() -> AdminOptions {
         .operation_timeout(Some(TIMEOUT))
 }
 
-/// Waits in a thread of the runtime that may block; librdkafka bounds the time.
+/// Waits on a blocking thread of the runtime; librdkafka limits the time.
 fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Handle::current().block_on(future)
 }

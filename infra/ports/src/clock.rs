@@ -2,16 +2,16 @@
 
 use schemas::ids::TimestampMs;
 
-/// The time of day, which may step in either direction.
+/// The time of day, which may step forwards and backwards.
 ///
-/// Only the log asks it, to stamp records, and whoever must guess whether a deadline is due
-/// before the log says so. No decision depends on it.
+/// The log stamps records with it, and the decider uses it to guess when a deadline is due. No
+/// decision depends on it: decisions use the log's time stamps.
 pub trait Clock: Send + Sync {
     /// Now, in milliseconds since the Unix epoch.
     fn now_ms(&self) -> TimestampMs;
 }
 
-/// The machine's own clock.
+/// The machine's clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 

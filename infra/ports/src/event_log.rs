@@ -20,16 +20,16 @@ pub const MAX_HEADER_BYTES: usize = 256;
 /// A record to append.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NewRecord {
-    /// What the record is about; may be empty.
+    /// The id of what the record is about, a product as a rule; may be empty.
     pub key: Bytes,
-    /// The record itself.
+    /// The payload.
     pub value: Bytes,
-    /// What travels beside it, such as the trace it belongs to.
+    /// Names and values beside the payload, such as the trace that the record belongs to.
     pub headers: Vec<(String, Bytes)>,
 }
 
 impl NewRecord {
-    /// Bytes of key, value and headers.
+    /// The size of key, value and headers, in bytes.
     pub fn bytes(&self) -> usize {
         self.key.len() + self.value.len() + self.header_bytes()
     }
@@ -39,7 +39,11 @@ impl NewRecord {
         self.headers.iter().map(bytes).sum()
     }
 
-    /// Whether a log takes the record: [`AppendError::TooLarge`] if not.
+    /// Checks the record against the bounds above.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::TooLarge`] names the first part that is too large.
     pub fn check_bounds(&self) -> Result<(), AppendError> {
         let check = |what, bytes, max| match bytes > max {
             true => Err(AppendError::TooLarge { what, bytes, max }),
@@ -65,80 +69,126 @@ impl NewRecord {
 /// A record of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogRecord {
-    /// Its place in the partition. Within a partition offsets rise; they need not be gapless.
+    /// The record's position in the partition. Offsets rise within a partition; there may be gaps.
     pub offset: Offset,
-    /// When the log took it. Within a partition it does not fall, unless the log moved to a
-    /// machine whose clock is behind; the core lets no product's time fall.
+    /// When the log appended the record, in milliseconds since the Unix epoch. Times do not fall
+    /// within a partition, unless the log moved to a machine whose clock is behind. The core lets no
+    /// product's time fall.
     pub appended_at_ms: TimestampMs,
-    /// What the record is about.
+    /// As in [`NewRecord::key`].
     pub key: Bytes,
-    /// The record itself.
+    /// As in [`NewRecord::value`].
     pub value: Bytes,
-    /// What travels beside it.
+    /// As in [`NewRecord::headers`].
     pub headers: Vec<(String, Bytes)>,
 }
 
-/// Who shares partitions among themselves: each partition is one member's at a time, as far
-/// as the group knows. A partition may for a while be held by two; the log's readers must not
-/// depend on it.
+/// A group of processes that share the partitions: the group assigns each partition to one member.
+/// For a while two members may both believe that a partition is theirs, so correctness must not
+/// depend on the assignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Group {
-    /// Those who decide.
+    /// The processes that decide.
     Deciders,
-    /// Those who write the read models.
+    /// The processes that write the read models.
     Projectors,
 }
 
 /// Why records were not appended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The queue is full. Nothing was appended; try again later.
+    /// The queue is full. Nothing was appended; the same call may succeed later.
     #[error("the append queue is full")]
     Full,
-    /// A record is larger than the log takes. Nothing was appended; trying again cannot help.
+    /// A record, or the call, is larger than the log takes. Nothing was appended; a retry cannot
+    /// help.
     #[error("{what} has {bytes} bytes; the log takes at most {max}")]
     TooLarge {
-        /// Key, value or header.
+        /// Which part is too large.
         what: &'static str,
-        /// Bytes found.
+        /// Its size.
         bytes: usize,
-        /// Bytes allowed.
+        /// The largest size allowed.
         max: usize,
     },
-    /// The log cannot say whether the records were appended: all, some or none may be there
-    /// now or later. An attempt may be sent again, since its id makes it one attempt.
-    #[error("the log failed: {0}")]
+    /// The log cannot tell whether the records were appended: all, some or none of them may be in
+    /// the log now or later. A retry may append them a second time. An attempt may be sent again,
+    /// since attempts with the same id count once.
+    #[error("the log failed, and the records may have been appended or not: {0}")]
     Unknown(String),
-    /// The log has stopped taking records and will not again before a restart.
-    #[error("the log has stopped: {0}")]
+    /// The log takes no records before a restart, or none for this partition. Nothing was appended; a
+    /// retry cannot help.
+    #[error("the log takes no records: {0}")]
     Stopped(String),
 }
 
 /// Why records could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// The log cannot be reached; the same read may succeed later.
+    /// The log cannot serve the read now; the same call may succeed later.
     #[error("the log cannot be read at the moment: {0}")]
     Unavailable(String),
-    /// What was read is not what was written. It must not be passed over.
+    /// The bytes read are not the bytes written. The caller must not skip them and continue.
     #[error("the log is damaged: {0}")]
     Damaged(String),
-    /// The log has been closed.
+    /// The log was closed. A retry cannot help.
     #[error("the log is closed")]
     Closed,
 }
 
-/// The event log.
+/// The event log: topics with a fixed number of partitions, each a sequence of records that are
+/// appended and never changed.
+///
+/// ```text
+///    records of one partition, by offset
+///    +-----+-----+-----+-----+-----+-----+ - - + - - +
+///    |     |     |  2  |  3  |  5  |  6  |  7  |  8  |
+///    +-----+-----+-----+-----+-----+-----+ - - + - - +
+///    forgotten   ^           ^     ^     ^
+///                |           |     |     +-- end: the next record gets this offset or a higher one
+///                |           |     +-- the last durable record
+///                |           +-- read(from: 4) begins here, at the first record at `from` or later
+///                +-- read(from: 0) begins here, after the forgotten records
+/// ```
+///
+/// Offsets begin at 0 or later, rise, and may have gaps. All records below `end` are durable, and
+/// only durable records are read.
+///
+/// # Retries
+///
+/// Reading changes nothing, so every call but [`EventLog::append`] may be retried at any time.
+/// Whether an append may be retried depends on its error: see [`AppendError`].
+///
+/// # Partitions
+///
+/// Partitions are numbered from 0 to [`EventLog::partitions`] - 1. For any other one `append` fails
+/// with [`AppendError::Stopped`], and `read`, `end` and `offset_at` fail with
+/// [`ReadError::Unavailable`].
 #[async_trait]
 pub trait EventLog: Send + Sync {
-    /// How many partitions every topic has.
+    /// The number of partitions of every topic.
     fn partitions(&self) -> u32;
 
-    /// Appends records to one partition, in their order, and returns the offset of the last.
+    /// Appends records to one partition, in their order, and returns the offset of the last one.
+    /// `records` is not empty.
     ///
-    /// Ok promises that all of them are durable and that every reader will see them. Records
-    /// of two calls keep the order of the calls when the second begins after the first was
-    /// polled once. `records` is not empty.
+    /// ```text
+    ///             before: end = 7          after append([a, b]) = Ok(8): end = 9
+    ///    ... +-----+-----+                 ... +-----+-----+-----+-----+
+    ///        |  5  |  6  |                     |  5  |  6  |  a  |  b  |
+    ///    ... +-----+-----+                 ... +-----+-----+-----+-----+
+    ///                                                         7     8
+    /// ```
+    ///
+    /// Ok promises that all of the records are durable and that every reader will return them. Other
+    /// records may stand between those of one call. When the second of two calls begins after the
+    /// first was polled once, and both succeed, the first call's records come first. A call that is
+    /// dropped before it returns may still append its records.
+    ///
+    /// # Errors
+    ///
+    /// The outcome of [`AppendError::Unknown`] is open; after every other error nothing was appended,
+    /// and [`AppendError::Full`] may be retried.
     async fn append(
         &self,
         topic: Topic,
@@ -146,7 +196,8 @@ pub trait EventLog: Send + Sync {
         records: Vec<NewRecord>,
     ) -> Result<Offset, AppendError>;
 
-    /// Reads a partition from an offset on; from the first record when the offset is lower.
+    /// Opens a reader that begins with the first record at `from` or later. If all those records are
+    /// yet to come, the reader waits for them. `from` may be negative, forgotten, or beyond the end.
     async fn read(
         &self,
         topic: Topic,
@@ -154,12 +205,14 @@ pub trait EventLog: Send + Sync {
         from: Offset,
     ) -> Result<Box<dyn LogReader>, ReadError>;
 
-    /// The offset that the next record of a partition will have at least. All records before
-    /// it are durable.
+    /// The partition's end: the next record gets this offset or a higher one, and all records below
+    /// it are durable. A partition that never had a record ends at 0.
+    ///
+    /// Ok promises that the end covers every record that was acknowledged before the call.
     async fn end(&self, topic: Topic, partition: Partition) -> Result<Offset, ReadError>;
 
-    /// The first offset whose record was appended at this time or later; the partition's end
-    /// when there is none.
+    /// The offset of the first record that was appended at `time` or later; the partition's end when
+    /// there is none.
     async fn offset_at(
         &self,
         topic: Topic,
@@ -167,16 +220,24 @@ pub trait EventLog: Send + Sync {
         time: TimestampMs,
     ) -> Result<Offset, ReadError>;
 
-    /// The partitions of which this process is the group's member, now and as that changes.
-    /// The process joins the group with the first call, and leaves it when the log is closed.
+    /// The partitions that the group assigns to this process, now and as that changes. The first
+    /// call joins the group; closing the log leaves it.
     fn assignment(&self, group: Group) -> watch::Receiver<BTreeSet<Partition>>;
 
-    /// Tells those who watch the log from outside that the group's work on a partition has come
-    /// to `next`: of [`Topic::PurchaseAttempts`] for deciders, [`Topic::StockDecisions`] for
-    /// projectors. Returns at once; nothing depends on it, and it may be lost.
+    /// Publishes how far the group's work on a partition is, for monitoring: up to `next`, an offset
+    /// of [`Topic::PurchaseAttempts`] for deciders and of [`Topic::StockDecisions`] for projectors.
+    /// Returns at once. Nothing depends on it, and it may be lost.
     fn note_progress(&self, group: Group, partition: Partition, next: Offset);
 
-    /// Lets the log drop a partition's records before an offset, if it can and likes.
+    /// Allows the log to drop a partition's records below `before`, which is at most the end. A log
+    /// need not drop anything.
+    ///
+    /// ```text
+    ///    +-----+-----+-----+-----+
+    ///    |  0  |  1  |  2  |  3  |   forget(before: 2): 0 and 1 may go, 2 and 3 stay
+    ///    +-----+-----+-----+-----+
+    ///                ^ before    ^ end, which does not change
+    /// ```
     async fn forget(
         &self,
         topic: Topic,
@@ -185,10 +246,26 @@ pub trait EventLog: Send + Sync {
     ) -> Result<(), ReadError>;
 }
 
-/// A place in a partition that moves on as it is read.
+/// A reader of one partition.
+///
+/// ```text
+///    +-----+-----+-----+-----+-----+
+///    |  0  |  1  |  2  |  3  |  4  |
+///    +-----+-----+-----+-----+-----+
+///    returned    ^ the next call   ^ end: a reader that has come this far
+///                  begins here       waits for the next record
+/// ```
 #[async_trait]
 pub trait LogReader: Send {
-    /// The next records, in order, at least one; waits until there is one. Only durable
-    /// records are returned. A call given up before it returns loses nothing.
+    /// The next records, in order, at least one; waits until there is one.
+    ///
+    /// Ok promises that the records are durable, and that none is missing between those of the call
+    /// before and these. A call that is dropped before it returns loses nothing: the next one returns
+    /// the same records.
+    ///
+    /// # Errors
+    ///
+    /// After [`ReadError::Unavailable`] the same reader may be called again. It fails with that error
+    /// for good when records were forgotten that it had yet to return; then open another reader.
     async fn next(&mut self) -> Result<Vec<LogRecord>, ReadError>;
 }

@@ -1,10 +1,10 @@
-//! The ports the services name. Adapters implement them, and one conformance suite holds
-//! every adapter to what is written here.
-
-pub mod event_log;
-pub mod read_store;
+//! The ports: the traits through which the services use a log, a read store and a clock. Adapters
+//! implement them, and one conformance suite (`tests/conformance`) checks every adapter and every
+//! test double against the contracts in these doc comments.
 
 pub mod clock;
+pub mod event_log;
+pub mod read_store;
 
 pub use clock::Clock;
 pub use event_log::{AppendError, EventLog, Group, LogReader, LogRecord, NewRecord, ReadError};

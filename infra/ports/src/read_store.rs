@@ -1,4 +1,4 @@
-//! The read store: rows derived from decisions, written by version, thrown away at will.
+//! The read store: rows that derive from decisions and can be rebuilt from them at any time.
 
 use std::collections::BTreeMap;
 
@@ -10,20 +10,20 @@ use schemas::ids::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The most rows one page of a list has.
+/// The most rows in a page of a list.
 pub const MAX_PAGE: usize = 500;
 
-/// Where a sale stands. Whether it is sold out is in its stock.
+/// The phase of a sale. Whether the sale is sold out shows in its stock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SalePhase {
-    /// It has not opened.
+    /// The sale has not opened yet.
     Scheduled,
-    /// It takes attempts.
+    /// The sale takes attempts.
     Open,
-    /// It refuses attempts for the time being.
+    /// The sale refuses attempts until it is resumed.
     Paused,
-    /// It is over.
+    /// The sale is over.
     Closed,
 }
 
@@ -32,99 +32,120 @@ pub enum SalePhase {
 pub struct SaleRow {
     /// The product.
     pub product_id: ProductId,
-    /// Its decisions so far; the row's version.
+    /// The number of the product's decisions so far; the row's version.
     pub version: u64,
-    /// The round, from 1.
+    /// The sale's round, counted from 1.
     pub round: u32,
-    /// What is offered.
+    /// Name, price, stock and limits of the sale.
     pub terms: SaleTerms,
-    /// Where it stands.
+    /// The phase.
     pub phase: SalePhase,
-    /// Its units.
+    /// How many units are available, reserved and sold.
     pub stock: Stock,
-    /// Its counts.
+    /// How many attempts were accepted, refused, cancelled and expired.
     pub tally: Tally,
-    /// The time of the last decision.
+    /// The time of the last decision, in milliseconds since the Unix epoch.
     pub decided_at_ms: TimestampMs,
 }
 
-/// How an attempt ended, or stands.
+/// The status of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AttemptStatus {
-    /// Its units are held.
+    /// The attempt's units are reserved.
     Reserved,
-    /// Its units are sold.
+    /// The attempt's units are sold.
     Sold,
-    /// It was refused.
+    /// The attempt was refused.
     Refused(RefusalReason),
-    /// Its units went back.
+    /// The attempt's units were returned to the stock.
     Released(ReleaseCause),
 }
 
-/// An attempt's fate. Key: attempt.
+/// An attempt and its status. Key: attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptRow {
     /// The attempt.
     pub attempt_id: AttemptId,
-    /// The product asked for.
+    /// The requested product.
     pub product_id: ProductId,
-    /// Who asked.
+    /// The buyer.
     pub buyer_id: BuyerId,
-    /// For how many units.
+    /// The number of units.
     pub quantity: u32,
-    /// Its place in line.
+    /// Its position in `purchase-attempts`, which is its place in the queue.
     pub position: Position,
-    /// How it stands.
+    /// The status.
     pub status: AttemptStatus,
-    /// When that was decided.
+    /// The time of the decision that led to the status, in milliseconds since the Unix epoch.
     pub decided_at_ms: TimestampMs,
-    /// Until when its units are held, if they are.
+    /// Until when the units are reserved, if they are.
     pub hold_until_ms: Option<TimestampMs>,
-    /// The product's version that decided it; the row's version.
+    /// The product's version after that decision; the row's version.
     pub version: u64,
-    /// The trace of the request that brought it to where it stands, if that request had one.
+    /// The trace of the request that led to the status, if that request had one.
     pub trace_id: Option<TraceId>,
 }
 
 /// A row of a read model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Row {
-    /// Of the sales.
+    /// A sale.
     Sale(SaleRow),
-    /// Of the attempts by id.
+    /// An attempt, looked up by id.
     Attempt(AttemptRow),
-    /// Of a buyer's orders: the accepted attempts. Key: buyer, then position.
+    /// One of a buyer's orders, which are the accepted attempts. Key: buyer, then position.
     Order(AttemptRow),
-    /// Of a product's intents: attempts refused, expired. Key: product, then position.
+    /// One of a product's intents: an attempt that was refused or has expired. Key: product, then
+    /// position.
     Intent(AttemptRow),
 }
 
-/// How far a partition's decisions are in the store.
+/// How many of a partition's decisions the store has.
+///
+/// ```text
+///    stock-decisions   +-----+-----+-----+-----+-----+
+///                      |  0  |  1  |  2  |  3  |  4  |
+///                      +-----+-----+-----+-----+-----+
+///                      rows are in the     ^ next
+///                      store
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// The next offset of log 2 to apply.
+    /// The next offset of `stock-decisions` to apply: the rows of all decisions below it are in the
+    /// store.
     pub next: Offset,
-    /// The claim that is current there; -1 when there was none.
+    /// The offset of the claim that is valid at `next`; -1 when there was none.
     pub claim: Offset,
-    /// The last offset of log 1 that an applied decision answers; -1 when there was none.
+    /// The last offset of `purchase-attempts` that an applied decision answers; -1 when there was
+    /// none.
     pub answered: Offset,
 }
 
-/// The store failed; the same call may succeed later.
+/// The store failed. Every call may be retried, and may succeed later.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the read store failed: {0}")]
 pub struct StoreError(pub String);
 
-/// The read store.
+/// The read store: rows by key, and the progress of each partition.
 ///
-/// A row is written with the product's version as the write's version: a write with a lower
-/// version than the row has changes nothing, one with the same version writes the same.
+/// A row's version is its product's version. Whatever order versions are written in, the highest one
+/// remains:
+///
+/// ```text
+///    write version    2     1     3     3
+///    row has version  2     2     3     3
+/// ```
+///
+/// Two writes of the same key and version have the same content. So every write may be retried, and
+/// several projectors may write the same rows.
 #[async_trait]
 pub trait ReadStore: Send + Sync {
-    /// Writes the rows, then the partition's progress. Ok promises that later reads see both.
-    /// After a failure or a crash some rows may be there without the progress, never the
-    /// progress without the rows; writing again is harmless. A crash may take back the
-    /// last few seconds of writes, rows and progress together.
+    /// Writes the rows, then the partition's progress.
+    ///
+    /// Ok promises that later reads return both. After a failure or a crash the store may have some
+    /// of the rows without the progress, but never the progress without the rows. A crash may undo
+    /// the last few seconds of writes, rows and progress alike. A progress lower than the stored one
+    /// may be ignored.
     async fn apply(
         &self,
         partition: Partition,
@@ -132,24 +153,31 @@ pub trait ReadStore: Send + Sync {
         progress: Progress,
     ) -> Result<(), StoreError>;
 
-    /// How far each partition is; partitions never applied are absent.
+    /// The progress of each partition; partitions that nothing was applied to are absent.
     async fn progress(&self) -> Result<BTreeMap<Partition, Progress>, StoreError>;
 
-    /// An attempt.
+    /// The attempt with this id, if there is one.
     async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError>;
 
-    /// A sale.
+    /// The sale of this product, if there is one.
     async fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError>;
 
-    /// Sales by product id, those after `after`, at most `limit`.
+    /// Sales by product id: those after `after`, at most `limit` and at most [`MAX_PAGE`].
+    ///
+    /// ```text
+    ///    all sales          a   b   d   e   f
+    ///    sales(None, 2)     a   b
+    ///    sales("c", 2)              d   e
+    ///    sales("e", 2)                      f
+    /// ```
     async fn sales(
         &self,
         after: Option<&ProductId>,
         limit: usize,
     ) -> Result<Vec<SaleRow>, StoreError>;
 
-    /// A buyer's orders by position (partition, then offset), those after `after`, at most
-    /// `limit`.
+    /// A buyer's orders by position (partition, then offset): those after `after`, at most `limit`
+    /// and at most [`MAX_PAGE`].
     async fn orders(
         &self,
         buyer: &BuyerId,
@@ -157,7 +185,7 @@ pub trait ReadStore: Send + Sync {
         limit: usize,
     ) -> Result<Vec<AttemptRow>, StoreError>;
 
-    /// A product's intents by position, those after `after`, at most `limit`.
+    /// A product's intents by position: those after `after`, at most `limit` and at most [`MAX_PAGE`].
     async fn intents(
         &self,
         product: &ProductId,
@@ -165,6 +193,7 @@ pub trait ReadStore: Send + Sync {
         limit: usize,
     ) -> Result<Vec<AttemptRow>, StoreError>;
 
-    /// Hands every row to `visit`, in any order, until it returns false.
+    /// Passes every row to `visit`, each once and in any order, until `visit` returns false. Rows
+    /// that are written meanwhile may be passed or not.
     async fn visit(&self, visit: Box<dyn FnMut(Row) -> bool + Send>) -> Result<(), StoreError>;
 }

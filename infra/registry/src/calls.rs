@@ -1,5 +1,5 @@
-//! The calls of the registry's API that we need: those that schema_registry_converter has
-//! through it, and the others as they stand in Confluent's description.
+//! The calls of the registry's API: through schema_registry_converter where it has them, and the others
+//! as documented by Confluent.
 
 use std::error::Error;
 use std::time::Duration;
@@ -20,16 +20,17 @@ use crate::{Options, RegistryError};
 
 /// How long one call may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a conflict is met before it is taken to be one with other schemas.
+/// How often a call is tried when the registry answers with a conflict, before it counts as a conflict
+/// with other schemas.
 const CONFLICTS: u32 = 4;
-/// How long to wait in between.
+/// The pause in between.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(100);
-/// The most versions that a subject may have.
+/// The most versions of a subject that are read.
 const MAX_VERSIONS: usize = 300;
-/// The longest that an answer is quoted, in characters.
+/// The most characters of an answer that are quoted.
 const MAX_QUOTED: usize = 1_000;
 
-/// A registry.
+/// A client of the registry.
 pub(crate) struct Registry {
     settings: SrSettings,
     client: Client,
@@ -39,7 +40,7 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// A registry that has not been asked anything yet.
+    /// Checks the options and creates the client, without a call.
     pub(crate) fn new(options: &Options) -> Result<Self, RegistryError> {
         check(options)?;
         let url = options.url.trim_end_matches('/').to_owned();
@@ -64,8 +65,8 @@ impl Registry {
         })
     }
 
-    /// Lets a subject take only schemas that go with all it has, both ways. The subject need
-    /// not be there yet.
+    /// Sets a subject to accept only schemas that are compatible with all its versions, in both
+    /// directions. The subject need not exist yet.
     pub(crate) async fn demand_compatibility(&self, subject: &str) -> Result<(), RegistryError> {
         let body = json!({ "compatibility": "FULL_TRANSITIVE" }).to_string();
         despite_others(|| async {
@@ -78,8 +79,8 @@ impl Registry {
         .await
     }
 
-    /// The id of a schema under a subject, which is made the subject's newest if it has none
-    /// such.
+    /// The id of a schema under a subject. Registers the schema as the subject's newest version if the
+    /// subject does not have it.
     pub(crate) async fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
         let schema = SuppliedSchema::new(None, SchemaType::Avro, schema.to_owned());
         despite_others(|| async {
@@ -97,7 +98,7 @@ impl Registry {
         let versions: Vec<u32> = self.get(subject, &path).await?;
         if versions.len() > MAX_VERSIONS {
             let why = format!(
-                "subject {subject} has {} versions; at most {MAX_VERSIONS} are read",
+                "subject {subject} has {} versions, but at most {MAX_VERSIONS} are read",
                 versions.len()
             );
             return Err(RegistryError::Refused(why));
@@ -116,7 +117,7 @@ impl Registry {
             .map_err(|error| failure(subject, &error))
     }
 
-    /// The schema of an id, also when it has been removed from its subject.
+    /// The schema with an id, also when it was deleted from its subject.
     pub(crate) async fn schema(&self, id: u32) -> Result<String, RegistryError> {
         get_schema_by_id_and_type(id, &self.settings, SchemaType::Avro)
             .await
@@ -124,15 +125,18 @@ impl Registry {
             .map_err(|error| failure(&format!("schema {id}"), &error))
     }
 
-    /// The subjects that a schema stands under, or stood.
+    /// The subjects that a schema is registered under, or was.
     pub(crate) async fn subjects(&self, id: u32) -> Result<Vec<String>, RegistryError> {
         #[derive(Deserialize)]
-        struct Place {
+        struct SubjectVersion {
             subject: String,
         }
         let path = format!("schemas/ids/{id}/versions?deleted=true");
-        let places: Vec<Place> = self.get(&format!("schema {id}"), &path).await?;
-        Ok(places.into_iter().map(|place| place.subject).collect())
+        let versions: Vec<SubjectVersion> = self.get(&format!("schema {id}"), &path).await?;
+        Ok(versions
+            .into_iter()
+            .map(|version| version.subject)
+            .collect())
     }
 
     async fn get<T: DeserializeOwned>(&self, about: &str, path: &str) -> Result<T, RegistryError> {
@@ -172,8 +176,9 @@ fn check(options: &Options) -> Result<(), RegistryError> {
     Ok(())
 }
 
-/// Makes a call that others may be making at the same time. Some registries call it a conflict
-/// when two are the first to speak of a subject; the second then finds what the first has done.
+/// Makes a call that other processes may be making at the same time. Some registries answer with a
+/// conflict when two clients create a subject at the same time. The second client's next try then
+/// finds what the first one created.
 async fn despite_others<T, F: Future<Output = Result<T, RegistryError>>>(
     call: impl Fn() -> F,
 ) -> Result<T, RegistryError> {
@@ -186,7 +191,7 @@ async fn despite_others<T, F: Future<Output = Result<T, RegistryError>>>(
     call().await
 }
 
-/// Sends a request that schema_registry_converter has no call for.
+/// Sends a request that schema_registry_converter does not support.
 async fn send(about: &str, request: RequestBuilder) -> Result<Response, RegistryError> {
     let answer = request
         .send()
@@ -197,12 +202,12 @@ async fn send(about: &str, request: RequestBuilder) -> Result<Response, Registry
         return Ok(answer);
     }
     let url = answer.url().to_string();
-    let said = quoted(&answer.text().await.unwrap_or_default());
-    let why = format!("{url} was answered with {status}: {said}");
-    Err(refusal(status.as_u16(), about, said, why))
+    let message = quoted(&answer.text().await.unwrap_or_default());
+    let why = format!("{url} was answered with {status}: {message}");
+    Err(refusal(status.as_u16(), about, message, why))
 }
 
-/// What a failed call about a subject or a schema means.
+/// The error for a failed call about a subject or a schema.
 fn failure(about: &str, error: &SRCError) -> RegistryError {
     let why = with_causes(error);
     let answer = error.source().and_then(|it| it.downcast_ref::<RawError>());
@@ -213,28 +218,28 @@ fn failure(about: &str, error: &SRCError) -> RegistryError {
     }
 }
 
-/// What an answer about a subject or a schema means that was none of success.
-fn refusal(status: u16, about: &str, said: String, why: String) -> RegistryError {
+/// The error for an answer without success to a call about a subject or a schema.
+fn refusal(status: u16, about: &str, message: String, why: String) -> RegistryError {
     match status {
         409 => RegistryError::Incompatible {
             subject: about.to_owned(),
-            said,
+            message,
         },
         408 | 429 | 500.. => RegistryError::Unreachable(why),
         _ => RegistryError::Refused(format!("{about}: {why}")),
     }
 }
 
-/// The HTTP status of an answer that was none of success. schema_registry_converter tells it
-/// only in its text; the registry's own error code beside it is missing where a proxy answered,
-/// and is 0 where Apicurio calls it a conflict that two registered at once.
+/// The HTTP status of an answer without success. schema_registry_converter has it only in its text.
+/// The registry's own error code cannot take its place: it is missing when a proxy answered, and 0 when
+/// Apicurio answers with a conflict because two clients registered at the same time.
 fn status(error: &SRCError) -> Option<u16> {
     let (_, status) = error.error.split_once("failed with status ")?;
     status.split(' ').next()?.parse().ok()
 }
 
-/// An error and what caused it, down to the ground. The converter's own text for an error
-/// repeats its cause and speaks of caches.
+/// An error's text with all its causes. The converter's own text for an error repeats its cause and
+/// mentions caches.
 fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = match error.downcast_ref::<SRCError>() {
         Some(error) => error.error.clone(),

@@ -1,9 +1,9 @@
 //! Schema ids from a Confluent-compatible registry.
 //!
-//! A service that starts registers today's schemas and learns the ids of all others that its
-//! records may have. From then on it asks the registry only about ids that it meets and does
-//! not know, which a newer version of the product has written, and that by a task of its own:
-//! nothing on the way of a purchase waits for the registry.
+//! At its start a service registers the current schemas and learns the ids of all other versions that
+//! its records may have. From then on it asks the registry only about unknown ids, which a newer
+//! version of the product has written. A task of its own does that: no purchase waits for the
+//! registry.
 
 mod calls;
 
@@ -19,21 +19,21 @@ use tracing::{error, info, warn};
 
 use self::calls::Registry;
 
-/// How often [`follow`] looks for ids that the codec has met and does not know.
+/// How often [`follow`] checks for unknown ids that the codec has found in records.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long it rests when the registry did not tell it about one of them.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Where the registry is, and under which names the schemas are in it.
+/// The registry's address, and the names of the schemas in it.
 #[derive(Clone, Default)]
 pub struct Options {
     /// Its address, such as `http://127.0.0.1:8081`, with the path if the API has one.
     pub url: String,
-    /// Who asks, if the registry wants to know (HTTP basic authentication).
+    /// The user, if the registry requires a login (HTTP basic authentication).
     pub username: Option<String>,
-    /// The password for that.
+    /// The user's password.
     pub password: Option<String>,
-    /// What stands in front of each topic's subject: the prefix of the topics.
+    /// The prefix of each topic's subject, the same as that of the topics.
     pub subject_prefix: String,
 }
 
@@ -46,7 +46,7 @@ impl Options {
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What stands before an '@' may be a password.
+        // The part before an '@' may be a password.
         let url = match self.url.rsplit_once('@') {
             Some((_, host)) => &format!("(hidden)@{host}"),
             None => &self.url,
@@ -60,34 +60,34 @@ impl fmt::Debug for Options {
     }
 }
 
-/// Why the registry did not give what it was asked for.
+/// Why a call to the registry failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
-    /// It was not reached, or not able to answer. The same call may succeed later.
+    /// The registry was not reached, or could not answer. A retry may succeed.
     #[error("the schema registry cannot be reached: {0}")]
     Unreachable(String),
-    /// A schema does not go with those that stand under its subject. Nothing helps but another
-    /// subject prefix, or to remove the subject if its records are not needed.
+    /// A schema is not compatible with the other versions of its subject. A retry cannot help: choose
+    /// another subject prefix, or delete the subject if its records are not needed.
     #[error(
-        "today's schema does not go with those under subject {subject} of the schema registry, \
-         which may be another product's; the registry said: {said}"
+        "the current schema is not compatible with those under subject {subject} of the schema \
+         registry, which may be another product's: {message}; choose another topic prefix"
     )]
     Incompatible {
         /// The subject.
         subject: String,
-        /// What the registry said.
-        said: String,
+        /// The registry's message.
+        message: String,
     },
-    /// It will not do what it was asked, or was asked wrongly. Trying again cannot help.
-    #[error("the schema registry is of no use as it is set up: {0}")]
+    /// The registry refused the call, or the options are not valid. A retry cannot help.
+    #[error("the schema registry cannot be used: {0}")]
     Refused(String),
 }
 
-/// Registers today's schemas, learns the ids of every version under their subjects, and makes
-/// the codec that writes the first and reads all.
+/// Registers the current schemas, learns the ids of every version under their subjects, and returns a
+/// codec that writes the current versions and reads all of them.
 ///
-/// May be called as often and by as many as like. From then on each subject takes only schemas
-/// whose readers and those of all others read each other's records (`FULL_TRANSITIVE`).
+/// May be called repeatedly and by several processes. From then on each subject accepts only schemas
+/// that are compatible with all its versions in both directions (`FULL_TRANSITIVE`).
 pub async fn connect(options: &Options) -> Result<Codec, RegistryError> {
     let registry = Registry::new(options)?;
     let mut ids = [0; Topic::ALL.len()];
@@ -107,14 +107,13 @@ pub async fn connect(options: &Options) -> Result<Codec, RegistryError> {
     Ok(codec)
 }
 
-/// Until `stop`, tells the codec about the ids that it meets and does not know, so that what
-/// could not be read can be read the next time. That takes about as long as the registry takes
-/// to answer, and while it does not answer, it is asked again.
+/// Until `stop`, looks up unknown ids that the codec has found in records and teaches the codec their
+/// schemas, so that the records can be read at the next try. A lookup that fails is repeated.
 pub async fn follow(options: Options, codec: Arc<Codec>, stop: CancellationToken) {
     let registry = match Registry::new(&options) {
         Ok(registry) => registry,
         Err(error) => {
-            error!(%error, "schema ids of newer versions will not be learned");
+            error!(%error, "the schemas of newer versions cannot be learned, because the registry's options are not valid");
             return;
         }
     };
@@ -144,7 +143,7 @@ pub async fn follow(options: Options, codec: Arc<Codec>, stop: CancellationToken
     stop.run_until_cancelled(following).await;
 }
 
-/// Asks for the schema of an id, which must stand under the subject.
+/// Looks up the schema of an id, which must be registered under the subject.
 async fn ask(
     registry: &Registry,
     subject: &str,
@@ -156,7 +155,7 @@ async fn ask(
     let subjects = registry.subjects(id).await?;
     if !subjects.iter().any(|it| it == subject) {
         let under = subjects.join(", ");
-        let why = format!("schema {id} is not one of {subject}, but stands under {under}");
+        let why = format!("schema {id} is not registered under {subject}, but under {under}");
         return Err(RegistryError::Refused(why));
     }
     learn(codec, topic, id, &schema)

@@ -1,5 +1,5 @@
-//! Starting and running with a real registry: which ids are learned, what is refused, and what
-//! is said when it does not answer.
+//! Connecting to a real registry and following it: learned ids, refused schemas, and errors when it does
+//! not answer.
 
 mod support;
 
@@ -20,8 +20,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use support::{
-    TOPIC, call, command, cut_way, newer, newer_bytes, options, register, registered, schema_id,
-    until,
+    TOPIC, call, closed_proxy, command, newer, newer_bytes, options, register, registered,
+    schema_id, until,
 };
 
 #[tokio::test]
@@ -40,8 +40,8 @@ async fn records_carry_the_ids_that_the_registry_gave() {
         let path = format!("{path}/1");
         let (_, version) = call(&options, Method::GET, &path, Value::Null).await;
         let schema: Value = serde_json::from_str(version["schema"].as_str().unwrap()).unwrap();
-        let today: Value = serde_json::from_str(topic.schema_json()).unwrap();
-        assert_eq!(schema, today, "{topic}");
+        let current: Value = serde_json::from_str(topic.schema_json()).unwrap();
+        assert_eq!(schema, current, "{topic}");
         if topic == TOPIC {
             assert_eq!(version["id"], schema_id(&bytes));
         }
@@ -49,7 +49,7 @@ async fn records_carry_the_ids_that_the_registry_gave() {
 }
 
 #[tokio::test]
-async fn services_that_start_together_get_the_same_ids() {
+async fn services_that_start_at_the_same_time_get_the_same_ids() {
     for _ in 0..5 {
         let options = options().await;
         let connects = (0..4).map(|_| {
@@ -71,18 +71,18 @@ async fn every_version_under_a_subject_is_read_from_the_start() {
     let other = registered(&options, &subject, &newer("note")).await;
     let codec = connect(&options).await.unwrap();
     let bytes = codec.encode_command(command());
-    assert_ne!(schema_id(&bytes), other, "today's schema is written");
+    assert_ne!(schema_id(&bytes), other, "the current schema is written");
     assert_eq!(codec.decode_command(&newer_bytes(other)), Ok(command()));
-    // The same bytes are none of today's schema: they are read by their own.
-    let today = newer_bytes(schema_id(&bytes));
+    // The same bytes do not fit the current schema: each record is read by its own schema.
+    let current = newer_bytes(schema_id(&bytes));
     assert!(matches!(
-        codec.decode_command(&today),
+        codec.decode_command(&current),
         Err(DecodeError::Malformed(_))
     ));
 }
 
 #[tokio::test]
-async fn subjects_take_only_what_goes_with_every_version() {
+async fn subjects_accept_only_schemas_compatible_with_every_version() {
     let options = options().await;
     connect(&options).await.unwrap();
     for topic in Topic::ALL {
@@ -90,7 +90,8 @@ async fn subjects_take_only_what_goes_with_every_version() {
         let (_, config) = call(&options, Method::GET, &path, Value::Null).await;
         assert_eq!(config["compatibilityLevel"], "FULL_TRANSITIVE", "{topic}");
     }
-    // A field goes and comes back as another: that goes with the version before, not with all.
+    // A field is removed and comes back with another type: compatible with the version before, but
+    // not with all versions.
     let subject = options.subject(TOPIC);
     registered(&options, &subject, &newer("note")).await;
     registered(&options, &subject, &newer("remark")).await;
@@ -101,22 +102,26 @@ async fn subjects_take_only_what_goes_with_every_version() {
 }
 
 #[tokio::test]
-async fn anothers_schema_under_our_subject_is_not_gone_along_with() {
+async fn another_products_schema_under_our_subject_is_refused() {
     let options = options().await;
     let subject = options.subject(Topic::StockDecisions);
-    let anothers = r#"{"type":"record","name":"Shelf","fields":[{"name":"n","type":"int"}]}"#;
-    registered(&options, &subject, anothers).await;
+    let foreign = r#"{"type":"record","name":"Shelf","fields":[{"name":"n","type":"int"}]}"#;
+    registered(&options, &subject, foreign).await;
     let error = connect(&options).await.err().unwrap();
-    let RegistryError::Incompatible { subject: at, said } = &error else {
+    let RegistryError::Incompatible {
+        subject: at,
+        message,
+    } = &error
+    else {
         panic!("{error}");
     };
     assert_eq!(at, &subject);
-    assert!(said.contains("ncompatible"), "{said}");
+    assert!(message.contains("ncompatible"), "{message}");
     assert!(error.to_string().contains(&subject), "{error}");
 }
 
 #[tokio::test]
-async fn an_id_met_later_is_learned_if_it_stands_under_the_topics_subject() {
+async fn an_unknown_id_is_learned_if_it_is_under_the_topics_subject() {
     let options = options().await;
     let codec = Arc::new(connect(&options).await.unwrap());
     let stop = CancellationToken::new();
@@ -126,30 +131,30 @@ async fn an_id_met_later_is_learned_if_it_stands_under_the_topics_subject() {
     let foreign = registered(&options, &elsewhere, &newer("foreign")).await;
     let ours = registered(&options, &options.subject(TOPIC), &newer("note")).await;
     let unknown = |id| Err(DecodeError::UnknownSchema { id, topic: TOPIC });
-    // One that nobody has registered, either; and all three at once.
-    let nobodys = 2_000_000_000;
-    for id in [nobodys, foreign, ours] {
+    // An id that is not registered, one under another subject, and ours, all at once.
+    let unregistered = 2_000_000_000;
+    for id in [unregistered, foreign, ours] {
         assert_eq!(codec.decode_command(&newer_bytes(id)), unknown(id));
     }
     let learned = || codec.decode_command(&newer_bytes(ours)) == Ok(command());
     until("the newer version is read", learned).await;
-    for id in [nobodys, foreign] {
+    for id in [unregistered, foreign] {
         assert_eq!(codec.decode_command(&newer_bytes(id)), unknown(id));
     }
 
     stop.cancel();
     timeout(Duration::from_secs(5), following)
         .await
-        .expect("it stops")
+        .expect("`follow` ends")
         .unwrap();
 }
 
 #[tokio::test]
-async fn a_registry_that_is_away_is_asked_again() {
+async fn an_unreachable_registry_is_asked_again() {
     let options = options().await;
     let codec = Arc::new(connect(&options).await.unwrap());
     let other = registered(&options, &options.subject(TOPIC), &newer("note")).await;
-    let (url, open) = cut_way(&options).await;
+    let (url, open) = closed_proxy(&options).await;
     let through = Options {
         url,
         ..options.clone()
@@ -163,7 +168,7 @@ async fn a_registry_that_is_away_is_asked_again() {
     let deadline = tokio::time::Instant::now() + Duration::from_millis(1_500);
     while tokio::time::Instant::now() < deadline {
         assert!(codec.decode_command(&newer_bytes(other)).is_err());
-        // Those that are running write and read on.
+        // A running service still writes and reads its own version.
         let bytes = codec.encode_command(command());
         assert_eq!(codec.decode_command(&bytes), Ok(command()));
         tries += 1;
@@ -175,7 +180,7 @@ async fn a_registry_that_is_away_is_asked_again() {
     until("the newer version is read", learned).await;
 }
 
-/// Something that gives every request the same answer.
+/// A server that gives every request the same answer.
 async fn answering(status: u16, body: &'static str) -> Options {
     let answer = move || async move { (StatusCode::from_u16(status).unwrap(), body) };
     serve(Router::new().fallback(answer)).await
@@ -192,23 +197,23 @@ async fn serve(router: Router) -> Options {
 }
 
 #[tokio::test]
-async fn whether_to_wait_or_to_give_up_depends_on_the_answer() {
+async fn whether_a_retry_can_help_depends_on_the_answer() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = Options {
+    let unreachable = Options {
         url: format!("http://{}", free.local_addr().unwrap()),
         ..Options::default()
     };
     drop(free);
-    let error = connect(&nobody).await.err().unwrap();
+    let error = connect(&unreachable).await.err().unwrap();
     let text = error.to_string();
     assert!(matches!(error, RegistryError::Unreachable(_)), "{text}");
     assert!(
-        text.contains("Connection refused") && text.contains(&nobody.url),
+        text.contains("Connection refused") && text.contains(&unreachable.url),
         "{text}"
     );
 
     let coded = r#"{"error_code":40101,"message":"who are you"}"#;
-    for (status, body, waits) in [
+    for (status, body, retry_helps) in [
         (500, r#"{"error_code":50001,"message":"disk"}"#, true),
         (502, "<html>", true),
         (503, "starting", true),
@@ -222,16 +227,20 @@ async fn whether_to_wait_or_to_give_up_depends_on_the_answer() {
         assert!(text.contains(&status.to_string()), "{text}");
         assert_eq!(
             matches!(error, RegistryError::Unreachable(_)),
-            waits,
+            retry_helps,
             "{text}"
         );
-        assert_eq!(matches!(error, RegistryError::Refused(_)), !waits, "{text}");
+        assert_eq!(
+            matches!(error, RegistryError::Refused(_)),
+            !retry_helps,
+            "{text}"
+        );
     }
 }
 
 #[tokio::test]
-async fn the_same_holds_while_a_schema_is_registered() {
-    for (status, body, waits) in [
+async fn whether_a_retry_can_help_depends_on_the_answer_to_a_registration() {
+    for (status, body, retry_helps) in [
         (500, r#"{"error_code":50001,"message":"disk"}"#, true),
         (504, "<html>", true),
         (503, "starting", true),
@@ -248,26 +257,30 @@ async fn the_same_holds_while_a_schema_is_registered() {
         let options = serve(Router::new().fallback(answer)).await;
         let error = connect(&options).await.err().unwrap();
         let text = error.to_string();
-        let said = body
+        let message = body
             .rsplit_once(r#"message":""#)
-            .map_or("", |(_, said)| said.trim_end_matches(r#""}"#));
-        assert!(text.contains(said), "{text}");
+            .map_or("", |(_, message)| message.trim_end_matches(r#""}"#));
+        assert!(text.contains(message), "{text}");
         assert!(text.contains(&status.to_string()), "{text}");
         assert_eq!(
             matches!(error, RegistryError::Unreachable(_)),
-            waits,
+            retry_helps,
             "{text}"
         );
-        assert_eq!(matches!(error, RegistryError::Refused(_)), !waits, "{text}");
+        assert_eq!(
+            matches!(error, RegistryError::Refused(_)),
+            !retry_helps,
+            "{text}"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_conflict_with_one_who_registers_at_the_same_time_is_not_the_end() {
-    // As Apicurio answers the second of two; then it has what the first registered.
-    let said = "An artifact version 'null' for artifact ID 'a' in group 'null' already exists.";
-    let body = json!({ "error_code": 0, "message": said }).to_string();
-    for (conflicts, ends) in [(3, false), (4, true)] {
+async fn a_conflict_with_a_registration_at_the_same_time_is_retried() {
+    // Apicurio's answer to the second client; then it has the schema of the first one.
+    let message = "An artifact version 'null' for artifact ID 'a' in group 'null' already exists.";
+    let body = json!({ "error_code": 0, "message": message }).to_string();
+    for (conflicts, fails) in [(3, false), (4, true)] {
         let left = Arc::new(AtomicU32::new(conflicts));
         let body = body.clone();
         let answer = async move |method: Method| {
@@ -282,30 +295,30 @@ async fn a_conflict_with_one_who_registers_at_the_same_time_is_not_the_end() {
         let options = serve(Router::new().fallback(answer)).await;
         let error = connect(&options).await.err().unwrap();
         let text = error.to_string();
-        match ends {
+        match fails {
             true => assert!(
                 matches!(&error, RegistryError::Incompatible { .. }),
                 "{text}"
             ),
-            // What comes next is not answered with a list of versions.
+            // The next call, for the list of versions, gets another answer than a list.
             false => assert!(text.contains("versions"), "{text}"),
         }
-        assert_eq!(text.contains(said), ends, "{text}");
+        assert_eq!(text.contains(message), fails, "{text}");
     }
 }
 
 #[tokio::test]
-async fn every_call_says_who_asks_and_nobody_else_is_told() {
+async fn every_call_has_the_credentials_and_they_are_not_shown() {
     let anonymous = Arc::new(AtomicBool::new(false));
     let calls = Arc::new(Mutex::new(Vec::new()));
-    let (seen, asked) = (anonymous.clone(), calls.clone());
+    let (any_anonymous, paths) = (anonymous.clone(), calls.clone());
     let answer = async move |headers: HeaderMap, uri: Uri| {
         // ann:secret
         let named = headers
             .get("authorization")
             .is_some_and(|it| it == "Basic YW5uOnNlY3JldA==");
-        seen.fetch_or(!named, Ordering::Relaxed);
-        asked.lock().unwrap().push(uri.path().to_owned());
+        any_anonymous.fetch_or(!named, Ordering::Relaxed);
+        paths.lock().unwrap().push(uri.path().to_owned());
         axum::Json(json!({ "id": 7 }))
     };
     let options = Options {
@@ -313,7 +326,7 @@ async fn every_call_says_who_asks_and_nobody_else_is_told() {
         password: Some("secret".into()),
         ..serve(Router::new().fallback(answer)).await
     };
-    // What it answers is no list of versions; until then every call was made once a topic.
+    // The answer is not a list of versions; until then every call was made once for each topic.
     let error = connect(&options).await.err().unwrap();
     assert!(error.to_string().contains("versions"), "{error}");
     assert_eq!(calls.lock().unwrap().len(), 7);
@@ -341,7 +354,7 @@ async fn every_call_says_who_asks_and_nobody_else_is_told() {
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_are_refused() {
+async fn invalid_settings_are_refused() {
     for (url, prefix, what) in [
         ("localhost:8081", "", "http://"),
         ("ftp://localhost", "", "http://"),

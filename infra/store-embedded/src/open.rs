@@ -1,4 +1,4 @@
-//! Opening the file: new, found, of another version, damaged, or a copy.
+//! Opening the file: a new one, an existing one, one of another format, a damaged one, or a copy.
 
 use std::fs;
 use std::io;
@@ -10,39 +10,27 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use redb::backends::FileBackend;
-use redb::{
-    Database, DatabaseError, ReadableDatabase, RepairSession, StorageError, TableDefinition,
-    TableError,
-};
+use redb::{Database, DatabaseError, RepairSession, StorageError};
 use tempfile::NamedTempFile;
 
+use crate::contents::Contents;
 use crate::flush::Flusher;
-use crate::paced::Paced;
-use crate::recent::Layers;
-use crate::rows::{FORMAT, Table};
-use crate::{EmbeddedStore, Shared};
+use crate::memtables::Memtables;
+use crate::rows::FORMAT;
+use crate::store::EmbeddedStore;
+use crate::tables;
+use crate::throttled_file::ThrottledFile;
 
-/// Progress by partition: next offset, claim, last answered offset.
-pub(crate) const PROGRESS: TableDefinition<u32, (i64, i64, i64)> = TableDefinition::new("progress");
-/// The format's version, under [`FORMAT_KEY`].
-const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
-const FORMAT_KEY: &str = "format";
-
-/// Memory for pages of the file. Its hot part is the leaves that new rows go to.
+/// Memory for pages of the file. The hot pages are the leaves that new rows go to.
 const CACHE_BYTES: usize = 256 << 20;
-/// The same while all of it is read once. With so little, each page is read to where the one
-/// before was, which the processor has at hand: it takes less than half as long.
+/// The same while the whole file is read once. With so little, each page is read into memory that
+/// the processor's cache still has: that takes less than half as long.
 const CHECK_CACHE_BYTES: usize = 1 << 20;
 
-/// How often a copy is made anew when the file changed under it, and how long apart. The
-/// pauses are of no round length, so that they do not keep step with the writer.
-const COPIES: u32 = 8;
-const BETWEEN_COPIES: Duration = Duration::from_millis(137);
-
-/// The definition of a table of rows.
-pub(crate) fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
-    TableDefinition::new(table.name())
-}
+/// How often a copy is tried when the file changes meanwhile, and the pause in between. The pause
+/// has an odd length, so that it does not fall into step with the writer.
+const MAX_COPIES: u32 = 8;
+const COPY_PAUSE: Duration = Duration::from_millis(137);
 
 /// Why a read store was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +51,7 @@ pub enum OpenError {
         /// The format found.
         found: u64,
     },
-    /// The file is not what was written.
+    /// The file does not have the bytes that were written.
     #[error(
         "the read store {} is damaged ({reason}); delete the file: the read models are rebuilt from the log", path.display()
     )]
@@ -80,7 +68,7 @@ pub enum OpenError {
     Torn {
         /// The file.
         path: PathBuf,
-        /// What was found in the last copy.
+        /// What was wrong with the last copy.
         reason: String,
     },
     /// The file system failed.
@@ -88,7 +76,7 @@ pub enum OpenError {
     Io {
         /// The file.
         path: PathBuf,
-        /// The failure.
+        /// The failed system call's error.
         source: io::Error,
     },
 }
@@ -96,29 +84,28 @@ pub enum OpenError {
 impl EmbeddedStore {
     /// Opens the store in the file at `path`, or creates it in an existing directory.
     ///
-    /// The whole file is read and its checksums compared, so that no damaged row is ever
-    /// served. A file of an older format is emptied, for the projector to fill it again:
-    /// the log has everything, and there is nothing for a person to decide.
+    /// Reads the whole file and verifies its checksums, so that no damaged row is ever served. A file
+    /// of an older format is emptied, and the projector fills it again from the log.
     ///
     /// # Errors
     ///
-    /// Each [`OpenError`] names the file and says what to do.
+    /// Each [`OpenError`] names the file and the remedy.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let (layers, hurry) = Layers::new();
-        let file = open_file(path, layers.clone())?;
-        let shared = Shared::new(file, layers).map_err(|e| damaged(path, e))?;
-        let shared = Arc::new(shared);
-        let flusher = Flusher::start(shared.clone(), hurry).map_err(|e| io_error(path, e))?;
+        let (memtables, flush_now) = Memtables::new();
+        let file = open_file(path, memtables.clone())?;
+        let contents = Contents::new(file, memtables).map_err(|e| damaged(path, e))?;
+        let contents = Arc::new(contents);
+        let flusher = Flusher::start(contents.clone(), flush_now).map_err(|e| io_error(path, e))?;
         Ok(Self {
-            shared,
+            contents,
             flusher: Some(flusher.into()),
             _copy: None,
         })
     }
 
-    /// Opens a copy of the store at `path` as it is now, for reading alone; another process
-    /// may be writing to it. The copy lies in the directory for temporary files and is deleted
-    /// with the returned store. Rows still in the other process's memory are not in it.
+    /// Opens a copy of the store at `path`, for reading only; another process may be writing to the
+    /// original. The copy lies in the directory for temporary files and is deleted with the returned
+    /// store. It does not have the rows that are still in the other process's memory.
     ///
     /// # Errors
     ///
@@ -131,18 +118,18 @@ impl EmbeddedStore {
                 .map_err(|e| io_error(path, e))?
                 .into_temp_path();
             fs::copy(path, &copy).map_err(|e| io_error(path, e))?;
-            let (layers, _) = Layers::new();
-            match open_file(&copy, layers.clone()) {
+            let (memtables, _) = Memtables::new();
+            match open_file(&copy, memtables.clone()) {
                 Ok(file) => {
-                    let shared = Shared::new(file, layers).map_err(|e| damaged(path, e))?;
+                    let contents = Contents::new(file, memtables).map_err(|e| damaged(path, e))?;
                     return Ok(Self {
-                        shared: shared.into(),
+                        contents: contents.into(),
                         flusher: None,
                         _copy: Some(copy),
                     });
                 }
-                Err(OpenError::Damaged { .. }) if tries < COPIES => {
-                    std::thread::sleep(BETWEEN_COPIES);
+                Err(OpenError::Damaged { .. }) if tries < MAX_COPIES => {
+                    std::thread::sleep(COPY_PAUSE);
                     tries += 1;
                 }
                 Err(OpenError::Damaged { reason, .. }) => {
@@ -163,22 +150,22 @@ impl EmbeddedStore {
     }
 }
 
-fn open_file(path: &Path, layers: Arc<Layers>) -> Result<Database, OpenError> {
+fn open_file(path: &Path, memtables: Arc<Memtables>) -> Result<Database, OpenError> {
     if !path.try_exists().map_err(|e| io_error(path, e))? {
         create_file(path)?;
     }
-    // redb panics at some kinds of damage, and that must not end the process. What it was at
-    // work on is dropped with the panic, so nothing half changed is seen again.
-    match catch_unwind(AssertUnwindSafe(|| open_found(path, layers))) {
+    // redb panics at some kinds of damage, which must not end the process. Its state is dropped with
+    // the panic, so nothing half changed remains.
+    match catch_unwind(AssertUnwindSafe(|| open_existing(path, memtables))) {
         Ok(opened) => opened,
-        Err(_) => Err(damaged(path, "redb panicked while it was read")),
+        Err(_) => Err(damaged(path, "redb panicked while reading it")),
     }
 }
 
-fn open_found(path: &Path, layers: Arc<Layers>) -> Result<Database, OpenError> {
+fn open_existing(path: &Path, memtables: Arc<Memtables>) -> Result<Database, OpenError> {
     check_all(path)?;
-    let file = open_cached(path, CACHE_BYTES, Some(layers), |_| {})?;
-    match format(&file).map_err(|e| damaged(path, e))? {
+    let file = open_cached(path, CACHE_BYTES, Some(memtables), |_| {})?;
+    match tables::format(&file).map_err(|e| damaged(path, e))? {
         FORMAT => Ok(file),
         found if found > FORMAT => Err(OpenError::FutureFormat {
             path: path.into(),
@@ -191,20 +178,20 @@ fn open_found(path: &Path, layers: Arc<Layers>) -> Result<Database, OpenError> {
                 format = FORMAT,
                 "the read store has an older format and is rebuilt from the log"
             );
-            prepare(&file).map_err(|e| damaged(path, e))?;
+            tables::recreate(&file).map_err(|e| damaged(path, e))?;
             Ok(file)
         }
     }
 }
 
-/// Reads the whole file and compares every checksum.
+/// Reads the whole file and verifies every checksum.
 fn check_all(path: &Path) -> Result<(), OpenError> {
     let repaired = Arc::new(AtomicBool::new(false));
     let note = repaired.clone();
     let mut file = open_cached(path, CHECK_CACHE_BYTES, None, move |_| {
         note.store(true, Relaxed)
     })?;
-    // After a crash redb has just compared them all; after a clean end, none.
+    // After a crash, opening the file has just verified all checksums; after a clean end, none.
     if !repaired.load(Relaxed) {
         file.check_integrity()
             .map_err(|e| database_error(path, e))?;
@@ -215,21 +202,22 @@ fn check_all(path: &Path) -> Result<(), OpenError> {
 fn open_cached(
     path: &Path,
     cache_bytes: usize,
-    layers: Option<Arc<Layers>>,
+    memtables: Option<Arc<Memtables>>,
     repairing: impl Fn(&mut RepairSession) + 'static,
 ) -> Result<Database, OpenError> {
     let found = fs::File::options().read(true).write(true).open(path);
     let found = FileBackend::new(found.map_err(|e| io_error(path, e))?);
-    let paced = Paced::new(found.map_err(|e| database_error(path, e))?, layers);
+    let file = ThrottledFile::new(found.map_err(|e| database_error(path, e))?, memtables);
     let mut builder = Database::builder();
     builder
         .set_cache_size(cache_bytes)
         .set_repair_callback(repairing);
-    let opened = builder.create_with_backend(paced);
+    let opened = builder.create_with_backend(file);
     opened.map_err(|e| database_error(path, e))
 }
 
-/// Creates the file whole under another name first, so that a crash leaves none or a good one.
+/// Creates the file under a temporary name and renames it, so that a crash leaves either no file or
+/// a complete one.
 fn create_file(path: &Path) -> Result<(), OpenError> {
     let directory = path
         .parent()
@@ -239,48 +227,21 @@ fn create_file(path: &Path) -> Result<(), OpenError> {
         .map_err(|e| io_error(path, e))?
         .into_temp_path();
     let file = Database::create(&draft).map_err(|e| database_error(path, e))?;
-    prepare(&file).map_err(|e| damaged(path, e))?;
+    tables::recreate(&file).map_err(|e| damaged(path, e))?;
     drop(file);
     match draft.persist_noclobber(path) {
         Err(e) if e.error.kind() != io::ErrorKind::AlreadyExists => Err(io_error(path, e.error)),
-        // Another process was faster; whose the file is shows when it is opened.
+        // Another process has created the file first. Opening it decides which process gets it.
         _ => fs::File::open(directory)
             .and_then(|d| d.sync_all())
             .map_err(|e| io_error(path, e)),
     }
 }
 
-/// Leaves the file with empty tables of this format.
-pub(crate) fn prepare(file: &Database) -> Result<(), redb::Error> {
-    let transaction = file.begin_write()?;
-    let tables: Vec<_> = transaction.list_tables()?.collect();
-    for table in tables {
-        transaction.delete_table(table)?;
-    }
-    for table in Table::ALL {
-        transaction.open_table(definition(table))?;
-    }
-    transaction.open_table(PROGRESS)?;
-    transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
-    transaction.commit()?;
-    Ok(())
-}
-
-fn format(file: &Database) -> Result<u64, redb::Error> {
-    let meta = match file.begin_read()?.open_table(META) {
-        Err(TableError::TableDoesNotExist(_)) => {
-            return Err(redb::Error::Corrupted("it has no format version".into()));
-        }
-        opened => opened?,
-    };
-    let found = meta.get(FORMAT_KEY)?.map(|found| found.value());
-    found.ok_or_else(|| redb::Error::Corrupted("it has no format version".into()))
-}
-
 fn database_error(path: &Path, error: DatabaseError) -> OpenError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.into() },
-        // The kinds with which redb says that a file is too short or not one of its own.
+        // The kinds that redb uses for a file that is too short or not a redb file.
         DatabaseError::Storage(StorageError::Io(e))
             if !matches!(
                 e.kind(),

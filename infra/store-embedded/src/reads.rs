@@ -1,4 +1,4 @@
-//! The questions, answered from memory and file together.
+//! The queries, answered from the memtables and the file.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -7,20 +7,19 @@ use ports::read_store::{AttemptRow, MAX_PAGE, Progress, Row, SaleRow, StoreError
 use redb::ReadableDatabase;
 use schemas::ids::{AttemptId, Partition, Position, ProductId};
 
-use crate::Shared;
-use crate::eras;
-use crate::open::{PROGRESS, definition};
+use crate::contents::Contents;
 use crate::rows::{
-    Table, decode, decode_attempt, decode_progress, decode_sale, keys_after, version,
+    Table, decode, decode_attempt, decode_progress, decode_sale, keys_after, newer, version,
 };
+use crate::tables::{PROGRESS, definition};
 
 /// Rows by key, as they are stored.
 type Page = BTreeMap<Vec<u8>, Vec<u8>>;
 type Keys = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
-impl Shared {
+impl Contents {
     pub(crate) fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
-        let value = eras::newest(self, id).map_err(failed)?;
+        let value = self.newest_attempt(id).map_err(failed)?;
         value.map(|value| decode_attempt(&value)).transpose()
     }
 
@@ -60,26 +59,26 @@ impl Shared {
     }
 
     pub(crate) fn progress(&self) -> Result<BTreeMap<Partition, Progress>, StoreError> {
-        let above: BTreeMap<_, _> = self.layers.read(|layers| {
-            layers
+        let in_memory: BTreeMap<_, _> = self.memtables.read(|memtables| {
+            memtables
                 .iter()
                 .rev()
-                .flat_map(|layer| layer.progress.clone())
+                .flat_map(|memtable| memtable.progress.clone())
                 .collect()
         });
         let mut progress = self.progress_in_file().map_err(failed)?;
-        progress.extend(above);
+        progress.extend(in_memory);
         Ok(progress)
     }
 
-    /// Page by page, each with a short read transaction of its own: a long one would keep the
-    /// file from using freed space again.
+    /// Visits all rows page by page, each in a short read transaction of its own: a long one would
+    /// keep redb from reusing freed space.
     pub(crate) fn visit(
         &self,
         mut visit: Box<dyn FnMut(Row) -> bool + Send>,
     ) -> Result<(), StoreError> {
-        let by_key = Table::ALL.into_iter().filter(|t| *t != Table::Attempts);
-        for table in by_key {
+        let other_tables = Table::ALL.into_iter().filter(|t| *t != Table::Attempts);
+        for table in other_tables {
             let mut from = Bound::Unbounded;
             loop {
                 let page = self
@@ -98,7 +97,7 @@ impl Shared {
         }
         let mut after = None;
         loop {
-            let page = eras::page(self, after).map_err(failed)?;
+            let page = self.attempts_after(after).map_err(failed)?;
             for value in page.rows.values() {
                 if !visit(decode(Table::Attempts, value)?) {
                     return Ok(());
@@ -113,8 +112,10 @@ impl Shared {
 
     /// The highest version of one row.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, redb::Error> {
-        let found = self.layers.read(|layers| {
-            let values = layers.iter().filter_map(|layer| layer.rows(table).get(key));
+        let found = self.memtables.read(|memtables| {
+            let values = memtables
+                .iter()
+                .filter_map(|memtable| memtable.rows(table).get(key));
             values.max_by_key(|value| version(value)).cloned()
         });
         let file = self.file.begin_read()?.open_table(definition(table))?;
@@ -122,9 +123,9 @@ impl Shared {
         Ok(newer(found, in_file))
     }
 
-    /// The first `limit` rows with these keys, each in its highest version. A row of the
-    /// answer is among the first `limit` of every layer that has it, so no layer is read
-    /// further.
+    /// The first `limit` rows with these keys, each in its highest version. A row of the answer is
+    /// among the first `limit` rows of every memtable that has it, and of the file, so none of them
+    /// is read further.
     fn page(&self, table: Table, keys: Keys, limit: usize) -> Result<Page, redb::Error> {
         let mut page = Page::new();
         let mut add = |key: &[u8], value: &[u8]| match page.get_mut(key) {
@@ -137,9 +138,9 @@ impl Shared {
                 page.insert(key.to_vec(), value.to_vec());
             }
         };
-        self.layers.read(|layers| {
-            for layer in layers {
-                let rows = layer
+        self.memtables.read(|memtables| {
+            for memtable in memtables {
+                let rows = memtable
                     .rows(table)
                     .range::<Vec<u8>, _>((keys.0.as_ref(), keys.1.as_ref()));
                 rows.take(limit).for_each(|(key, value)| add(key, value));
@@ -169,11 +170,6 @@ impl Shared {
         }
         Ok(progress)
     }
-}
-
-/// The value of the higher version, if there is any.
-pub(crate) fn newer(a: Option<Vec<u8>>, b: Option<Vec<u8>>) -> Option<Vec<u8>> {
-    a.into_iter().chain(b).max_by_key(|value| version(value))
 }
 
 fn failed(error: redb::Error) -> StoreError {

@@ -1,10 +1,10 @@
-//! Rows as bytes: what the keys sort by, and how values are written.
+//! Rows as bytes: the order of the keys, and the encoding of the values.
 //!
-//! A value is the row's version, 8 bytes big-endian, and the row in postcard: about 70 bytes
-//! an attempt. The version stands in front so that two versions of a row can be compared
-//! without reading either. Postcard writes no field names; a change to a row type changes the
-//! bytes, and then [`FORMAT`] must be raised, which makes every older file be rebuilt from
-//! the log. The tests hold the bytes still so that this cannot be forgotten.
+//! A value is the row's version, 8 bytes big-endian, and the row in postcard: about 70 bytes for an
+//! attempt. The version comes first so that two versions of a row can be compared without decoding
+//! either. Postcard writes no field names, so a change to a row type changes the bytes; then
+//! [`FORMAT`] must be raised, and every older file is rebuilt from the log. A test fixes the bytes, so
+//! that this cannot be forgotten.
 
 use std::ops::Bound;
 
@@ -13,15 +13,15 @@ use schemas::ids::{AttemptId, Offset, Position};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The version of everything in this file. Raise it with every change of the bytes.
+/// The version of the file's format. Raise it with every change of the bytes.
 pub(crate) const FORMAT: u64 = 4;
 
-/// The tables, one a question.
+/// The tables, one for each query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Table {
     /// By product id.
     Sales,
-    /// By [`Era`], then attempt id.
+    /// By [`Shard`], then attempt id.
     Attempts,
     /// By buyer, then position.
     Orders,
@@ -43,51 +43,53 @@ impl Table {
     }
 }
 
-/// A stretch of a log partition: 65,536 offsets, as many as a busy one takes while rows gather.
+/// A shard of the attempts: those at 65,536 consecutive offsets of a log partition, about as many as
+/// a busy partition takes from one flush to the next.
 ///
-/// Ids are spread evenly, so in one table by id every new row would fall on a page of its own as
-/// soon as there are more pages than rows to write at once. Rows that are new at the same time are
-/// of the same era, and era by era they fall on few pages, however many there are in all. An id is
-/// looked for in every era, newest first: a walk down the tree each.
+/// Attempt ids are spread evenly. In one table by id every new row would fall on a page of its own
+/// as soon as there are more pages than rows in a flush. Rows that are new at the same time are of
+/// the same shard, and within it they fall on few pages, however many rows there are in all. A
+/// lookup by id searches every shard, newest first: one descent of the tree each. ADR 0017, which calls
+/// shards eras, has the measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Era(u64);
+pub(crate) struct Shard(u64);
 
-/// Bits of an offset within its era.
-pub(crate) const ERA_BITS: u32 = 16;
+/// Bits of an offset within its shard.
+pub(crate) const SHARD_BITS: u32 = 16;
 
 /// Bytes of a key of [`Table::Attempts`].
-pub(crate) const ATTEMPT_KEY: usize = 24;
+pub(crate) const ATTEMPT_KEY_BYTES: usize = 24;
 
-impl Era {
-    /// The newest that there can be.
+impl Shard {
+    /// The highest possible shard.
     pub(crate) const LAST: Self = Self(u64::MAX);
 
-    /// The era in which an attempt had its place. Within a partition a later place is in the same
-    /// era or a higher one.
+    /// The shard of an attempt's position. Within a partition a later position is in the same shard
+    /// or a higher one.
     pub(crate) fn of(position: Position) -> Self {
         let Offset(offset) = position.offset;
-        let number = (offset.max(0) as u64 >> ERA_BITS).min(u32::MAX.into());
+        let number = (offset.max(0) as u64 >> SHARD_BITS).min(u32::MAX.into());
         Self(number << 32 | u64::from(position.partition.0))
     }
 
-    /// The next lower one, whether there is anything in it or not.
+    /// The next lower shard, empty or not.
     pub(crate) fn before(self) -> Option<Self> {
         self.0.checked_sub(1).map(Self)
     }
 
-    pub(crate) fn key(self, id: AttemptId) -> [u8; ATTEMPT_KEY] {
-        let mut key = [0; ATTEMPT_KEY];
+    pub(crate) fn key(self, id: AttemptId) -> [u8; ATTEMPT_KEY_BYTES] {
+        let mut key = [0; ATTEMPT_KEY_BYTES];
         key[..8].copy_from_slice(&self.0.to_be_bytes());
         key[8..].copy_from_slice(id.as_bytes());
         key
     }
 
-    /// The era and the id of a key; none of what is no such key.
+    /// The shard and the id of a key; none when it is no key of this table.
     pub(crate) fn of_key(key: &[u8]) -> Option<(Self, AttemptId)> {
-        let key: &[u8; ATTEMPT_KEY] = key.try_into().ok()?;
-        let (era, id) = key.split_first_chunk::<8>()?;
+        let key: &[u8; ATTEMPT_KEY_BYTES] = key.try_into().ok()?;
+        let (shard, id) = key.split_first_chunk::<8>()?;
         let id = AttemptId::from_bytes(id.try_into().ok()?);
-        Some((Self(u64::from_be_bytes(*era)), id))
+        Some((Self(u64::from_be_bytes(*shard)), id))
     }
 }
 
@@ -107,7 +109,7 @@ pub(crate) fn encode(row: &Row) -> Result<EncodedRow, StoreError> {
         ),
         Row::Attempt(a) => (
             Table::Attempts,
-            Era::of(a.position).key(a.attempt_id).into(),
+            Shard::of(a.position).key(a.attempt_id).into(),
             value_of(a.version, a),
         ),
         Row::Order(a) => (
@@ -145,16 +147,20 @@ pub(crate) fn decode_attempt(value: &[u8]) -> Result<AttemptRow, StoreError> {
     row_of(value)
 }
 
-/// The version of an encoded row. Every value that was written here has one; one without
-/// counts as older than any.
+/// The value of the higher version, if there is any.
+pub(crate) fn newer(a: Option<Vec<u8>>, b: Option<Vec<u8>>) -> Option<Vec<u8>> {
+    a.into_iter().chain(b).max_by_key(|value| version(value))
+}
+
+/// The version of an encoded row; 0, older than any, for bytes that are too short to have one.
 pub(crate) fn version(value: &[u8]) -> u64 {
     value
         .first_chunk()
         .map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
-/// The keys of one owner's list that come after a position. No id holds a zero byte, so the
-/// byte after the owner keeps "a" apart from "ab", and the upper bound is the owner and a one.
+/// The keys of one owner's list that come after a position. No id contains a zero byte, so a zero
+/// byte after the owner separates "a" from "ab", and the upper bound is the owner followed by a one.
 pub(crate) fn keys_after(owner: &str, after: Option<Position>) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
     let from = match after {
         Some(position) => Bound::Excluded(key_in_list(owner, position)),
@@ -172,7 +178,7 @@ fn key_in_list(owner: &str, position: Position) -> Vec<u8> {
     key
 }
 
-/// Bytes that sort as the number does, negative ones first.
+/// Bytes that sort as the offsets do, negative offsets first.
 fn sortable(offset: Offset) -> [u8; 8] {
     ((offset.0 as u64) ^ (1 << 63)).to_be_bytes()
 }
@@ -180,7 +186,7 @@ fn sortable(offset: Offset) -> [u8; 8] {
 fn value_of(version: u64, row: &impl Serialize) -> Result<Vec<u8>, StoreError> {
     let mut value = Vec::with_capacity(128);
     value.extend_from_slice(&version.to_be_bytes());
-    postcard::to_extend(row, value).map_err(|e| StoreError(format!("a row cannot be written: {e}")))
+    postcard::to_extend(row, value).map_err(|e| StoreError(format!("a row cannot be encoded: {e}")))
 }
 
 fn row_of<R: DeserializeOwned>(value: &[u8]) -> Result<R, StoreError> {
@@ -229,9 +235,8 @@ pub(crate) mod tests {
         }
     }
 
-    /// Whoever changes a row type, or the order of a list of words, finds this failing: then
-    /// raise [`FORMAT`] and write the new bytes here. Otherwise a new version would read old
-    /// files and misunderstand them.
+    /// This fails after a change of a row type, or of the order of an enum's variants. Then raise
+    /// [`FORMAT`] and write the new bytes here. Otherwise a new version would misread old files.
     #[test]
     fn the_bytes_of_this_format_never_change() {
         let refused = RefusalReason::ALL
@@ -337,9 +342,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_later_place_in_a_partition_is_of_no_lower_era() {
+    fn a_later_position_in_a_partition_is_of_no_lower_shard() {
         let at = |partition, offset| {
-            Era::of(Position {
+            Shard::of(Position {
                 partition: Partition(partition),
                 offset: Offset(offset),
             })
@@ -348,21 +353,21 @@ pub(crate) mod tests {
             let offsets = [
                 -1,
                 0,
-                (1 << ERA_BITS) - 1,
-                1 << ERA_BITS,
+                (1 << SHARD_BITS) - 1,
+                1 << SHARD_BITS,
                 1 << 40,
                 1 << 50,
                 i64::MAX,
             ];
-            let eras = offsets.map(|offset| at(partition, offset));
-            assert!(eras.is_sorted(), "{eras:?}");
-            assert_eq!((eras[0], eras[1]), (eras[1], eras[2]));
-            assert!(eras[2] < eras[3] && eras[3] < eras[4]);
+            let shards = offsets.map(|offset| at(partition, offset));
+            assert!(shards.is_sorted(), "{shards:?}");
+            assert_eq!((shards[0], shards[1]), (shards[1], shards[2]));
+            assert!(shards[2] < shards[3] && shards[3] < shards[4]);
         }
         let id = AttemptId::from_bytes([7; 16]);
-        let era = at(3, 1 << 20);
-        assert_eq!(Era::of_key(&era.key(id)), Some((era, id)));
-        assert_eq!(Era::of_key(b"short"), None);
+        let shard = at(3, 1 << 20);
+        assert_eq!(Shard::of_key(&shard.key(id)), Some((shard, id)));
+        assert_eq!(Shard::of_key(b"short"), None);
     }
 
     #[test]

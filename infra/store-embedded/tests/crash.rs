@@ -1,4 +1,4 @@
-//! A process that is killed while it writes, and what the next one finds.
+//! A process that is killed while it writes, and what the next process finds.
 
 mod common;
 
@@ -16,8 +16,8 @@ use store_embedded::{EmbeddedStore, OpenError};
 const PARTITIONS: u32 = 3;
 const STORE: &str = "STORE_EMBEDDED_TEST_PATH";
 
-/// Not a test by itself: the process that the other tests start and kill. It prints each
-/// batch that was applied.
+/// Not a test by itself: the process that the other tests start and kill. It prints a line for each
+/// applied batch.
 #[test]
 fn child_that_writes_until_killed() {
     let Some(path) = std::env::var_os(STORE) else {
@@ -51,7 +51,7 @@ fn start_child(path: &Path) -> Child {
         .unwrap()
 }
 
-/// Kills the child, which must have been alive until then.
+/// Kills the child, which must still be alive.
 fn kill(child: &mut Child) {
     child.kill().unwrap();
     let status = child.wait().unwrap();
@@ -62,8 +62,8 @@ fn kill(child: &mut Child) {
     );
 }
 
-/// Waits until the child has applied a batch. The thread reads on, so that the child does not wait
-/// for a full pipe, until the child ends.
+/// Waits until the child has applied a batch. The thread then reads the child's output to its end,
+/// so that the child does not block on a full pipe.
 fn applies(child: &mut Child) -> JoinHandle<usize> {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(
@@ -78,8 +78,8 @@ async fn a_killed_process_leaves_no_progress_without_its_rows() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("read.redb");
     let mut before = BTreeMap::new();
-    // Killed at several moments of the half second between two writings, and at last when some
-    // of it is in the file, however slow the disk.
+    // Killed at several moments of the half second between two flushes, and at last when the file
+    // has some of the rows, however slow the disk.
     for runs in [400, 637, 774, 911, 1_048, 1_185]
         .map(Some)
         .into_iter()
@@ -106,7 +106,7 @@ async fn a_killed_process_leaves_no_progress_without_its_rows() {
     }
 }
 
-/// What the file has as soon as that is more than it was.
+/// Waits until the file has more rows than before, and returns how far each partition is.
 async fn grown(path: &Path, before: BTreeMap<u32, i64>) -> BTreeMap<u32, i64> {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
@@ -126,7 +126,7 @@ async fn a_quiet_store_is_durable_soon() {
     let path = directory.path().join("read.redb");
     let store = EmbeddedStore::open(&path).unwrap();
     apply_batch(&store, 0, 0).await;
-    // What a copy has is in the file, and would be there after a crash.
+    // What a copy has is in the file and survives a crash.
     let in_the_file = grown(&path, BTreeMap::new()).await;
     assert_eq!(in_the_file.get(&0), Some(&BATCH));
 }
@@ -147,7 +147,7 @@ async fn a_second_process_is_refused() {
         text.contains("in use") && text.contains("read.redb"),
         "{text}"
     );
-    // Its end frees the store.
+    // The child's end releases the store.
     EmbeddedStore::open(&path).unwrap();
 }
 

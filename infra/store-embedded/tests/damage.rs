@@ -1,4 +1,4 @@
-//! Files that are not as they were written.
+//! Files that were changed after they were written.
 
 mod common;
 
@@ -27,8 +27,8 @@ async fn written(directory: &Path) -> PathBuf {
     path
 }
 
-/// A changed file must be refused with an explanation, or hold one consistent state: some
-/// bytes of a file are of no account.
+/// A changed file must be refused with an explanation, or hold one consistent state: some bytes of a
+/// file are unused.
 async fn refused_or_consistent(path: &Path, what: &str) -> bool {
     match EmbeddedStore::open(path) {
         Ok(store) => {
@@ -52,32 +52,32 @@ async fn a_flipped_byte_is_refused_or_without_effect() {
     let directory = tempfile::tempdir().unwrap();
     let path = written(directory.path()).await;
     let whole = fs::read(&path).unwrap();
-    // Every byte of the file's header, some of every page that holds anything, and all of one
-    // page in the middle, row by row.
-    let mut places: Vec<usize> = (0..320).collect();
+    // Every byte of the file's header, some bytes of every page in use, and every other byte around
+    // a row.
+    let mut positions: Vec<usize> = (0..320).collect();
     for page in 0..whole.len() / 4096 {
         let page = page * 4096;
         if whole[page..page + 4096].iter().any(|byte| *byte != 0) {
-            places.extend([0, 1, 5, 40, 2_000].map(|byte| page + byte));
+            positions.extend([0, 1, 5, 40, 2_000].map(|byte| page + byte));
         }
     }
     let row = whole
         .windows(8)
         .rposition(|bytes| bytes == b"product ")
         .unwrap();
-    places.extend((row - 64..row + 64).step_by(2));
+    positions.extend((row - 64..row + 64).step_by(2));
     let flipped = directory.path().join("flipped.redb");
     let mut refused = 0;
-    for place in &places {
+    for position in &positions {
         let mut bytes = whole.clone();
-        bytes[*place] ^= 0x21;
+        bytes[*position] ^= 0x21;
         fs::write(&flipped, bytes).unwrap();
-        refused += usize::from(refused_or_consistent(&flipped, &format!("byte {place}")).await);
+        refused += usize::from(refused_or_consistent(&flipped, &format!("byte {position}")).await);
     }
     assert!(
-        refused > places.len() / 4,
+        refused > positions.len() / 4,
         "{refused} of {} flips were refused",
-        places.len()
+        positions.len()
     );
 }
 
@@ -85,15 +85,15 @@ async fn a_flipped_byte_is_refused_or_without_effect() {
 async fn a_flipped_byte_of_a_row_is_refused_and_the_file_named() {
     let directory = tempfile::tempdir().unwrap();
     let path = written(directory.path()).await;
-    // A clean end leaves the rows in no more than one state, so this one is served or lost.
+    // After a clean end the file has one state only, so this row is either served or missed.
     let row = attempt(0, 7).attempt_id;
     let mut bytes = fs::read(&path).unwrap();
     let rows: Vec<usize> = (0..bytes.len() - 16)
-        .filter(|place| &bytes[*place..place + 16] == row.as_bytes().as_slice())
+        .filter(|at| &bytes[*at..at + 16] == row.as_bytes().as_slice())
         .collect();
     assert!(!rows.is_empty());
-    for place in rows {
-        bytes[place + 5] ^= 1;
+    for at in rows {
+        bytes[at + 5] ^= 1;
     }
     fs::write(&path, bytes).unwrap();
     let refused = EmbeddedStore::open(&path)
@@ -105,7 +105,7 @@ async fn a_flipped_byte_of_a_row_is_refused_and_the_file_named() {
         "{text}"
     );
     assert!(text.contains("rebuilt from the log"), "{text}");
-    // As it says: without the file, a new one is begun.
+    // The message's advice works: without the file, a new one is created.
     fs::remove_file(&path).unwrap();
     assert!(
         check(&EmbeddedStore::open(&path).unwrap())
@@ -145,7 +145,7 @@ async fn a_cut_file_is_refused_or_consistent() {
 }
 
 #[test]
-fn what_is_no_read_store_is_refused() {
+fn a_file_of_another_kind_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let text = directory.path().join("text");
     fs::write(&text, "These are my holiday notes. ".repeat(400)).unwrap();
@@ -157,7 +157,10 @@ fn what_is_no_read_store_is_refused() {
             matches!(refused, Some(OpenError::Damaged { .. })),
             "{path:?} {refused:?}"
         );
-        assert!(path.exists(), "{path:?} is a person's to delete");
+        assert!(
+            path.exists(),
+            "{path:?} must be left for its owner to delete"
+        );
     }
     let nowhere = directory.path().join("no/such/directory/read.redb");
     let refused = EmbeddedStore::open(&nowhere).err();
@@ -168,7 +171,7 @@ fn what_is_no_read_store_is_refused() {
 async fn a_newer_format_is_refused_and_an_older_one_rebuilt() {
     let directory = tempfile::tempdir().unwrap();
     let path = written(directory.path()).await;
-    // Sets the format, and returns the one that was there.
+    // Sets the format, and returns the previous one.
     let set_format = |format: u64| {
         let file = Database::open(&path).unwrap();
         let transaction = file.begin_write().unwrap();
@@ -178,7 +181,7 @@ async fn a_newer_format_is_refused_and_an_older_one_rebuilt() {
         transaction.commit().unwrap();
         before
     };
-    // Whatever format this version writes, no version has got so far.
+    // Higher than the format of any version.
     let current = set_format(1_000);
     for opened in [EmbeddedStore::open(&path), EmbeddedStore::open_copy(&path)] {
         let refused = opened.err().expect("a newer format must be refused");
@@ -201,7 +204,7 @@ async fn a_newer_format_is_refused_and_an_older_one_rebuilt() {
     let store = EmbeddedStore::open(&path).unwrap();
     assert!(
         check(&store).await.unwrap().is_empty(),
-        "an older format begins anew"
+        "a file of an older format is emptied"
     );
     apply_batch(&store, 0, 0).await;
     drop(store);
@@ -215,7 +218,7 @@ async fn a_newer_format_is_refused_and_an_older_one_rebuilt() {
 async fn a_copy_takes_no_writes_and_leaves_nothing_behind() {
     let directory = tempfile::tempdir().unwrap();
     let path = written(directory.path()).await;
-    // The store itself may be open meanwhile, here or elsewhere.
+    // The original may be open at the same time, in this process or another.
     let store = EmbeddedStore::open(&path).unwrap();
     let copy = EmbeddedStore::open_copy(&path).unwrap();
     assert_eq!(check(&copy).await.unwrap()[&0], BATCHES * BATCH);
@@ -239,6 +242,6 @@ async fn a_copy_takes_no_writes_and_leaves_nothing_behind() {
     assert_eq!(
         check(&store).await.unwrap()[&0],
         BATCHES * BATCH,
-        "reads go on"
+        "reads still work"
     );
 }

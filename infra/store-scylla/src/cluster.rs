@@ -1,4 +1,4 @@
-//! Requests to the nodes: so many at once, each within its time.
+//! Requests to the nodes: a bounded number at once, each with a time limit.
 
 use ports::StoreError;
 use schemas::ids::{Partition, ProductId};
@@ -16,20 +16,20 @@ use tokio::time::timeout;
 use crate::options::REQUEST_TIMEOUT;
 use crate::statements::Statements;
 
-/// How many partitions the table of sales has.
+/// The number of partitions of the table of sales.
 pub(crate) const SALE_BUCKETS: u32 = 64;
 
-/// The nodes, connected to, with the tables there and all statements prepared.
+/// The connected nodes, with all tables created and all statements prepared.
 pub(crate) struct Cluster {
     pub(crate) session: Session,
-    /// How the nodes are called in messages.
+    /// The nodes' name in messages.
     nodes: String,
     pub(crate) statements: Statements,
     pub(crate) max_in_flight: usize,
-    turns: Semaphore,
+    permits: Semaphore,
 }
 
-/// Which partition of the table of sales a product is in.
+/// The partition of the table of sales that has a product.
 pub(crate) fn sale_bucket(product: &ProductId) -> i32 {
     let Partition(bucket) = Placement::new(SALE_BUCKETS).partition_of(product);
     bucket as i32
@@ -47,7 +47,7 @@ impl Cluster {
             nodes,
             statements,
             max_in_flight,
-            turns: Semaphore::new(max_in_flight),
+            permits: Semaphore::new(max_in_flight),
         }
     }
 
@@ -57,12 +57,12 @@ impl Cluster {
         insert: &PreparedStatement,
         row: impl SerializeRow,
     ) -> Result<(), StoreError> {
-        let _turn = self.turn().await?;
+        let _permit = self.permit().await?;
         let written = self.session.execute_unpaged(insert, row).await;
         written.map(drop).map_err(|error| self.failed(error))
     }
 
-    /// Writes rows with one request.
+    /// Writes rows in one request.
     pub(crate) async fn write_all<R: SerializeRow>(
         &self,
         insert: &PreparedStatement,
@@ -74,40 +74,40 @@ impl Cluster {
         let statements = vec![insert.clone().into(); rows.len()];
         let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
         batch.set_is_idempotent(true);
-        let _turn = self.turn().await?;
+        let _permit = self.permit().await?;
         let written = self.session.batch(&batch, rows).await;
         written.map(drop).map_err(|error| self.failed(error))
     }
 
-    /// All rows that a statement selects; for statements that select few.
+    /// All rows that a statement selects; only for statements that select few.
     pub(crate) async fn select(
         &self,
         statement: &PreparedStatement,
         values: impl SerializeRow,
     ) -> Result<QueryRowsResult, StoreError> {
-        let _turn = self.turn().await?;
+        let _permit = self.permit().await?;
         let selected = self.session.execute_unpaged(statement, values).await;
         let rows = selected.map_err(|error| self.failed(error))?;
         rows.into_rows_result().map_err(unexpected)
     }
 
-    /// The next page of the rows that a statement selects, and where the one after it begins.
+    /// The next page of the rows that a statement selects, and the state to continue from.
     pub(crate) async fn select_page(
         &self,
         statement: &PreparedStatement,
         from: PagingState,
     ) -> Result<(QueryRowsResult, PagingStateResponse), StoreError> {
-        let _turn = self.turn().await?;
+        let _permit = self.permit().await?;
         let selected = self.session.execute_single_page(statement, (), from).await;
         let (rows, next) = selected.map_err(|error| self.failed(error))?;
         Ok((rows.into_rows_result().map_err(unexpected)?, next))
     }
 
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, StoreError> {
-        match timeout(REQUEST_TIMEOUT, self.turns.acquire()).await {
-            Ok(turn) => Ok(turn.expect("nobody closes the semaphore")),
+    async fn permit(&self) -> Result<SemaphorePermit<'_>, StoreError> {
+        match timeout(REQUEST_TIMEOUT, self.permits.acquire()).await {
+            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_) => Err(StoreError(format!(
-                "{}: {} requests are under way and none has ended for {REQUEST_TIMEOUT:?}",
+                "{}: {} requests are under way and none has finished within {REQUEST_TIMEOUT:?}",
                 self.nodes, self.max_in_flight
             ))),
         }
@@ -126,9 +126,7 @@ impl Cluster {
     }
 }
 
-/// The nodes answered with something that a statement like this is never answered with.
+/// The error for an answer that does not fit the statement.
 pub(crate) fn unexpected(error: impl std::error::Error) -> StoreError {
-    StoreError(format!(
-        "an answer of Cassandra/ScyllaDB makes no sense: {error}"
-    ))
+    StoreError(format!("unexpected answer of Cassandra/ScyllaDB: {error}"))
 }

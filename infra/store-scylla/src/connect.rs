@@ -1,4 +1,4 @@
-//! Getting from options to prepared statements, however long that takes.
+//! Connecting: from options to prepared statements, with retries in the background.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,62 +6,55 @@ use std::time::Duration;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::errors::{
-    ConnectionError, ConnectionPoolError, ConnectionSetupRequestErrorKind, DbError, ExecutionError,
-    MetadataError, NewSessionError, RequestAttemptError,
+    ConnectionError, ConnectionPoolError, ConnectionSetupRequestErrorKind, DbError, MetadataError,
+    NewSessionError,
 };
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::cluster::Cluster;
+use crate::failure::Failure;
 use crate::migrate;
 use crate::options::Options;
 use crate::statements::Statements;
 
-/// How long the first connection may take, all named nodes tried.
+/// How long one try to connect may take, over all named nodes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The pause before the second try; each is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
-/// Where a store stands.
+/// The state of a store's connection.
 pub(crate) enum State {
     /// Not connected yet, for this reason.
     Waiting(String),
-    /// Not connected, and not before somebody mends this.
+    /// Not connected before an operator fixes this.
     Refused(String),
-    /// Connected. Should the nodes go away, the driver connects again by itself.
+    /// Connected. If the nodes go away, the driver reconnects by itself.
     Connected(Arc<Cluster>),
 }
 
 /// Why a store is not ready.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotReady {
-    /// It may yet become ready; the store goes on trying.
+    /// The store may still become ready; it keeps trying.
     #[error("not ready after {timeout:?}: {why}")]
     Timeout {
-        /// How long it was waited for.
+        /// How long the caller waited.
         timeout: Duration,
-        /// What it waits for.
+        /// What the store is waiting for.
         why: String,
     },
-    /// It will not become ready before somebody mends this.
+    /// The store will not become ready before an operator fixes this.
     #[error("{0}")]
     Refused(String),
 }
 
-/// Why a try to connect failed.
-pub(crate) enum Failure {
-    /// The next may succeed.
-    Passing(String),
-    /// The next will fail as well, unless somebody mends this.
-    Lasting(String),
-}
-
 impl State {
     pub(crate) fn beginning(options: &Options) -> Self {
-        State::Waiting(format!("{} is still being connected to", name(options)))
+        State::Waiting(format!("{} is not connected yet", name(options)))
     }
 }
 
@@ -115,14 +108,15 @@ async fn connect(options: &Options, driver: &SessionBuilder) -> Result<Cluster, 
     ))
 }
 
-/// How the nodes are called in messages.
+/// The nodes' name in messages.
 fn name(options: &Options) -> String {
     format!("Cassandra/ScyllaDB at {}", options.nodes.join(", "))
 }
 
-/// Otherwise the driver would connect, and then find no node for any request.
+/// Checks that the configured datacenter exists. Otherwise the driver would connect, and then find no
+/// node for any request.
 fn check_datacenter(options: &Options, session: &Session) -> Result<(), Failure> {
-    let Some(wanted) = &options.datacenter else {
+    let Some(configured) = &options.datacenter else {
         return Ok(());
     };
     let cluster = session.get_cluster_state();
@@ -130,10 +124,10 @@ fn check_datacenter(options: &Options, session: &Session) -> Result<(), Failure>
     let mut known: Vec<_> = nodes.filter_map(|node| node.datacenter.clone()).collect();
     known.sort();
     known.dedup();
-    match known.contains(wanted) {
+    match known.contains(configured) {
         true => Ok(()),
         false => Err(Failure::Lasting(format!(
-            " has no datacenter {wanted:?}; it has {}",
+            " has no datacenter {configured:?}; it has {}",
             known.join(", ")
         ))),
     }
@@ -151,7 +145,7 @@ fn unconnected(options: &Options, error: NewSessionError) -> Failure {
     if let ConnectionError::ConnectionSetupRequestError(refused) = &error {
         match refused.get_error() {
             ConnectionSetupRequestErrorKind::MissingAuthentication => {
-                return Failure::Lasting(" asks for a user name and a password".into());
+                return Failure::Lasting(" requires a user name and a password".into());
             }
             ConnectionSetupRequestErrorKind::DbError(DbError::AuthenticationError, why) => {
                 let user = options.username.as_deref().unwrap_or_default();
@@ -162,30 +156,4 @@ fn unconnected(options: &Options, error: NewSessionError) -> Failure {
         }
     }
     Failure::Passing(format!(" cannot be reached: {error}"))
-}
-
-/// A statement that creates something, or asks what there is, failed.
-pub(crate) fn unmigrated(what: &str, error: ExecutionError) -> Failure {
-    let (lasting, hint) = match &error {
-        ExecutionError::LastAttemptError(RequestAttemptError::DbError(kind, message)) => (
-            // Not so what is invalid: a table that somebody else is just creating is listed
-            // before it can be used.
-            matches!(
-                kind,
-                DbError::Unauthorized | DbError::ConfigError | DbError::SyntaxError
-            ),
-            // ScyllaDB before 2025.4.
-            if message.contains("tablets") {
-                "; create the keyspace by hand, WITH tablets = {'enabled': false}"
-            } else {
-                ""
-            },
-        ),
-        _ => (false, ""),
-    };
-    let why = format!(": {what} failed: {error}{hint}");
-    match lasting {
-        true => Failure::Lasting(why),
-        false => Failure::Passing(why),
-    }
 }

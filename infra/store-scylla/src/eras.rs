@@ -1,14 +1,14 @@
-//! How long lists are cut into partitions of bounded size: by eras of their log partition.
+//! Eras, by which long lists are split into partitions of bounded size.
 
 use std::collections::{HashMap, HashSet};
 
 use parking_lot::Mutex;
 use schemas::ids::{Offset, Partition, Position};
 
-/// The most owners remembered with the eras they have; about 10 MiB.
-const MAX_REMEMBERED: usize = 100_000;
+/// The most pairs of owner and era in the cache; about 10 MiB.
+const MAX_CACHED: usize = 100_000;
 
-/// 65,536 offsets of a log partition, and so the most rows that a partition of a list has.
+/// 65,536 offsets of a log partition, and so the most rows in a partition of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Era {
     pub(crate) partition: Partition,
@@ -25,34 +25,34 @@ impl Era {
     }
 }
 
-/// Which eras of which owners the store is known to list, so that it is told of each about
-/// once and not with every row.
+/// A cache of the eras that the store lists for each owner, so that each era is written about once
+/// and not with every row.
 #[derive(Default)]
-pub(crate) struct ListedEras(Mutex<Remembered>);
+pub(crate) struct ListedEras(Mutex<Cache>);
 
 #[derive(Default)]
-struct Remembered {
+struct Cache {
     owners: HashMap<Era, HashSet<Box<str>>>,
     count: usize,
 }
 
 impl ListedEras {
     pub(crate) fn contains(&self, owner: &str, era: Era) -> bool {
-        let remembered = self.0.lock();
-        let owners = remembered.owners.get(&era);
+        let cache = self.0.lock();
+        let owners = cache.owners.get(&era);
         owners.is_some_and(|owners| owners.contains(owner))
     }
 
-    /// To be called when the store has it for certain.
+    /// Caches that an era is listed. Call it only once the store has confirmed the write.
     pub(crate) fn insert(&self, owner: &str, era: Era) {
-        let mut remembered = self.0.lock();
-        if remembered.count >= MAX_REMEMBERED {
-            // Most of them are of eras long past. Those that are not are written once more.
-            *remembered = Remembered::default();
+        let mut cache = self.0.lock();
+        if cache.count >= MAX_CACHED {
+            // Most entries are of past eras. The eras in use are written once more.
+            *cache = Cache::default();
         }
-        let owners = remembered.owners.entry(era).or_default();
+        let owners = cache.owners.entry(era).or_default();
         if owners.insert(owner.into()) {
-            remembered.count += 1;
+            cache.count += 1;
         }
     }
 }
@@ -77,13 +77,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn the_cache_is_bounded() {
         let eras = ListedEras::default();
-        for number in 0..MAX_REMEMBERED {
-            // The same again does not count.
+        for number in 0..MAX_CACHED {
+            // The same entry again does not count.
             eras.insert(&number.to_string(), era(0, 0));
             assert!(eras.contains(&number.to_string(), era(0, 0)));
-            if number + 1 < MAX_REMEMBERED {
+            if number + 1 < MAX_CACHED {
                 eras.insert(&number.to_string(), era(0, 0));
             }
         }
@@ -91,7 +91,7 @@ mod tests {
         assert!(!eras.contains("0", era(0, 65_536)) && !eras.contains("0", era(1, 0)));
         eras.insert("one more", era(0, 0));
         assert!(eras.contains("one more", era(0, 0)));
-        assert!(!eras.contains("0", era(0, 0)), "forgotten to make room");
+        assert!(!eras.contains("0", era(0, 0)), "the cache was cleared");
         assert_eq!(eras.0.lock().count, 1);
     }
 }

@@ -1,40 +1,41 @@
 //! The read store on ScyllaDB or Apache Cassandra.
 //!
-//! Each question has a table that answers it from one partition of bounded size, or a few:
+//! Each query has a table that answers it from one partition of bounded size, or a few:
 //!
-//! | question | table | partition |
+//! | query | table | partition |
 //! |---|---|---|
-//! | how does an attempt stand? | `attempts` | an attempt |
-//! | what is on sale? | `sales` | one of 64 buckets |
-//! | which orders has a buyer? | `orders` | buyer, log partition, era |
-//! | who wanted a product and did not get it? | `intents` | product, log partition, era |
-//! | in which eras are they? | `order_eras`, `intent_eras` | buyer; product |
-//! | how far are the read models? | `progress` | all in one, a row a log partition |
+//! | the status of an attempt | `attempts` | an attempt |
+//! | the sales | `sales` | one of 64 buckets |
+//! | a buyer's orders | `orders` | buyer, log partition, era |
+//! | a product's intents | `intents` | product, log partition, era |
+//! | the eras that have orders, intents | `order_eras`, `intent_eras` | buyer; product |
+//! | the progress of the read models | `progress` | one, with a row for each log partition |
 //!
-//! An era is 65,536 offsets of a log partition. `migrations/` has the tables, column by column.
+//! An era is 65,536 offsets of a log partition. `migrations/` documents the tables, column by column.
 //!
-//! Every row is written with its product's version as the time of the write, so the nodes
-//! themselves keep the newest, whatever comes late or twice. There is nothing to read before
-//! a write, and no counter, no lightweight transaction, no batch across partitions. Whatever is
-//! written or read is settled by a quorum, so what [`ReadStore::apply`] has answered is seen by
-//! every later read.
+//! Every row is written with its product's version as the write time, so the nodes themselves keep
+//! the newest version, whatever arrives late or twice. There is no read before a write, no counter,
+//! no lightweight transaction, and no logged batch. Reads and writes use a quorum, so every read that
+//! begins after [`ReadStore::apply`] returned Ok finds the rows.
 //!
-//! The store connects in the background and reconnects by itself; until then, and in between,
-//! every call fails and says what it waits for.
+//! The store connects in the background and reconnects by itself. While it is not connected, every
+//! call fails with the reason.
 
 mod options;
-
-mod cluster;
-mod connect;
-mod migrate;
 
 mod eras;
 mod rows;
 mod statements;
 
+mod cluster;
+
+mod batching;
 mod read;
-mod together;
 mod write;
+
+mod connect;
+mod failure;
+mod migrate;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -61,15 +62,14 @@ pub struct ScyllaStore {
 }
 
 impl ScyllaStore {
-    /// Begins to connect in the background, and returns at once with only the options checked.
+    /// Checks the options, begins to connect in the background, and returns at once.
     ///
-    /// The keyspace and its tables are created when they are missing. As long as the nodes
-    /// cannot be reached, or their schema is none that this version can use, that is tried
-    /// again every few seconds.
+    /// Creates the keyspace and its tables if they are missing. Tries again every few seconds while
+    /// the nodes cannot be reached, or have a schema that this version cannot use.
     ///
     /// # Panics
     ///
-    /// When called outside a Tokio runtime.
+    /// When called outside tokio's runtime.
     pub fn open(options: Options) -> Result<Self, OpenError> {
         let driver = options.driver()?;
         let (sender, state) = watch::channel(State::beginning(&options));
@@ -77,10 +77,13 @@ impl ScyllaStore {
         Ok(Self { state, connecting })
     }
 
-    /// Waits until the store is connected and its tables are there; at most `timeout`.
+    /// Waits until the store is connected and has its tables, at most `timeout`. Services need not call
+    /// this: every other call fails with the same reason.
     ///
-    /// Fails at once when somebody has to mend something first: wrong credentials, a schema of
-    /// another version. Services need not call this, since every call says the same.
+    /// # Errors
+    ///
+    /// [`NotReady::Timeout`] after `timeout`; [`NotReady::Refused`] at once when an operator has to
+    /// fix something first, such as wrong credentials or a schema of another version.
     pub async fn ready(&self, timeout: Duration) -> Result<(), NotReady> {
         let mut state = self.state.clone();
         let settled = state.wait_for(|state| !matches!(state, State::Waiting(_)));
@@ -88,7 +91,9 @@ impl ScyllaStore {
         match &*self.state.borrow() {
             State::Connected(_) => Ok(()),
             State::Refused(why) => Err(NotReady::Refused(why.clone())),
-            State::Waiting(_) if settled => Err(NotReady::Refused("connecting panicked".into())),
+            State::Waiting(_) if settled => Err(NotReady::Refused(
+                "the task that connects has panicked".into(),
+            )),
             State::Waiting(why) => Err(NotReady::Timeout {
                 timeout,
                 why: why.clone(),

@@ -1,8 +1,9 @@
-//! The keyspace and its tables, created and changed step by step, each step once.
+//! Migrations: the keyspace and its tables are created and changed step by step, each step once.
 //!
-//! Every step is a file in `migrations/`, of statements that can be run again. What ran is
-//! recorded in `schema_migrations`, with the file's checksum. Whoever finds steps missing takes
-//! the lock in `schema_lock` first, so that two who start together do not both create a table.
+//! Every step is a file in `migrations/` of statements that can be run again. `schema_migrations`
+//! records the steps that were run, with the files' checksums. A process that finds steps missing
+//! takes the lock in `schema_lock` first, so that two processes do not create the same table at the
+//! same time.
 
 use std::time::Duration;
 
@@ -17,32 +18,31 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::connect::{Failure, unmigrated};
+use crate::failure::Failure;
 use crate::options::{Options, SCHEMA_TIMEOUT};
 
-/// A step.
+/// A migration step.
 struct Migration {
-    /// Its place in line, from 1.
+    /// Its number in the order of steps, from 1.
     number: i32,
     name: &'static str,
     cql: &'static str,
 }
 
-/// Every step, in order. A file that was ever released stays as it is: who wants the tables
-/// different adds one.
+/// Every step, in order. A released file never changes: a change of the tables is a new file.
 const MIGRATIONS: &[Migration] = &[Migration {
     number: 1,
     name: "read_models",
     cql: include_str!("../migrations/0001_read_models.cql"),
 }];
 
-/// How long the lock outlives whoever died with it: longer than a statement may take and its
-/// change to spread. It is renewed before each statement.
+/// How long the lock lasts after its holder died: longer than a statement and the agreement of all
+/// nodes on its change may take. It is renewed before each statement.
 const LEASE: Duration = Duration::from_secs(SCHEMA_TIMEOUT.as_secs() * 3);
-/// How often somebody else's lock is looked at.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How often a lock that another process holds is tried again.
+const LOCK_RETRY: Duration = Duration::from_millis(200);
 
-/// What the steps themselves need.
+/// The tables in which the migrations themselves are recorded.
 const BOOKKEEPING: [(&str, &str); 2] = [
     (
         "schema_migrations",
@@ -57,7 +57,7 @@ const BOOKKEEPING: [(&str, &str); 2] = [
     ),
 ];
 
-/// Makes the keyspace what this version needs.
+/// Creates what this version needs and the keyspace does not have yet.
 pub(crate) async fn run(session: &Session, options: &Options) -> Result<(), Failure> {
     let keyspace = Keyspace {
         session,
@@ -73,17 +73,17 @@ pub(crate) async fn run(session: &Session, options: &Options) -> Result<(), Fail
             break;
         }
         if began.elapsed() > LEASE * 2 {
-            let why = ": somebody else holds the lock on the tables (schema_lock)";
+            let why = ": another process holds the lock on the tables (schema_lock)";
             return Err(Failure::Passing(why.into()));
         }
-        sleep(LOOK_AGAIN).await;
+        sleep(LOCK_RETRY).await;
     }
     let migrated = keyspace.migrate().await;
     keyspace.unlock().await;
     migrated?;
-    // The driver learns of the new tables now, not when their first rows are written.
-    let learnt = session.refresh_metadata().await;
-    learnt.map_err(|error| Failure::Passing(format!(": {error}")))
+    // So that the driver knows the new tables before their first rows are written.
+    let refreshed = session.refresh_metadata().await;
+    refreshed.map_err(|error| Failure::Passing(format!(": {error}")))
 }
 
 struct Keyspace<'a> {
@@ -113,36 +113,39 @@ impl Keyspace<'_> {
         let used = self.session.use_keyspace(name, false).await;
         used.map_err(|error| Failure::Passing(format!(": keyspace {name}: {error}")))?;
         for (table, create) in BOOKKEEPING {
-            let of_ours = "keyspace_name = ? AND table_name = ?";
-            if !self.exists("tables", of_ours, (name, table)).await? {
+            let this_table = "keyspace_name = ? AND table_name = ?";
+            if !self.exists("tables", this_table, (name, table)).await? {
                 self.change(create).await?;
             }
         }
         Ok(())
     }
 
-    /// The steps that have not run, all checked against those that have.
+    /// The steps that have not run. Checks that those that have run are known to this version.
     async fn missing(&self) -> Result<Vec<&'static Migration>, Failure> {
         let recorded = self
-            .ask("SELECT number, name, sha256 FROM schema_migrations", ())
+            .query("SELECT number, name, sha256 FROM schema_migrations", ())
             .await?;
-        let recorded = recorded.into_rows_result().map_err(nonsense)?;
+        let recorded = recorded.into_rows_result().map_err(unexpected)?;
         let mut missing: Vec<_> = MIGRATIONS.iter().collect();
-        for row in recorded.rows::<(i32, String, String)>().map_err(nonsense)? {
-            let (number, name, sha256) = row.map_err(nonsense)?;
+        for row in recorded
+            .rows::<(i32, String, String)>()
+            .map_err(unexpected)?
+        {
+            let (number, name, sha256) = row.map_err(unexpected)?;
             let Some(known) = MIGRATIONS.iter().find(|known| known.number == number) else {
                 return Err(Failure::Lasting(format!(
                     ": its tables were changed by a newer version of Doorbuster (migration \
-                     {number}, {name}), and this one knows {} at most; start that version, or \
-                     use another keyspace",
+                     {number}, {name}), and this version knows migrations up to {}; start the newer \
+                     version, or use another keyspace",
                     MIGRATIONS.len()
                 )));
             };
             if sha256 != known.sha256() {
                 return Err(Failure::Lasting(format!(
-                    ": its tables were made by another migration {number} ({name}, sha256 \
+                    ": its tables were created by another migration {number} ({name}, sha256 \
                      {sha256}) than the one of this version ({}, sha256 {}); use another \
-                     keyspace, or drop this one to have it built anew",
+                     keyspace, or drop this one to have it rebuilt",
                     known.name,
                     known.sha256()
                 )));
@@ -152,7 +155,7 @@ impl Keyspace<'_> {
         Ok(missing)
     }
 
-    /// Runs what has not run, with the lock held.
+    /// Runs the missing steps, with the lock held.
     async fn migrate(&self) -> Result<(), Failure> {
         for migration in self.missing().await? {
             for statement in migration.statements() {
@@ -161,7 +164,7 @@ impl Keyspace<'_> {
             }
             self.renew().await?;
             let Migration { number, name, .. } = *migration;
-            self.ask(
+            self.query(
                 "INSERT INTO schema_migrations (number, name, sha256, applied_at) \
                  VALUES (?, ?, ?, toTimestamp(now()))",
                 (number, name, migration.sha256()),
@@ -178,7 +181,7 @@ impl Keyspace<'_> {
              IF NOT EXISTS USING TTL {}",
             LEASE.as_secs()
         );
-        self.ask_if(&cql, (self.holder,)).await
+        self.query_if(&cql, (self.holder,)).await
     }
 
     async fn renew(&self) -> Result<(), Failure> {
@@ -187,25 +190,25 @@ impl Keyspace<'_> {
              IF holder = ?",
             LEASE.as_secs()
         );
-        match self.ask_if(&cql, (self.holder, self.holder)).await? {
+        match self.query_if(&cql, (self.holder, self.holder)).await? {
             true => Ok(()),
             false => Err(Failure::Passing(
-                ": somebody else took the lock on the tables (schema_lock)".into(),
+                ": another process took the lock on the tables (schema_lock)".into(),
             )),
         }
     }
 
-    /// A lock that cannot be given back ends with its lease.
+    /// Releases the lock. If that fails, the lock ends with its lease.
     async fn unlock(&self) {
         let cql = "DELETE FROM schema_lock WHERE name = 'migrations' IF holder = ?";
         if let Err(Failure::Passing(why) | Failure::Lasting(why)) =
-            self.ask_if(cql, (self.holder,)).await
+            self.query_if(cql, (self.holder,)).await
         {
-            warn!("the lock on the tables is kept for {LEASE:?}{why}");
+            warn!("the lock on the tables was not released and ends in {LEASE:?}{why}");
         }
     }
 
-    /// Runs a statement that changes the schema, and waits until all nodes know of it.
+    /// Runs a statement that changes the schema, and waits until all nodes agree on the change.
     async fn change(&self, cql: &str) -> Result<(), Failure> {
         let mut statement = Statement::new(cql);
         statement.set_is_idempotent(true);
@@ -214,7 +217,7 @@ impl Keyspace<'_> {
         let changed = self.session.query_unpaged(statement, ()).await;
         changed
             .map(drop)
-            .map_err(|error| unmigrated(first_line, error))
+            .map_err(|error| Failure::of_schema(first_line, error))
     }
 
     async fn exists(
@@ -224,21 +227,21 @@ impl Keyspace<'_> {
         values: impl SerializeRow,
     ) -> Result<bool, Failure> {
         let cql = format!("SELECT keyspace_name FROM system_schema.{table} WHERE {which}");
-        let rows = self.ask(&cql, values).await?;
-        Ok(rows.into_rows_result().map_err(nonsense)?.rows_num() > 0)
+        let rows = self.query(&cql, values).await?;
+        Ok(rows.into_rows_result().map_err(unexpected)?.rows_num() > 0)
     }
 
     /// Runs a lightweight transaction and returns whether its condition held.
-    async fn ask_if(&self, cql: &str, values: impl SerializeRow) -> Result<bool, Failure> {
-        let rows = self.ask(cql, values).await?;
-        let rows = rows.into_rows_result().map_err(nonsense)?;
-        let row: Row = rows.single_row().map_err(nonsense)?;
+    async fn query_if(&self, cql: &str, values: impl SerializeRow) -> Result<bool, Failure> {
+        let rows = self.query(cql, values).await?;
+        let rows = rows.into_rows_result().map_err(unexpected)?;
+        let row: Row = rows.single_row().map_err(unexpected)?;
         Ok(row.columns.first() == Some(&Some(CqlValue::Boolean(true))))
     }
 
-    async fn ask(&self, cql: &str, values: impl SerializeRow) -> Result<QueryResult, Failure> {
-        let asked: Result<_, ExecutionError> = self.session.query_unpaged(cql, values).await;
-        asked.map_err(|error| unmigrated(cql, error))
+    async fn query(&self, cql: &str, values: impl SerializeRow) -> Result<QueryResult, Failure> {
+        let answer: Result<_, ExecutionError> = self.session.query_unpaged(cql, values).await;
+        answer.map_err(|error| Failure::of_schema(cql, error))
     }
 }
 
@@ -263,8 +266,8 @@ impl Migration {
     }
 }
 
-fn nonsense(error: impl std::error::Error) -> Failure {
-    Failure::Passing(format!(": an answer makes no sense: {error}"))
+fn unexpected(error: impl std::error::Error) -> Failure {
+    Failure::Passing(format!(": unexpected answer: {error}"))
 }
 
 #[cfg(test)]
@@ -284,8 +287,8 @@ mod tests {
         }
     }
 
-    /// Whoever edits a released migration finds this failing: stores made with the old text
-    /// would be refused. Add a new migration instead.
+    /// This fails after a change of a released migration: stores created with the old text would be
+    /// refused. Add a new migration instead.
     #[test]
     fn released_migrations_never_change() {
         let sums: Vec<_> = MIGRATIONS.iter().map(Migration::sha256).collect();

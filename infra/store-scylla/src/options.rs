@@ -1,4 +1,4 @@
-//! What a store is opened with, checked before anything is connected.
+//! The options of a store, checked before it connects.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,94 +15,94 @@ use scylla::statement::{Consistency, SerialConsistency};
 
 /// How long a request may take, its retries included.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a change to the schema may take, and then again its spreading to all nodes.
+/// How long a change of the schema may take, and then again the agreement of all nodes on it.
 pub(crate) const SCHEMA_TIMEOUT: Duration = Duration::from_secs(30);
-/// The most requests that may be allowed at once.
+/// The highest limit on concurrent requests.
 const MAX_IN_FLIGHT: usize = 10_000;
 
-/// What a store is opened with.
+/// The options of a store.
 #[derive(Clone)]
 pub struct Options {
-    /// Nodes to begin with, as `host:port`, at least one; the others are learnt from them.
+    /// Contact points, as `host:port`, at least one; the driver discovers the other nodes.
     pub nodes: Vec<String>,
     /// The keyspace: a lower-case letter, then at most 47 lower-case letters, digits and `_`.
-    /// Created when it does not exist; one that exists is left as it is.
+    /// Created if it does not exist; an existing one is not changed.
     pub keyspace: String,
-    /// The datacenter that this process is in: requests go to its nodes and count as done when
-    /// a quorum of them has answered. None: all nodes are alike.
+    /// The datacenter of this process: requests go to its nodes, and succeed when a quorum of them
+    /// has answered. None: all nodes are equal.
     pub datacenter: Option<String>,
-    /// How many nodes keep each row, if the keyspace has to be created; at least 1.
+    /// The number of replicas of each row, used when the keyspace is created; at least 1.
     pub replication: u32,
-    /// The user to log in as, if the nodes ask for one.
+    /// The user to log in as, if the nodes require a login.
     pub username: Option<String>,
-    /// Its password.
+    /// The user's password.
     pub password: Option<String>,
-    /// Talk TLS to the nodes; none: plain text.
+    /// TLS to the nodes; none: plain text.
     pub tls: Option<Tls>,
-    /// How many requests may be under way at once, 1 to 10,000. More wait their turn, at most
-    /// as long as a request may take.
+    /// The most requests under way at once, 1 to 10,000. Further ones wait, at most as long as a
+    /// request may take.
     pub max_in_flight: usize,
 }
 
-/// How to talk TLS. The nodes' certificates are checked, and must name their IP addresses.
+/// The options of TLS. The nodes' certificates are verified, and must name their IP addresses.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
-    /// PEM file of the authorities that the nodes' certificates come from; none: the system's.
+    /// PEM file of the authorities that issued the nodes' certificates; none: the system's.
     pub ca_file: Option<PathBuf>,
-    /// PEM file of the certificate to show to the nodes, followed by its chain.
+    /// PEM file of the client's certificate, followed by its chain.
     pub cert_file: Option<PathBuf>,
     /// PEM file of that certificate's private key.
     pub key_file: Option<PathBuf>,
 }
 
-/// The options cannot be right.
+/// The options are not valid.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// There is no node to begin with.
+    /// No contact point is named.
     #[error("no node of Cassandra/ScyllaDB is named; name at least one, as host:port")]
     NoNodes,
     /// A node is not `host:port`.
     #[error("{0:?} is not a node of Cassandra/ScyllaDB; write host:port, such as 10.0.0.5:9042")]
     Node(String),
-    /// The keyspace's name is none that needs no quotes.
+    /// The keyspace's name is not valid, or would need quotes.
     #[error(
         "{0:?} cannot be the name of a keyspace; write a lower-case letter, then at most 47 lower-case letters, digits and underscores"
     )]
     Keyspace(String),
-    /// The datacenter's name cannot be right.
-    #[error("{0:?} cannot be the name of a datacenter; it must be neither empty nor have quotes")]
+    /// The datacenter's name is not valid.
+    #[error("{0:?} cannot be the name of a datacenter; it must not be empty or contain quotes")]
     Datacenter(String),
-    /// No node would keep a row.
+    /// The replication is 0.
     #[error("the replication of Cassandra/ScyllaDB must be at least 1")]
     Replication,
-    /// No request, or too many, would be allowed.
-    #[error("requests under way at once must be 1 to {MAX_IN_FLIGHT}, not {0}")]
+    /// The limit on concurrent requests is out of bounds.
+    #[error("the number of requests under way at once must be 1 to {MAX_IN_FLIGHT}, not {0}")]
     InFlight(usize),
-    /// One of user name and password is missing.
-    #[error("Cassandra/ScyllaDB takes a user name and a password, or neither; the {0} is missing")]
+    /// User name or password is missing.
+    #[error("a login to Cassandra/ScyllaDB needs a user name and a password; the {0} is missing")]
     Credentials(&'static str),
-    /// One of certificate and key is missing.
+    /// Certificate or key is missing.
     #[error(
-        "TLS to Cassandra/ScyllaDB takes a certificate and its key, or neither; the {0} is missing"
+        "a client certificate for Cassandra/ScyllaDB needs its key and vice versa; the {0} is missing"
     )]
     ClientCertificate(&'static str),
     /// A file for TLS cannot be used.
     #[error("the {what} {} cannot be used: {why}", path.display())]
     File {
-        /// What the file should be.
+        /// The kind of file.
         what: &'static str,
-        /// Where it should be.
+        /// The file's path.
         path: PathBuf,
         /// What is wrong with it.
         why: String,
     },
-    /// TLS does not work on this machine.
+    /// OpenSSL cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(ErrorStack),
 }
 
 impl Options {
-    /// The driver's settings, with everything checked that can be without a connection.
+    /// Checks the options as far as possible without a connection, and returns the driver's settings.
     pub(crate) fn driver(&self) -> Result<SessionBuilder, OpenError> {
         self.check()?;
         let consistency = match self.datacenter {
@@ -111,7 +111,7 @@ impl Options {
         };
         let profile = ExecutionProfile::builder()
             .consistency(consistency)
-            // Only the lock on the schema needs it, and there is one schema for all datacenters.
+            // Only the lock on the schema uses it, and there is one schema for all datacenters.
             .serial_consistency(Some(SerialConsistency::Serial))
             .request_timeout(Some(REQUEST_TIMEOUT))
             .build();
@@ -119,7 +119,7 @@ impl Options {
             .known_nodes(&self.nodes)
             .default_execution_profile_handle(profile.into_handle())
             .connection_timeout(REQUEST_TIMEOUT)
-            // A node that vanished without a word is noticed by these, not by the requests.
+            // These detect a node that vanished silently, before requests run into it.
             .keepalive_interval(Duration::from_secs(5))
             .keepalive_timeout(REQUEST_TIMEOUT)
             .schema_agreement_interval(Duration::from_millis(50))
@@ -172,7 +172,7 @@ impl Options {
     }
 }
 
-/// Shows everything but the password.
+/// Shows all fields, but not the password.
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
@@ -203,7 +203,7 @@ impl Tls {
             if authorities.is_empty() {
                 return Err(unusable("it has no certificate in PEM form".into()));
             }
-            // These authorities alone, where set_ca_file would add them to the system's.
+            // These authorities alone; set_ca_file would add them to the system's.
             let mut store = X509StoreBuilder::new().map_err(OpenError::Tls)?;
             for authority in authorities {
                 store.add_cert(authority).map_err(OpenError::Tls)?;

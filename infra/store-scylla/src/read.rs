@@ -1,4 +1,4 @@
-//! Answering questions.
+//! Queries.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -18,7 +18,7 @@ use crate::rows::{AttemptColumns, ProgressColumns, SaleColumns};
 use crate::statements::List;
 use crate::write::SCOPE;
 
-/// How many eras of a list are looked up at once.
+/// How many eras of a list one query returns.
 const ERAS_A_PAGE: usize = 64;
 /// The most eras of a list that are read at once.
 const ERAS_AT_ONCE: usize = 16;
@@ -43,8 +43,7 @@ impl Cluster {
         Ok(sales_of(&rows)?.pop())
     }
 
-    /// Merges the buckets. Each is read some rows at a time, and no farther than to the last
-    /// sale of the page.
+    /// Merges the buckets. Each is read a few rows at a time, up to the last sale of the page.
     pub(crate) async fn sales(
         &self,
         after: Option<&ProductId>,
@@ -54,7 +53,7 @@ impl Cluster {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        // Buckets are about equally full, so one such share of each mostly is the page.
+        // Buckets are about equally full, so one such share of each usually fills the page.
         let share = limit / SALE_BUCKETS as usize * 3 / 2 + 4;
         let begin = after.map_or("", ProductId::as_str).to_owned();
         let mut unread: Vec<_> = (0..SALE_BUCKETS as i32)
@@ -85,8 +84,8 @@ impl Cluster {
         Ok(found)
     }
 
-    /// Reads a list era by era, and no more eras than the page needs: the first alone, then
-    /// twice as many each time, since the rows of a page may be far apart.
+    /// Reads a list era by era, and no more eras than the page needs: first one, then twice as many
+    /// each time, since the rows of a page may be far apart.
     pub(crate) async fn list(
         &self,
         list: &List,
@@ -128,7 +127,7 @@ impl Cluster {
         }
     }
 
-    /// The next eras of a list, in order, as log partition and number.
+    /// The next eras of a list, in order, each as log partition and number.
     async fn eras(
         &self,
         list: &List,
@@ -141,7 +140,7 @@ impl Cluster {
         eras.collect::<Result<_, _>>().map_err(unexpected)
     }
 
-    /// The rows of a list in an era that are after a position.
+    /// The rows of a list in an era, after a position.
     async fn era(
         &self,
         list: &List,
@@ -192,7 +191,7 @@ impl Cluster {
     }
 }
 
-/// How a table's rows are read.
+/// Decodes the rows of a table.
 type Read = fn(&QueryRowsResult) -> Result<Vec<Row>, StoreError>;
 
 fn as_rows<R>(

@@ -1,5 +1,5 @@
-//! Rows as columns. Every column has a value: what is absent has one that nothing present has,
-//! as the migration that creates the tables says.
+//! Rows as columns. Every column has a value: an absent one has a value that no present one has, as
+//! documented in the migration that creates the tables.
 
 use ports::StoreError;
 use ports::read_store::{AttemptRow, AttemptStatus, Progress, SalePhase, SaleRow};
@@ -9,12 +9,12 @@ use schemas::ids::{AttemptId, Money, Offset, Partition, Position, TraceId};
 use scylla::{DeserializeRow, SerializeRow};
 use uuid::Uuid;
 
-/// The highest version of a row, and the highest time of a write. Nodes refuse times of writes
-/// that lie in the future; as microseconds since 1970 this one lies in 2005, and as a number of
-/// decisions upon one product it is a million a second for 35 years.
+/// The highest version of a row, and the highest write time. Nodes refuse write times in the future.
+/// As microseconds since 1970 this one is in 2005; as decisions on one product it is a million a
+/// second for 35 years.
 pub(crate) const MAX_VERSION: i64 = 1 << 50;
 
-/// A number that is absent. No time, limit or duration is as low.
+/// The value of an absent number. No time, limit or duration is as low.
 const NONE: i64 = i64::MIN;
 
 /// The columns of [`AttemptColumns`].
@@ -58,7 +58,7 @@ pub(crate) const SALE_COLUMNS: &[&str] = &[
     "decided_at_ms",
 ];
 
-/// An attempt as its tables keep it: attempts, orders and intents.
+/// An attempt in the columns of its tables: attempts, orders and intents.
 #[derive(SerializeRow, DeserializeRow)]
 pub(crate) struct AttemptColumns<'a> {
     attempt_id: Uuid,
@@ -75,7 +75,7 @@ pub(crate) struct AttemptColumns<'a> {
     trace_id: &'a [u8],
 }
 
-/// A sale as its table keeps it.
+/// A sale in the columns of its table.
 #[derive(SerializeRow, DeserializeRow)]
 pub(crate) struct SaleColumns<'a> {
     product_id: &'a str,
@@ -101,7 +101,7 @@ pub(crate) struct SaleColumns<'a> {
     decided_at_ms: i64,
 }
 
-/// How far a partition is, as its table keeps it.
+/// A partition's progress in the columns of its table.
 #[derive(SerializeRow, DeserializeRow)]
 pub(crate) struct ProgressColumns {
     log_partition: i64,
@@ -134,7 +134,7 @@ impl<'a> AttemptColumns<'a> {
         })
     }
 
-    /// When the row was written, in the store's eyes: its version.
+    /// The row's version, which is also its write time.
     pub(crate) fn version(&self) -> i64 {
         self.version
     }
@@ -145,7 +145,7 @@ impl<'a> AttemptColumns<'a> {
             .ok_or_else(|| unreadable(format_args!("attempt {id}")))
     }
 
-    /// None when a column has what nobody writes.
+    /// None when a column has a value that no version writes.
     fn read(&self) -> Option<AttemptRow> {
         let status = match (self.status, self.reason) {
             ("reserved", "") => AttemptStatus::Reserved,
@@ -179,7 +179,12 @@ impl<'a> AttemptColumns<'a> {
 impl<'a> SaleColumns<'a> {
     pub(crate) fn new(row: &'a SaleRow) -> Result<Self, StoreError> {
         let count = |count: u64| {
-            let too_many = |_| StoreError(format!("a count of {} is {count}", row.product_id));
+            let too_many = |_| {
+                StoreError(format!(
+                    "a count of product {} is {count}, which is too high for the read store",
+                    row.product_id
+                ))
+            };
             i64::try_from(count).map_err(too_many)
         };
         let phase = match row.phase {
@@ -213,7 +218,7 @@ impl<'a> SaleColumns<'a> {
         })
     }
 
-    /// When the row was written, in the store's eyes: its version.
+    /// The row's version, which is also its write time.
     pub(crate) fn version(&self) -> i64 {
         self.version
     }
@@ -275,8 +280,8 @@ impl ProgressColumns {
         }
     }
 
-    /// When it was written, in the store's eyes: later the farther it is, so that a projector
-    /// that is behind another does not take the other's progress back.
+    /// The write time: it rises with the progress, so that a projector that is behind another does not
+    /// undo the other's progress.
     pub(crate) fn written_at(&self) -> i64 {
         self.next_offset.clamp(0, MAX_VERSION)
     }
@@ -300,7 +305,7 @@ fn written_version(version: u64) -> Result<i64, StoreError> {
         .filter(|version| *version <= MAX_VERSION)
         .ok_or_else(|| {
             StoreError(format!(
-                "a row's version is {version}; the highest there can be is {MAX_VERSION}"
+                "a row's version is {version}, but the highest possible version is {MAX_VERSION}"
             ))
         })
 }
@@ -321,6 +326,6 @@ fn release(word: &str) -> Option<ReleaseCause> {
 
 fn unreadable(what: std::fmt::Arguments) -> StoreError {
     StoreError(format!(
-        "{what} is not as Doorbuster writes it; was it changed by hand, or by a newer version?"
+        "{what} cannot be decoded; it was changed by hand, or written by a newer version"
     ))
 }

@@ -1,4 +1,4 @@
-//! All CQL of the read models, prepared.
+//! All CQL statements of the read models, prepared.
 
 use scylla::client::session::Session;
 use scylla::errors::PrepareError;
@@ -7,10 +7,10 @@ use scylla::statement::prepared::PreparedStatement;
 use crate::eras::ListedEras;
 use crate::rows::{ATTEMPT_COLUMNS, SALE_COLUMNS};
 
-/// Rows that one page of a visit has.
+/// Rows in a page of a visit.
 const VISIT_PAGE: i32 = 1_000;
 
-/// Prepared once a connection.
+/// The statements, prepared once for each connection.
 pub(crate) struct Statements {
     pub(crate) insert_attempt: PreparedStatement,
     pub(crate) attempt: PreparedStatement,
@@ -32,7 +32,7 @@ pub(crate) struct List {
     pub(crate) eras_after: PreparedStatement,
     pub(crate) rows_after: PreparedStatement,
     pub(crate) all: PreparedStatement,
-    /// What `insert_era` need not be told again.
+    /// The eras that `insert_era` has written already.
     pub(crate) listed: ListedEras,
 }
 
@@ -40,7 +40,7 @@ impl Statements {
     pub(crate) async fn prepare(session: &Session, keyspace: &str) -> Result<Self, PrepareError> {
         let prepare = |cql: String| prepare(session, cql);
         // Tables are named with their keyspace, since the id of a statement that relies on the
-        // connection's keyspace differs from one version of Cassandra to the next.
+        // connection's keyspace differs between versions of Cassandra.
         let table = |name: &str| format!("{keyspace}.{name}");
         let attempt = ATTEMPT_COLUMNS.join(", ");
         let sale = SALE_COLUMNS.join(", ");
@@ -73,7 +73,7 @@ impl Statements {
 }
 
 impl List {
-    /// `name` is the list's tables without their endings, `owner` whose list it is.
+    /// `name` is the common prefix of the list's tables, `owner` the column of the list's owner.
     async fn prepare(session: &Session, name: &str, owner: &str) -> Result<Self, PrepareError> {
         let prepare = |cql: String| prepare(session, cql);
         let columns = ATTEMPT_COLUMNS.join(", ");
@@ -97,7 +97,7 @@ impl List {
     }
 }
 
-/// An insert whose values are bound by their columns' names, and its time as `written_at`.
+/// An insert whose values are bound by column name, and its write time as `written_at`.
 fn insert(table: &str, columns: &[&str], more: &[&str]) -> String {
     let columns = [columns, more].concat();
     let (names, values) = (columns.join(", "), columns.join(", :"));
@@ -106,7 +106,7 @@ fn insert(table: &str, columns: &[&str], more: &[&str]) -> String {
 
 async fn prepare(session: &Session, cql: String) -> Result<PreparedStatement, PrepareError> {
     let mut statement = session.prepare(cql).await?;
-    // Writes carry their own times, so once more changes nothing.
+    // Writes have explicit times, so repeating one changes nothing.
     statement.set_is_idempotent(true);
     statement.set_page_size(VISIT_PAGE);
     Ok(statement)

@@ -1,4 +1,4 @@
-//! Writing rows, and then how far they go.
+//! Writing rows, and then the progress.
 
 use std::cmp::Reverse;
 
@@ -9,23 +9,23 @@ use schemas::ids::Partition;
 use schemas::topics::Topic;
 use scylla::SerializeRow;
 
+use crate::batching::BATCH_ROWS;
 use crate::cluster::{Cluster, sale_bucket};
 use crate::eras::Era;
 use crate::rows::{AttemptColumns, ProgressColumns, SaleColumns};
 use crate::statements::List;
-use crate::together::BATCH_ROWS;
 
 /// The scope of the projectors' progress: the topic whose offsets they are.
 pub(crate) const SCOPE: &str = Topic::StockDecisions.name();
-/// The time of writes that all write the same.
+/// The write time of rows that always have the same content.
 const ANY_TIME: i64 = 1;
 
-/// One request: rows that the same node has.
+/// One request, with rows of the same node.
 enum Write<'a> {
     Attempts(Vec<AttemptWrite<'a>>),
     Sale(SaleWrite<'a>),
     Listed(&'a List, Vec<ListedWrite<'a>>),
-    /// That owners have rows in eras.
+    /// Rows that list the eras of owners.
     Eras(&'a List, Vec<EraWrite<'a>>),
 }
 
@@ -68,7 +68,7 @@ struct ProgressWrite {
 }
 
 impl Cluster {
-    /// Writes the rows, and when the nodes have all of them, the progress.
+    /// Writes the rows, and once the nodes have all of them, the progress.
     pub(crate) async fn apply(
         &self,
         partition: Partition,
@@ -78,7 +78,7 @@ impl Cluster {
         let rows = Newest::of(rows);
         let writes = stream::iter(self.writes(&rows)?).map(Ok);
         writes
-            .try_for_each_concurrent(self.max_in_flight, |write| self.carry_out(write))
+            .try_for_each_concurrent(self.max_in_flight, |write| self.send(write))
             .await?;
         let columns = ProgressColumns::new(partition, progress);
         let progress = ProgressWrite {
@@ -89,13 +89,13 @@ impl Cluster {
         self.write(&self.statements.insert_progress, progress).await
     }
 
-    /// The requests that write these rows. That an owner has rows in an era is told beside the
-    /// rows: until all is written nobody has been promised to see them.
+    /// The requests that write these rows. New eras are listed at the same time as their rows: readers
+    /// may rely on both only once all is written.
     fn writes<'a>(&'a self, rows: &Newest<'a>) -> Result<Vec<Write<'a>>, StoreError> {
         let mut writes = Vec::new();
         let alone = |row: &&'a AttemptRow| Ok(vec![AttemptWrite::new(row)?]);
         let attempts = rows.attempts.iter().map(alone);
-        let attempts = self.together(&self.statements.insert_attempt, attempts)?;
+        let attempts = self.batches(&self.statements.insert_attempt, attempts)?;
         writes.extend(attempts.into_iter().map(Write::Attempts));
         for row in &rows.sales {
             writes.push(Write::Sale(SaleWrite::new(row)?));
@@ -112,19 +112,19 @@ impl Cluster {
                 let row = (owner, i64::from(era.partition.0), era.number, ANY_TIME);
                 (!list.listed.contains(owner, era)).then(|| Ok(vec![row]))
             });
-            let eras = self.together(&list.insert_era, new_eras)?;
+            let eras = self.batches(&list.insert_era, new_eras)?;
             writes.extend(eras.into_iter().map(|eras| Write::Eras(list, eras)));
             let partitions = rows.chunk_by(one_partition);
             let batches = partitions
                 .flat_map(|rows| rows.chunks(BATCH_ROWS))
                 .map(|rows| rows.iter().map(|row| ListedWrite::new(row)).collect());
-            let listed = self.together(&list.insert, batches)?;
+            let listed = self.batches(&list.insert, batches)?;
             writes.extend(listed.into_iter().map(|rows| Write::Listed(list, rows)));
         }
         Ok(writes)
     }
 
-    async fn carry_out(&self, write: Write<'_>) -> Result<(), StoreError> {
+    async fn send(&self, write: Write<'_>) -> Result<(), StoreError> {
         match write {
             Write::Attempts(rows) => self.write_all(&self.statements.insert_attempt, &rows).await,
             Write::Sale(row) => self.write(&self.statements.insert_sale, row).await,
@@ -173,7 +173,7 @@ impl<'a> ListedWrite<'a> {
     }
 }
 
-/// Whose list an attempt is in.
+/// The owner of the list that an attempt is in.
 type Owner = fn(&AttemptRow) -> &str;
 
 fn buyer(row: &AttemptRow) -> &str {
@@ -184,7 +184,7 @@ fn product(row: &AttemptRow) -> &str {
     row.product_id.as_str()
 }
 
-/// Of each row the newest, the rows of each list sorted by owner and position.
+/// The newest version of each row; the rows of each list are sorted by owner and position.
 #[derive(Default)]
 struct Newest<'a> {
     attempts: Vec<&'a AttemptRow>,

@@ -1,4 +1,4 @@
-//! What append promises.
+//! What `append` promises.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::join_all;
 use ports::clock::SystemClock;
 use ports::event_log::{MAX_HEADER_BYTES, MAX_HEADERS, MAX_KEY_BYTES, MAX_VALUE_BYTES};
-use ports::{AppendError, Clock, EventLog, LogRecord, NewRecord};
+use ports::{AppendError, Clock, EventLog, LogRecord, NewRecord, ReadError};
 use schemas::ids::{Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 
@@ -96,7 +96,7 @@ pub(super) async fn calls_keep_their_order(s: &mut Subject) {
     let mut calls = Vec::new();
     for n in 0..500 {
         let mut call = log.append(TOPIC, Partition(1), vec![record(n.to_string())]);
-        // Polled once; then the next one begins.
+        // Polled once before the next call begins.
         match (&mut call).now_or_never() {
             Some(appended) => drop(appended.unwrap()),
             None => calls.push(call),
@@ -124,7 +124,7 @@ pub(super) async fn many_append_while_others_read(s: &mut Subject) {
                     .await;
                 acknowledged.push((partition, appended.unwrap(), value));
                 if n % 10 == 9 {
-                    // Ok promises that every reader will see it, so one that begins now does.
+                    // Ok promises that every reader returns the record, also one that begins now.
                     let mut reader = log.read(TOPIC, partition, acknowledged[n].1).await.unwrap();
                     assert_eq!(reader.next().await.unwrap()[0].value, acknowledged[n].2);
                 }
@@ -158,7 +158,7 @@ pub(super) async fn many_append_while_others_read(s: &mut Subject) {
             let records = s.read_all(partition).await;
             assert_eq!(
                 records, read_along[partition as usize],
-                "both read the same"
+                "two readers return the same records"
             );
             assert_appenders_in_order(&records);
             for (_, offset, value) in acknowledged.iter().filter(|a| a.0.0 == partition) {
@@ -170,7 +170,7 @@ pub(super) async fn many_append_while_others_read(s: &mut Subject) {
     }
 }
 
-/// Reads so many records from the first on, as they come.
+/// Reads this many records from the first on, while they are appended.
 async fn read_along(
     log: Arc<dyn EventLog>,
     partition: Partition,
@@ -181,11 +181,15 @@ async fn read_along(
     while read.len() < records {
         read.extend(reader.next().await.unwrap());
     }
-    assert_eq!(read.len(), records, "no more are there than were appended");
+    assert_eq!(
+        read.len(),
+        records,
+        "there are no more records than were appended"
+    );
     read
 }
 
-/// Each appender waited for its own last record, so its records are in its order.
+/// Each appender waited for its previous record, so its records are in its order.
 fn assert_appenders_in_order(records: &[LogRecord]) {
     let mut next = std::collections::HashMap::new();
     for value in values(records) {
@@ -198,8 +202,8 @@ fn assert_appenders_in_order(records: &[LogRecord]) {
 
 pub(super) async fn times_never_fall(s: &mut Subject) {
     for step_ms in [0, 10, -5_000, 1, 6_000, -1, 0, -100_000] {
-        // Whoever cannot set the clock need not wait so long.
-        let step_ms = if s.adapter.has_our_clock {
+        // Shorter steps where the time is really waited for.
+        let step_ms = if s.adapter.uses_our_clock {
             step_ms
         } else {
             step_ms % 10
@@ -207,19 +211,19 @@ pub(super) async fn times_never_fall(s: &mut Subject) {
         s.step(step_ms).await;
         s.append(0, "x").await;
     }
-    // A restart while the clock is behind is no excuse either.
+    // Nor may they fall over a restart while the clock is behind.
     s.reopen(Queue::Usual).await;
     s.append(0, "x").await;
     s.append(3, "x").await;
-    // That they do not fall is seen wherever records are read.
+    // `read_to_end` checks that they do not fall.
     let (times, other) = (times(s, 0).await, times(s, 3).await);
-    if s.adapter.has_our_clock {
+    if s.adapter.uses_our_clock {
         let times: Vec<_> = times.iter().map(|time| time - 1_000_000).collect();
         assert_eq!(times, [0, 10, 10, 10, 1_011, 1_011, 1_011, 1_011, 1_011]);
         let own = "each partition has a time of its own";
         assert_eq!(other, [1_000_000 - 98_990], "{own}");
     } else {
-        // The log's machine is this one.
+        // The log runs on this machine.
         let now = SystemClock.now_ms();
         assert_eq!((times.len(), other.len()), (9, 1));
         for time in times.iter().chain(&other) {
@@ -307,11 +311,11 @@ pub(super) async fn full_queue_refuses(s: &mut Subject) {
         }
     }
     assert!(
-        refused > 0 && !taken.is_empty(),
+        (refused > 0) == s.adapter.has_queue && !taken.is_empty(),
         "{refused} refused, {} taken",
         taken.len()
     );
-    // What was refused is nowhere, what was taken is there, and there is room again.
+    // Only the accepted records were appended, and there is room again.
     let read = s.read_all(0).await;
     let read = read
         .iter()
@@ -323,7 +327,7 @@ pub(super) async fn full_queue_refuses(s: &mut Subject) {
         .expect("one call of many records is taken");
 }
 
-pub(super) async fn goes_on_where_it_ended(s: &mut Subject) {
+pub(super) async fn continues_at_its_end(s: &mut Subject) {
     let mut offsets = Vec::new();
     for round in 0..5 {
         for n in 0..20 {
@@ -342,4 +346,23 @@ pub(super) async fn goes_on_where_it_ended(s: &mut Subject) {
         offsets.is_sorted_by(|one, next| one < next),
         "offsets rise over restarts"
     );
+}
+
+pub(super) async fn unknown_partition_is_refused(s: &mut Subject) {
+    let log = s.log();
+    let partition = Partition(PARTITIONS);
+    let appended = log.append(TOPIC, partition, vec![record("x")]).await;
+    assert!(
+        matches!(appended, Err(AppendError::Stopped(_))),
+        "{appended:?}"
+    );
+    let read = log.read(TOPIC, partition, Offset(0)).await.err();
+    let end = log.end(TOPIC, partition).await.err();
+    let offset = log.offset_at(TOPIC, partition, 0).await.err();
+    for error in [read, end, offset] {
+        assert!(
+            matches!(error, Some(ReadError::Unavailable(_))),
+            "{error:?}"
+        );
+    }
 }

@@ -1,4 +1,5 @@
-//! SIGKILL in mid-write: a child appends and says what was acknowledged, until it is killed.
+//! SIGKILL during a write: a child process appends and prints what was acknowledged, until it is
+//! killed.
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -11,39 +12,42 @@ use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
 
 use super::subject::{PARTITIONS, Subject, read_to_end, record};
-use super::{ADAPTERS, Queue};
+use super::{EMBEDDED, KAFKA, Queue};
 
-/// Kills on one directory.
+/// How often a child is killed on one log.
 const ROUNDS: usize = 8;
-/// The longest that a child runs before it is killed, from its first acknowledgement on.
+/// The longest time from a child's first acknowledgement to its kill.
 const LONGEST_MS: u64 = 300;
-/// What the child is told: the adapter, the place, and the round.
+/// The variables that pass adapter, directory and round to the child.
 const ADAPTER: &str = "CONFORMANCE_ADAPTER";
-const PLACE: &str = "CONFORMANCE_PLACE";
+const DIR: &str = "CONFORMANCE_DIR";
 const ROUND: &str = "CONFORMANCE_ROUND";
 
-pub(super) async fn acknowledged_outlasts_sigkill(s: &mut Subject) {
+pub(super) async fn acknowledged_survives_sigkill(s: &mut Subject) {
+    if !s.adapter.outlives_process {
+        return;
+    }
     s.close().await;
     let mut acknowledged = Vec::new();
     for round in 0..ROUNDS {
-        let (adapter, place) = (s.adapter.name, s.place.path().to_owned());
-        let said = tokio::task::spawn_blocking(move || {
+        let (adapter, dir) = (s.adapter.name, s.dir.path().to_owned());
+        let output = tokio::task::spawn_blocking(move || {
             let mut child = Command::new(std::env::current_exe().unwrap());
             child.args(["--exact", "log_cases::kill::append_until_killed"]);
             child.args(["--ignored", "--nocapture"]);
             child
                 .env(ADAPTER, adapter)
-                .env(PLACE, place)
+                .env(DIR, dir)
                 .env(ROUND, round.to_string())
                 .env(engines::DIRECTORY_VARIABLE, engines::shared().dir());
             run_and_kill(child)
         });
-        let said = said.await.unwrap();
+        let output = output.await.unwrap();
         let before = acknowledged.len();
-        acknowledged.extend(said.lines().filter_map(parse));
+        acknowledged.extend(output.lines().filter_map(parse));
         assert!(
             acknowledged.len() > before,
-            "round {round} acknowledged something: {said}"
+            "round {round} acknowledged something: {output}"
         );
 
         s.reopen(Queue::Usual).await;
@@ -64,8 +68,8 @@ pub(super) async fn acknowledged_outlasts_sigkill(s: &mut Subject) {
     }
 }
 
-/// Runs the child, kills it at a random moment after it has said something, and returns all
-/// that it said.
+/// Runs the child, kills it at a random moment after its first acknowledgement, and returns its
+/// output.
 fn run_and_kill(mut child: Command) -> String {
     let mut child = child
         .stdout(Stdio::piped())
@@ -74,17 +78,17 @@ fn run_and_kill(mut child: Command) -> String {
         .unwrap();
     let mut stdout = child.stdout.take().unwrap();
     let (started, first) = std::sync::mpsc::channel();
-    let listening = std::thread::spawn(move || {
-        let (mut said, mut buffer) = (Vec::new(), [0; 1 << 16]);
+    let reading = std::thread::spawn(move || {
+        let (mut output, mut buffer) = (Vec::new(), [0; 1 << 16]);
         loop {
             let read = stdout.read(&mut buffer).unwrap();
-            said.extend_from_slice(&buffer[..read]);
-            if said.windows(6).any(|bytes| bytes == b"\nacked") {
-                // After the first time nobody listens any more.
+            output.extend_from_slice(&buffer[..read]);
+            if output.windows(6).any(|bytes| bytes == b"\nacked") {
+                // Only the first signal is received.
                 let _ = started.send(());
             }
             if read == 0 {
-                return said;
+                return output;
             }
         }
     });
@@ -94,17 +98,17 @@ fn run_and_kill(mut child: Command) -> String {
     ));
     child.kill().unwrap();
     let status = child.wait().unwrap();
-    let said = String::from_utf8(listening.join().unwrap()).unwrap();
+    let output = String::from_utf8(reading.join().unwrap()).unwrap();
     assert!(
         in_time.is_ok(),
-        "the child acknowledges something within 30 seconds: {said}"
+        "the child acknowledges something within 30 seconds: {output}"
     );
     assert!(
         status.code().is_none(),
-        "the child ran until it was killed: {status}, {said}"
+        "the child ran until it was killed: {status}, {output}"
     );
-    // The last line may be cut.
-    said[..said.rfind('\n').unwrap() + 1].to_owned()
+    // The last line may be incomplete.
+    output[..output.rfind('\n').unwrap() + 1].to_owned()
 }
 
 fn parse(line: &str) -> Option<(Partition, Offset, String)> {
@@ -114,18 +118,19 @@ fn parse(line: &str) -> Option<(Partition, Offset, String)> {
     Some((partition, offset, words.next()?.to_owned()))
 }
 
-/// The child: 64 appenders, each of which says what was acknowledged, line by line.
+/// The child: 64 appenders that print a line for each acknowledged append.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a child of the SIGKILL case, which ends it; without that one it has nothing to do"]
+#[ignore = "run as a child process by the SIGKILL case, which kills it"]
 async fn append_until_killed() {
-    let (Ok(adapter), Ok(place)) = (std::env::var(ADAPTER), std::env::var(PLACE)) else {
+    let (Ok(adapter), Ok(dir)) = (std::env::var(ADAPTER), std::env::var(DIR)) else {
         return;
     };
     let round = std::env::var(ROUND).unwrap();
-    let adapter = ADAPTERS.iter().find(|one| one.name == adapter).unwrap();
-    let opened = (adapter.open)(place.as_ref(), Arc::new(SystemClock), Queue::Usual).await;
+    let mut adapters = [&EMBEDDED, &KAFKA].into_iter();
+    let adapter = adapters.find(|one| one.name == adapter).unwrap();
+    let opened = (adapter.open)(dir.as_ref(), Arc::new(SystemClock), Queue::Usual).await;
     let log = opened.log;
-    // A parent that fails must not leave it running for good.
+    // So that it does not run forever if its parent fails.
     let until = Instant::now() + Duration::from_secs(60);
     let appenders = (0..64).map(|appender: u32| {
         let (log, round) = (log.clone(), round.clone());

@@ -1,4 +1,4 @@
-//! What reading promises.
+//! What `read`, `end`, `offset_at`, `forget` and `assignment` promise.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::subject::{PARTITIONS, Subject, read_to_end, record};
 
 const TOPIC: Topic = Topic::PurchaseAttempts;
 
-pub(super) async fn end_is_behind_the_last(s: &mut Subject) {
+pub(super) async fn end_is_after_the_last(s: &mut Subject) {
     for _ in 0..10 {
         let last = s.append(1, "x").await;
         let end = s.log().end(TOPIC, Partition(1)).await.unwrap();
@@ -30,14 +30,14 @@ pub(super) async fn end_is_behind_the_last(s: &mut Subject) {
     assert_eq!(s.log().end(TOPIC, Partition(1)).await, end);
     assert!(
         s.append(1, "x").await >= end.unwrap(),
-        "the next record has it at least"
+        "the next record has this offset or a higher one"
     );
 }
 
 pub(super) async fn offsets_by_time(s: &mut Subject) {
     let empty = s.log().offset_at(TOPIC, Partition(0), 0).await;
     assert_eq!(empty, Ok(Offset(0)));
-    // Groups of records with one time, and stretches without any.
+    // Groups of records with the same time, and gaps in time.
     for step_ms in [0, 5, 0, 100, 0, 0, 1, 20, 0] {
         s.step(step_ms).await;
         s.append(0, "x").await;
@@ -68,7 +68,7 @@ pub(super) async fn offsets_by_time(s: &mut Subject) {
 }
 
 pub(super) async fn begins_at_any_offset(s: &mut Subject) {
-    // More than is kept in memory, so that some are read from where they are kept for good.
+    // More than the embedded log caches in memory, so that some are read from disk.
     for n in 0..100 {
         let some = (0..n % 5 + 1)
             .map(|_| record(vec![n as u8; 1_000]))
@@ -79,13 +79,13 @@ pub(super) async fn begins_at_any_offset(s: &mut Subject) {
     for _ in 0..2 {
         let all = s.read_all(2).await;
         assert_eq!(all.len(), 300);
-        let places: Vec<_> = (0..all.len()).collect();
-        // Some at a time: where a log is far away, a reader is there only after a while.
-        for places in places.chunks(5) {
+        let starts: Vec<_> = (0..all.len()).collect();
+        // Several at a time, since opening a reader takes a while where the log is remote.
+        for starts in starts.chunks(5) {
             let log = s.log();
             let read = |at: usize| read_to_end(&*log, TOPIC, Partition(2), all[at].offset);
-            let read = join_all(places.iter().map(|at| read(*at))).await;
-            for (at, read) in places.iter().zip(read) {
+            let read = join_all(starts.iter().map(|at| read(*at))).await;
+            for (at, read) in starts.iter().zip(read) {
                 assert_eq!(read, all[*at..]);
             }
         }
@@ -110,7 +110,7 @@ pub(super) async fn beyond_the_end_waits(s: &mut Subject) {
             "it waits"
         );
         s.append(0, n.to_string()).await;
-        // Another partition's records are none of its business.
+        // Another partition's records must not wake it.
         s.append(1, "other").await;
     }
     let records = timeout(Duration::from_secs(10), reader.next())
@@ -126,11 +126,11 @@ pub(super) async fn beyond_the_end_waits(s: &mut Subject) {
     );
 }
 
-pub(super) async fn given_up_loses_nothing(s: &mut Subject) {
+pub(super) async fn dropped_call_loses_nothing(s: &mut Subject) {
     for n in 0..500 {
         s.append(0, format!("{n} {}", "x".repeat(400))).await;
     }
-    // From the segments first, then along with the appender.
+    // The reader reads from disk first, and then along with the appender.
     s.reopen(Queue::Usual).await;
     let log = s.log();
     let appender = tokio::spawn(async move {
@@ -139,17 +139,21 @@ pub(super) async fn given_up_loses_nothing(s: &mut Subject) {
             log.append(TOPIC, Partition(0), vec![record(value)])
                 .await
                 .unwrap();
+            // So that the reader finds nothing from time to time, however fast the log is.
+            if n % 10 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
         }
     });
     let mut reader = s.log().read(TOPIC, Partition(0), Offset(0)).await.unwrap();
-    let (mut read, mut given_up) = (Vec::new(), 0);
+    let (mut read, mut dropped) = (Vec::new(), 0);
     while read.len() < 1_000 {
-        // Polled once and dropped, then left alone for a while.
+        // Polled once and dropped; now and then the reader pauses.
         match reader.next().now_or_never() {
             Some(records) => read.extend(records.unwrap()),
             None => {
-                given_up += 1;
-                if given_up % 3 == 0 {
+                dropped += 1;
+                if dropped % 3 == 0 {
                     tokio::time::sleep(Duration::from_micros(200)).await;
                 }
             }
@@ -157,13 +161,40 @@ pub(super) async fn given_up_loses_nothing(s: &mut Subject) {
         tokio::task::yield_now().await;
     }
     appender.await.unwrap();
-    assert!(given_up > 10, "only {given_up} calls were given up");
+    assert!(dropped > 10, "only {dropped} calls were dropped");
     for (n, record) in read.iter().enumerate() {
         assert!(
             record.value.starts_with(format!("{n} ").as_bytes()),
             "record {n}"
         );
     }
+}
+
+pub(super) async fn forgetting_keeps_the_rest(s: &mut Subject) {
+    for n in 0..10 {
+        s.append(0, n.to_string()).await;
+    }
+    let all = s.read_all(0).await;
+    let end = s.log().end(TOPIC, Partition(0)).await.unwrap();
+    // The second call asks for less than the first, and changes nothing.
+    for before in [all[7].offset, all[3].offset] {
+        s.log().forget(TOPIC, Partition(0), before).await.unwrap();
+    }
+    for _ in 0..2 {
+        let rest = s.read_all(0).await;
+        assert!((3..=10).contains(&rest.len()), "{} records", rest.len());
+        assert_eq!(rest, all[10 - rest.len()..]);
+        assert_eq!(s.log().end(TOPIC, Partition(0)).await, Ok(end));
+        s.reopen(Queue::Usual).await;
+    }
+    // The partition continues, up to the point where all of it is forgotten.
+    let last = s.append(0, "10").await;
+    assert_eq!(s.read_all(0).await.last().unwrap().offset, last);
+    let end = s.log().end(TOPIC, Partition(0)).await.unwrap();
+    s.log().forget(TOPIC, Partition(0), end).await.unwrap();
+    let next = s.append(0, "11").await;
+    assert!(next >= end);
+    assert_eq!(s.read_all(0).await.last().unwrap().offset, next);
 }
 
 pub(super) async fn assignment_has_all_partitions(s: &mut Subject) {
@@ -179,7 +210,7 @@ pub(super) async fn assignment_has_all_partitions(s: &mut Subject) {
         .await;
         assert!(
             assigned.is_ok_and(|set| set.is_ok()),
-            "one member alone has all"
+            "the only member has all partitions"
         );
     }
 }

@@ -1,12 +1,12 @@
-//! The log under test, and what the cases do with it again and again.
+//! The log under test, and helpers that the cases share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ports::{Clock, EventLog, LogRecord, NewRecord};
-use schemas::ids::{Offset, Partition, TimestampMs};
+use kit::ManualClock;
+use ports::{EventLog, LogRecord, NewRecord};
+use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
 use tempfile::TempDir;
 
@@ -15,30 +15,21 @@ use super::{Adapter, Opened, Queue};
 /// Partitions of every topic.
 pub(super) const PARTITIONS: u32 = 4;
 
-/// A log in a place of its own.
+/// A log in a directory of its own.
 pub(super) struct Subject {
     pub(super) adapter: &'static Adapter,
-    pub(super) place: TempDir,
-    clock: Arc<HandClock>,
+    pub(super) dir: TempDir,
+    clock: Arc<ManualClock>,
     /// None while it is closed.
     opened: Option<Opened>,
-}
-
-/// A clock that stands still between a case's steps, so that times can be foretold.
-struct HandClock(AtomicI64);
-
-impl Clock for HandClock {
-    fn now_ms(&self) -> TimestampMs {
-        self.0.load(Relaxed)
-    }
 }
 
 impl Subject {
     pub(super) async fn new(adapter: &'static Adapter) -> Self {
         let mut subject = Self {
             adapter,
-            place: tempfile::tempdir().unwrap(),
-            clock: Arc::new(HandClock(AtomicI64::new(1_000_000))),
+            dir: tempfile::tempdir().unwrap(),
+            clock: Arc::new(ManualClock::still_at(1_000_000)),
             opened: None,
         };
         subject.reopen(Queue::Usual).await;
@@ -49,22 +40,22 @@ impl Subject {
         self.opened.as_ref().expect("it is open").log.clone()
     }
 
-    /// Lets time pass: steps the log's clock, forth or back, or waits when that is not ours.
+    /// Lets time pass: steps the log's clock forwards or backwards, or waits if the log has its own.
     pub(super) async fn step(&self, by_ms: i64) {
-        if self.adapter.has_our_clock {
-            self.clock.0.fetch_add(by_ms, Relaxed);
+        if self.adapter.uses_our_clock {
+            self.clock.step(by_ms);
         } else {
             tokio::time::sleep(Duration::from_millis(by_ms.max(0) as u64)).await;
         }
     }
 
-    /// Closes the log, of which no other handle is left.
+    /// Closes the log; no other handle of it may be left.
     pub(super) async fn close(&mut self) {
         let Opened { log, to_close } = self.opened.take().expect("it is open");
         assert_eq!(
             Arc::strong_count(&log),
             1 + usize::from(to_close.is_some()),
-            "a case keeps a handle of a log it closes"
+            "a case keeps a handle of the log that it closes"
         );
         if let Some(log) = to_close {
             log.close().await;
@@ -76,18 +67,18 @@ impl Subject {
         if self.opened.is_some() {
             self.close().await;
         }
-        let place = self.place.path();
-        self.opened = Some((self.adapter.open)(place, self.clock.clone(), queue).await);
+        let dir = self.dir.path();
+        self.opened = Some((self.adapter.open)(dir, self.clock.clone(), queue).await);
     }
 
-    /// Appends one record with this value to a partition of log 1.
+    /// Appends one record with this value to a partition of `purchase-attempts`.
     pub(super) async fn append(&self, partition: u32, value: impl Into<Bytes>) -> Offset {
         let (log, partition) = (self.log(), Partition(partition));
         let appended = log.append(Topic::PurchaseAttempts, partition, vec![record(value)]);
         appended.await.unwrap()
     }
 
-    /// All records of a partition of log 1.
+    /// All records of a partition of `purchase-attempts`.
     pub(super) async fn read_all(&self, partition: u32) -> Vec<LogRecord> {
         read_to_end(
             &*self.log(),

@@ -1,4 +1,4 @@
-//! What lists and visits show: order, pages, whose rows.
+//! Lists and visits: order, pages, owners.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use schemas::ids::{Offset, Partition, Position};
 use super::subject::{Subject, attempt, id, sale};
 
 pub(super) async fn lists_are_paged(subject: &mut Subject) {
-    // Written last first; every second one before the store is reopened, and some of those
-    // again afterwards, so that a page is put together from old and new.
+    // Written in descending order: every second row before the store is reopened, and some of those
+    // again afterwards, so that a page merges rows from disk and memory.
     let offsets = [
         0,
         1,
@@ -79,7 +79,7 @@ pub(super) async fn lists_are_paged(subject: &mut Subject) {
                 Ok(vec![])
             );
         }
-        // A position that nothing stands at is as good a place to go on from.
+        // A list also continues after a position that no row has.
         let after = Position {
             partition: Partition(0),
             offset: Offset(2),
@@ -136,16 +136,17 @@ pub(super) async fn owners_are_apart(subject: &mut Subject) {
     subject.apply(0, &rows, 1).await;
     for _ in 0..2 {
         for (n, owner) in owners.iter().enumerate() {
-            let whose = |rows: Vec<AttemptRow>| {
+            let owners_and_offsets = |rows: Vec<AttemptRow>| {
                 rows.iter()
                     .map(|row| (row.quantity as usize, row.position.offset.0))
                     .collect()
             };
             let own: Vec<_> = (0..3).map(|number| (1 + n, number)).collect();
-            let orders: Vec<_> = whose(subject.store().orders(&id(owner), None, 10).await.unwrap());
+            let orders: Vec<_> =
+                owners_and_offsets(subject.store().orders(&id(owner), None, 10).await.unwrap());
             assert_eq!(orders, own, "{owner:?}");
             let intents: Vec<_> =
-                whose(subject.store().intents(&id(owner), None, 10).await.unwrap());
+                owners_and_offsets(subject.store().intents(&id(owner), None, 10).await.unwrap());
             assert_eq!(intents, own, "{owner:?}");
         }
         for none in ["a ba", "aa", "B"] {
@@ -195,17 +196,17 @@ pub(super) async fn visits_stop(subject: &mut Subject) {
     subject.reopen().await;
     subject.apply(0, &rows[600..], 2).await;
     for _ in 0..2 {
-        // The content panics at a row that comes twice.
+        // `content` panics at a row that is passed twice.
         assert_eq!(subject.content().await.len(), rows.len());
         for stop_at in [1, 2, 600, 1_400] {
-            let seen = Arc::new(Mutex::new(0));
-            let count = seen.clone();
+            let visited = Arc::new(Mutex::new(0));
+            let count = visited.clone();
             let visit = move |_| {
                 *count.lock() += 1;
                 *count.lock() < stop_at
             };
             subject.store().visit(Box::new(visit)).await.unwrap();
-            assert_eq!(*seen.lock(), stop_at);
+            assert_eq!(*visited.lock(), stop_at);
         }
         subject.reopen().await;
     }

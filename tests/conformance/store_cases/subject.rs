@@ -11,9 +11,9 @@ use schemas::ids::{AttemptId, Money, Offset, Partition, Position};
 
 use super::Open;
 
-/// A store under test, and where it is kept.
+/// A store under test, and the directory in which it is kept.
 pub(super) struct Subject {
-    pub(super) place: tempfile::TempDir,
+    pub(super) dir: tempfile::TempDir,
     pub(super) open: Open,
     pub(super) store: Option<Arc<dyn ReadStore>>,
 }
@@ -26,9 +26,9 @@ impl Subject {
     /// Closes the store, as dropping it must, and opens it again.
     pub(super) async fn reopen(&mut self) {
         let store = self.store.take().unwrap();
-        assert_eq!(Arc::strong_count(&store), 1, "a task still has the store");
+        assert_eq!(Arc::strong_count(&store), 1, "a task still uses the store");
         drop(store);
-        self.store = Some((self.open)(self.place.path()).await);
+        self.store = Some((self.open)(self.dir.path()).await);
     }
 
     pub(super) async fn apply(&self, partition: u32, rows: &[Row], next: i64) {
@@ -38,13 +38,13 @@ impl Subject {
         assert_eq!(applied.await, Ok(()));
     }
 
-    /// All rows by what identifies them.
+    /// All rows by a text that identifies them.
     pub(super) async fn content(&self) -> BTreeMap<String, Row> {
         let content = Arc::new(Mutex::new(BTreeMap::new()));
-        let seen = content.clone();
+        let visited = content.clone();
         let visit = move |row: Row| {
-            let twice = seen.lock().insert(key(&row), row);
-            assert!(twice.is_none(), "{twice:?} came twice");
+            let before = visited.lock().insert(key(&row), row);
+            assert!(before.is_none(), "{before:?} was passed twice");
             true
         };
         self.store().visit(Box::new(visit)).await.unwrap();
@@ -53,7 +53,7 @@ impl Subject {
     }
 }
 
-/// What these rows amount to: of each the one with the highest version.
+/// The rows that remain after these writes: the highest version of each.
 pub(super) fn content_of<'a>(rows: impl IntoIterator<Item = &'a Row>) -> BTreeMap<String, Row> {
     let version = |row: &Row| match row {
         Row::Sale(row) => row.version,
@@ -61,15 +61,16 @@ pub(super) fn content_of<'a>(rows: impl IntoIterator<Item = &'a Row>) -> BTreeMa
     };
     let mut content: BTreeMap<String, Row> = BTreeMap::new();
     for row in rows {
-        let standing = content.entry(key(row)).or_insert_with(|| row.clone());
-        if version(row) > version(standing) {
-            *standing = row.clone();
+        let highest = content.entry(key(row)).or_insert_with(|| row.clone());
+        if version(row) > version(highest) {
+            *highest = row.clone();
         }
     }
     content
 }
 
-/// Names the first row that differs, where two whole contents would fill the screen.
+/// Asserts that two contents are the same, and names the first row that differs instead of printing
+/// both.
 pub(super) fn assert_same(found: &BTreeMap<String, Row>, expected: &BTreeMap<String, Row>) {
     for key in found.keys().chain(expected.keys()) {
         assert_eq!(found.get(key), expected.get(key), "{key}");
@@ -90,7 +91,7 @@ pub(super) fn id<I: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> I {
 }
 
 pub(super) fn attempt_id(number: u64) -> AttemptId {
-    // Spread as real ones are, so that the order of ids is not that of numbers.
+    // Spread as real ids are, so that the order of the ids differs from that of the numbers.
     let spread = u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
     AttemptId::from_bytes(spread.to_be_bytes())
 }

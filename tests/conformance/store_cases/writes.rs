@@ -1,4 +1,4 @@
-//! What applying does: rows by version, then progress.
+//! What `apply` promises: rows by version, then progress.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(super) async fn rows_read_as_written(subject: &mut Subject) {
             sale.terms.limit_per_buyer = Some(u32::MAX);
             sale.terms.hold_ms = Some(600_000);
             sale.terms.closes_at_ms = Some(i64::MAX);
-            // No product will see as many decisions.
+            // More decisions than any product will have.
             sale.version = 1 << 50;
         }
         if n == 2 {
@@ -95,7 +95,7 @@ pub(super) async fn missing_is_empty(subject: &mut Subject) {
         assert_eq!(subject.content().await, BTreeMap::new());
         subject.reopen().await;
     }
-    // Nor is one question's row an answer to another.
+    // Nor does a row of one table show in another.
     subject
         .apply(0, &[Row::Attempt(attempt("lamp", "ann", 1, 1))], 1)
         .await;
@@ -123,36 +123,36 @@ pub(super) async fn lower_version_changes_nothing(subject: &mut Subject) {
             Row::Sale(sale),
         ]
     };
-    // 300 is above 255 and 65,536 above both, so a comparison by the wrong bytes shows.
-    for (written, standing) in [(300, 300), (2, 300), (65_536, 65_536), (300, 65_536)] {
+    // 300 is above 255, and 65,536 above both, so a comparison of the wrong bytes fails.
+    for (written, highest) in [(300, 300), (2, 300), (65_536, 65_536), (300, 65_536)] {
         for reopened in [false, true] {
             subject.apply(0, &rows(written), 1).await;
-            assert_same(&subject.content().await, &content_of(&rows(standing)));
+            assert_same(&subject.content().await, &content_of(&rows(highest)));
             let attempt = subject.store().attempt(attempt_id(1)).await.unwrap();
             assert_eq!(
                 attempt.map(|row| row.version),
-                Some(standing),
+                Some(highest),
                 "{written} {reopened}"
             );
             let sale = subject.store().sale(&id("lamp")).await.unwrap();
             assert_eq!(
                 sale.map(|row| row.version),
-                Some(standing),
+                Some(highest),
                 "{written} {reopened}"
             );
             let orders = subject.store().orders(&id("ann"), None, 10).await.unwrap();
             assert_eq!(
                 orders.iter().map(|row| row.version).collect::<Vec<_>>(),
-                [standing]
+                [highest]
             );
             subject.reopen().await;
-            assert_same(&subject.content().await, &content_of(&rows(standing)));
+            assert_same(&subject.content().await, &content_of(&rows(highest)));
         }
     }
 }
 
-/// Histories of several products, applied once in order, and then by several writers at once,
-/// each in its own order and some batches twice, with the store reopened in the middle.
+/// Histories of several products, applied by several writers at once, each in its own order, with
+/// the store reopened in between. The result is that of one writer in order.
 pub(super) async fn overlapping_writers(subject: &mut Subject) {
     let mut random = rand::rngs::StdRng::seed_from_u64(7);
     let mut batches = Vec::new();
@@ -200,8 +200,8 @@ pub(super) async fn overlapping_writers(subject: &mut Subject) {
     assert_same(&subject.content().await, &expected);
 }
 
-/// Readers that look all the while never see progress without the rows it stands for, not
-/// even with several partitions applied at once.
+/// Readers that read all the while never find progress without the rows that it covers, also when
+/// several partitions are applied at once.
 pub(super) async fn progress_after_rows(subject: &mut Subject) {
     const BATCHES: i64 = 200;
     let done = Arc::new(AtomicBool::new(false));
@@ -209,19 +209,19 @@ pub(super) async fn progress_after_rows(subject: &mut Subject) {
     for _ in 0..2 {
         let (store, done) = (subject.store().clone(), done.clone());
         readers.spawn(async move {
-            let mut looks = 0;
+            let mut reads = 0;
             while !done.load(Ordering::Relaxed) {
                 for (partition, progress) in store.progress().await.unwrap() {
                     for number in (progress.next.0 - 3).max(0)..progress.next.0 {
                         let number = number as u64 * 8 + u64::from(partition.0);
                         let found = store.attempt(attempt_id(number)).await.unwrap();
                         assert!(found.is_some(), "{partition} {progress:?} {number}");
-                        looks += 1;
+                        reads += 1;
                     }
                 }
                 tokio::task::yield_now().await;
             }
-            looks
+            reads
         });
     }
     let mut writers = tokio::task::JoinSet::new();
@@ -249,11 +249,11 @@ pub(super) async fn progress_after_rows(subject: &mut Subject) {
         writer.unwrap();
     }
     done.store(true, Ordering::Relaxed);
-    let mut looks = 0;
+    let mut reads = 0;
     while let Some(reader) = readers.join_next().await {
-        looks += reader.unwrap();
+        reads += reader.unwrap();
     }
-    assert!(looks > 0, "the readers must have seen something");
+    assert!(reads > 0, "the readers must have found rows");
 
     let rows = subject.content().await.len();
     assert_eq!(rows as i64, 4 * BATCHES * 3 * 2);

@@ -1,9 +1,11 @@
+//! Counting the calls of a double.
+
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-/// How often each method of a double was called, so that a test can tell what was asked and
-/// what never was.
+/// How often each method of a double was called, so that a test can assert which calls were made and
+/// which never were.
 #[derive(Default)]
 pub(crate) struct Calls(Mutex<BTreeMap<&'static str, usize>>);
 

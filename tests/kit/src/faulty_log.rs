@@ -1,3 +1,5 @@
+//! A log behind a connection that delays, loses and repeats calls.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,28 +13,31 @@ use schemas::ids::{Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 use tokio::sync::watch;
 
-/// How often a log misbehaves, each in thousandths of the calls.
+/// How often each fault happens, in thousandths of the calls.
+///
+/// The contract of [`EventLog`] allows each fault but one: with `slow_before`, a call may overtake an
+/// earlier one.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {
-    /// An append waits before it takes effect.
+    /// An append is delayed before it takes effect.
     pub slow_before: u32,
-    /// An append waits after it took effect.
+    /// An append is delayed after it took effect.
     pub slow_after: u32,
-    /// An append fails and took no effect.
+    /// An append fails with [`AppendError::Unknown`] and takes no effect.
     pub lost: u32,
-    /// An append fails, but took effect.
-    pub unsaid: u32,
+    /// An append fails with [`AppendError::Unknown`], but takes effect.
+    pub unacknowledged: u32,
     /// An append takes effect twice.
     pub doubled: u32,
-    /// A read waits before it returns.
+    /// A read is delayed before it returns.
     pub slow_read: u32,
-    /// A read fails.
+    /// A read fails with [`ReadError::Unavailable`].
     pub failed_read: u32,
-    /// The longest wait.
+    /// The longest delay.
     pub longest: Duration,
 }
 
-/// A log as one process sees it through a bad connection.
+/// A log as one process reaches it through a bad connection.
 pub struct FaultyLog {
     log: Arc<dyn EventLog>,
     faults: Faults,
@@ -40,7 +45,7 @@ pub struct FaultyLog {
 }
 
 impl FaultyLog {
-    /// The log through a connection that fails by this seed.
+    /// The log through a connection whose faults are drawn from this seed.
     pub fn new(log: Arc<dyn EventLog>, faults: Faults, seed: u64) -> Self {
         Self {
             log,
@@ -54,7 +59,7 @@ fn happens(dice: &Mutex<StdRng>, thousandths: u32) -> bool {
     dice.lock().random_range(0..1000) < thousandths
 }
 
-async fn perhaps_wait(dice: &Mutex<StdRng>, thousandths: u32, longest: Duration) {
+async fn maybe_delay(dice: &Mutex<StdRng>, thousandths: u32, longest: Duration) {
     if happens(dice, thousandths) {
         let ms = dice.lock().random_range(0..=longest.as_millis() as u64);
         tokio::time::sleep(Duration::from_millis(ms)).await;
@@ -74,18 +79,20 @@ impl EventLog for FaultyLog {
         records: Vec<NewRecord>,
     ) -> Result<Offset, AppendError> {
         let Faults { longest, .. } = self.faults;
-        perhaps_wait(&self.dice, self.faults.slow_before, longest).await;
+        maybe_delay(&self.dice, self.faults.slow_before, longest).await;
         if happens(&self.dice, self.faults.lost) {
-            return Err(AppendError::Unknown("the test lost it".into()));
+            return Err(AppendError::Unknown("the test dropped the append".into()));
         }
         let doubled = happens(&self.dice, self.faults.doubled).then(|| records.clone());
         let last = self.log.append(topic, partition, records).await?;
         if let Some(again) = doubled {
             self.log.append(topic, partition, again).await?;
         }
-        perhaps_wait(&self.dice, self.faults.slow_after, longest).await;
-        if happens(&self.dice, self.faults.unsaid) {
-            return Err(AppendError::Unknown("the test did not say".into()));
+        maybe_delay(&self.dice, self.faults.slow_after, longest).await;
+        if happens(&self.dice, self.faults.unacknowledged) {
+            return Err(AppendError::Unknown(
+                "the test dropped the acknowledgement".into(),
+            ));
         }
         Ok(last)
     }
@@ -139,7 +146,7 @@ impl EventLog for FaultyLog {
 
 struct FaultyReader {
     reader: Box<dyn LogReader>,
-    /// What was read before the wait, so that a call given up loses nothing.
+    /// Records that were read before the delay. Kept here, so that a dropped call loses nothing.
     read: Option<Vec<LogRecord>>,
     faults: Faults,
     dice: Arc<Mutex<StdRng>>,
@@ -149,12 +156,12 @@ struct FaultyReader {
 impl LogReader for FaultyReader {
     async fn next(&mut self) -> Result<Vec<LogRecord>, ReadError> {
         if happens(&self.dice, self.faults.failed_read) {
-            return Err(ReadError::Unavailable("the test cut the line".into()));
+            return Err(ReadError::Unavailable("the test cut the connection".into()));
         }
         if self.read.is_none() {
             self.read = Some(self.reader.next().await?);
         }
-        perhaps_wait(&self.dice, self.faults.slow_read, self.faults.longest).await;
+        maybe_delay(&self.dice, self.faults.slow_read, self.faults.longest).await;
         Ok(self.read.take().unwrap_or_default())
     }
 }

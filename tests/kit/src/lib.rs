@@ -1,5 +1,5 @@
-//! Doubles of the ports, for tests: they keep the ports' contracts, in memory, and fail where
-//! a test tells them to.
+//! Test doubles of the ports. They keep the ports' contracts, in memory, and fail where a test lets
+//! them fail. The conformance suite (`tests/conformance`) runs over them as over the adapters.
 
 mod calls;
 mod clock;

@@ -1,3 +1,5 @@
+//! An event log in memory.
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -5,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use ports::event_log::{MAX_HEADER_BYTES, MAX_HEADERS, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use ports::{AppendError, Clock, EventLog, Group, LogReader, LogRecord, NewRecord, ReadError};
 use schemas::ids::{Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
@@ -16,23 +17,29 @@ use crate::calls::Calls;
 /// The most records one read returns, so that tests meet batches.
 const READ_AT_ONCE: usize = 100;
 
-/// What a log does with what is to be appended.
+/// What a log does with the records of an append.
 #[derive(Debug, Clone, Default)]
 pub enum OnAppend {
-    /// It appends.
+    /// It appends them.
     #[default]
     Take,
-    /// It appends nothing and fails in this way.
+    /// It appends nothing and fails with this error.
     Fail(AppendError),
     /// It appends nothing and never answers.
     Hang,
 }
 
-/// An event log in memory.
-pub struct MemoryLog {
+/// An event log in memory. Clones are the same log, as several processes use it.
+///
+/// An append takes effect before the call returns for the first time, so nothing ever queues and
+/// [`AppendError::Full`] never happens by itself.
+#[derive(Clone)]
+pub struct MemoryLog(Arc<Shared>);
+
+struct Shared {
     partitions: u32,
     clock: Arc<dyn Clock>,
-    kept: BTreeMap<(Topic, Partition), Arc<Kept>>,
+    stored: BTreeMap<(Topic, Partition), Arc<Stored>>,
     assignment: watch::Sender<BTreeSet<Partition>>,
     on_append: Mutex<OnAppend>,
     reading: Arc<Reading>,
@@ -40,15 +47,16 @@ pub struct MemoryLog {
     calls: Calls,
 }
 
-struct Kept {
+/// One partition of a topic.
+struct Stored {
     records: Mutex<Vec<LogRecord>>,
-    /// Records before this offset are forgotten: no reader sees them.
+    /// Records below this offset are forgotten: no reader returns them.
     forgotten: AtomicI64,
-    /// Whether readers may find something new.
+    /// Wakes readers: there may be new records.
     changed: watch::Sender<()>,
 }
 
-/// What the test has done to the readers.
+/// What a test has imposed on all readers.
 #[derive(Default)]
 struct Reading {
     fails: AtomicBool,
@@ -59,105 +67,74 @@ impl MemoryLog {
     /// An empty log.
     pub fn new(partitions: u32, clock: Arc<dyn Clock>) -> Self {
         let all: BTreeSet<Partition> = (0..partitions).map(Partition).collect();
-        let places = Topic::ALL
-            .into_iter()
-            .flat_map(|topic| all.iter().map(move |p| (topic, *p)));
-        let kept = places.map(|place| {
-            (
-                place,
-                Arc::new(Kept {
-                    records: Mutex::default(),
-                    forgotten: AtomicI64::new(0),
-                    changed: watch::Sender::new(()),
-                }),
-            )
+        let stored = Topic::ALL.into_iter().flat_map(|topic| {
+            let empty = move |partition: &Partition| ((topic, *partition), Arc::new(Stored::new()));
+            all.iter().map(empty)
         });
-        Self {
+        Self(Arc::new(Shared {
             partitions,
             clock,
-            kept: kept.collect(),
+            stored: stored.collect(),
             assignment: watch::Sender::new(all),
             on_append: Mutex::default(),
             reading: Arc::default(),
             noted: Mutex::default(),
             calls: Calls::default(),
-        }
+        }))
     }
 
-    /// From now on appends are dealt with in this way.
+    /// Sets what happens to appends from now on.
     pub fn on_append(&self, what: OnAppend) {
-        *self.on_append.lock() = what;
+        *self.0.on_append.lock() = what;
     }
 
-    /// From now on every read fails, or none does. A reader that waits already learns of it
-    /// with the next record.
+    /// Lets every read fail from now on, or none. A reader that is waiting already fails with the
+    /// next record.
     pub fn fail_reads(&self, failing: bool) {
-        self.reading.fails.store(failing, Ordering::Relaxed);
+        self.0.reading.fails.store(failing, Ordering::Relaxed);
     }
 
-    /// From now on the topic's readers see nothing new, though the topic's end moves on.
+    /// Hides new records of the topic from readers, though the topic's end moves on.
     pub fn hold_back(&self, topic: Topic) {
-        self.reading.held_back.lock().insert(topic);
+        self.0.reading.held_back.lock().insert(topic);
     }
 
-    /// Readers of all topics see what there is.
+    /// Shows readers of all topics what was held back.
     pub fn release(&self) {
-        self.reading.held_back.lock().clear();
-        for kept in self.kept.values() {
-            kept.changed.send_replace(());
+        self.0.reading.held_back.lock().clear();
+        for stored in self.0.stored.values() {
+            stored.changed.send_replace(());
         }
     }
 
-    /// How often each method of the port was called that can fail or joins a group, by its
-    /// name.
+    /// How often each method of the port was called that can fail or joins a group, by its name.
     pub fn calls(&self) -> BTreeMap<&'static str, usize> {
-        self.calls.all()
+        self.0.calls.all()
     }
 
-    /// Sets which partitions this process is a member for, in every group.
+    /// Sets the partitions that every group assigns to this process.
     pub fn assign(&self, partitions: impl IntoIterator<Item = Partition>) {
-        self.assignment
-            .send_replace(partitions.into_iter().collect());
+        let partitions = partitions.into_iter().collect();
+        self.0.assignment.send_replace(partitions);
     }
 
-    /// How far a group was last said to be with a partition.
+    /// The last progress that was noted for a group and a partition.
     pub fn noted(&self, group: Group, partition: Partition) -> Option<Offset> {
-        self.noted.lock().get(&(group, partition)).copied()
+        self.0.noted.lock().get(&(group, partition)).copied()
     }
 
-    /// Every record of a partition, also those that were forgotten.
+    /// Every record of a partition, forgotten ones included.
     pub fn records(&self, topic: Topic, partition: Partition) -> Vec<LogRecord> {
-        self.kept[&(topic, partition)].records.lock().clone()
+        self.stored(topic, partition).records.lock().clone()
     }
 
     /// Appends at once, without checks.
     pub fn put(&self, topic: Topic, partition: Partition, records: Vec<NewRecord>) -> Offset {
-        let kept = &self.kept[&(topic, partition)];
-        let mut all = kept.records.lock();
-        let last_at = all
-            .last()
-            .map_or(TimestampMs::MIN, |record| record.appended_at_ms);
-        let appended_at_ms = self.clock.now_ms().max(last_at);
-        for NewRecord {
-            key,
-            value,
-            headers,
-        } in records
-        {
-            let offset = Offset(all.len() as i64);
-            all.push(LogRecord {
-                offset,
-                appended_at_ms,
-                key,
-                value,
-                headers,
-            });
-        }
-        kept.changed.send_replace(());
-        Offset(all.len() as i64 - 1)
+        self.stored(topic, partition)
+            .append(records, self.0.clock.now_ms())
     }
 
-    /// Damages or mends a record: replaces its value, and returns the one it had.
+    /// Damages or repairs a record: replaces its value, and returns the old one.
     pub fn overwrite(
         &self,
         topic: Topic,
@@ -165,15 +142,62 @@ impl MemoryLog {
         offset: Offset,
         value: Bytes,
     ) -> Bytes {
-        let mut records = self.kept[&(topic, partition)].records.lock();
+        let mut records = self.stored(topic, partition).records.lock();
         std::mem::replace(&mut records[offset.0 as usize].value, value)
+    }
+
+    fn stored(&self, topic: Topic, partition: Partition) -> &Arc<Stored> {
+        &self.0.stored[&(topic, partition)]
+    }
+
+    fn checked(&self, topic: Topic, partition: Partition) -> Result<&Arc<Stored>, String> {
+        let stored = self.0.stored.get(&(topic, partition));
+        stored.ok_or_else(|| {
+            let last = self.0.partitions - 1;
+            format!("there is no partition {partition}; partitions are 0 to {last}")
+        })
+    }
+
+    fn readable(&self, topic: Topic, partition: Partition) -> Result<&Arc<Stored>, ReadError> {
+        self.0.reading.check()?;
+        self.checked(topic, partition)
+            .map_err(ReadError::Unavailable)
+    }
+}
+
+impl Stored {
+    fn new() -> Self {
+        Self {
+            records: Mutex::default(),
+            forgotten: AtomicI64::new(0),
+            changed: watch::Sender::new(()),
+        }
+    }
+
+    fn append(&self, records: Vec<NewRecord>, now_ms: TimestampMs) -> Offset {
+        let mut all = self.records.lock();
+        let last_at = all
+            .last()
+            .map_or(TimestampMs::MIN, |record| record.appended_at_ms);
+        for record in records {
+            let offset = Offset(all.len() as i64);
+            all.push(LogRecord {
+                offset,
+                appended_at_ms: now_ms.max(last_at),
+                key: record.key,
+                value: record.value,
+                headers: record.headers,
+            });
+        }
+        self.changed.send_replace(());
+        Offset(all.len() as i64 - 1)
     }
 }
 
 #[async_trait]
 impl EventLog for MemoryLog {
     fn partitions(&self) -> u32 {
-        self.partitions
+        self.0.partitions
     }
 
     async fn append(
@@ -182,30 +206,17 @@ impl EventLog for MemoryLog {
         partition: Partition,
         records: Vec<NewRecord>,
     ) -> Result<Offset, AppendError> {
-        self.calls.count("append");
-        let on_append = self.on_append.lock().clone();
+        self.0.calls.count("append");
+        let on_append = self.0.on_append.lock().clone();
         match on_append {
             OnAppend::Take => {}
             OnAppend::Fail(error) => return Err(error),
             OnAppend::Hang => std::future::pending().await,
         }
-        for record in &records {
-            let headers = record.headers.iter();
-            let longest = headers
-                .map(|(name, value)| name.len().max(value.len()))
-                .max();
-            for (what, bytes, max) in [
-                ("the key", record.key.len(), MAX_KEY_BYTES),
-                ("the value", record.value.len(), MAX_VALUE_BYTES),
-                ("the list of headers", record.headers.len(), MAX_HEADERS),
-                ("a header", longest.unwrap_or(0), MAX_HEADER_BYTES),
-            ] {
-                if bytes > max {
-                    return Err(AppendError::TooLarge { what, bytes, max });
-                }
-            }
-        }
-        Ok(self.put(topic, partition, records))
+        records.iter().try_for_each(NewRecord::check_bounds)?;
+        let stored = self.checked(topic, partition);
+        let stored = stored.map_err(AppendError::Stopped)?;
+        Ok(stored.append(records, self.0.clock.now_ms()))
     }
 
     async fn read(
@@ -214,25 +225,23 @@ impl EventLog for MemoryLog {
         partition: Partition,
         from: Offset,
     ) -> Result<Box<dyn LogReader>, ReadError> {
-        self.calls.count("read");
-        self.reading.check()?;
-        let kept = self.kept[&(topic, partition)].clone();
-        let changed = kept.changed.subscribe();
+        self.0.calls.count("read");
+        let stored = self.readable(topic, partition)?.clone();
+        let changed = stored.changed.subscribe();
         Ok(Box::new(Reader {
             topic,
-            kept,
+            stored,
             changed,
-            reading: self.reading.clone(),
+            reading: self.0.reading.clone(),
             next: from.0.max(0),
+            began: false,
         }))
     }
 
     async fn end(&self, topic: Topic, partition: Partition) -> Result<Offset, ReadError> {
-        self.calls.count("end");
-        self.reading.check()?;
-        Ok(Offset(
-            self.kept[&(topic, partition)].records.lock().len() as i64
-        ))
+        self.0.calls.count("end");
+        let stored = self.readable(topic, partition)?;
+        Ok(Offset(stored.records.lock().len() as i64))
     }
 
     async fn offset_at(
@@ -241,21 +250,20 @@ impl EventLog for MemoryLog {
         partition: Partition,
         time: TimestampMs,
     ) -> Result<Offset, ReadError> {
-        self.calls.count("offset_at");
-        self.reading.check()?;
-        let records = self.kept[&(topic, partition)].records.lock();
+        self.0.calls.count("offset_at");
+        let records = self.readable(topic, partition)?.records.lock();
         Ok(Offset(
             records.partition_point(|record| record.appended_at_ms < time) as i64,
         ))
     }
 
     fn assignment(&self, _group: Group) -> watch::Receiver<BTreeSet<Partition>> {
-        self.calls.count("assignment");
-        self.assignment.subscribe()
+        self.0.calls.count("assignment");
+        self.0.assignment.subscribe()
     }
 
     fn note_progress(&self, group: Group, partition: Partition, next: Offset) {
-        self.noted.lock().insert((group, partition), next);
+        self.0.noted.lock().insert((group, partition), next);
     }
 
     async fn forget(
@@ -264,8 +272,15 @@ impl EventLog for MemoryLog {
         partition: Partition,
         before: Offset,
     ) -> Result<(), ReadError> {
-        let kept = &self.kept[&(topic, partition)];
-        kept.forgotten.fetch_max(before.0, Ordering::Relaxed);
+        let stored = self.checked(topic, partition);
+        let stored = stored.map_err(ReadError::Unavailable)?;
+        let end = stored.records.lock().len() as i64;
+        if before.0 > end {
+            return Err(ReadError::Unavailable(format!(
+                "cannot forget records before offset {before}: the partition ends at {end}"
+            )));
+        }
+        stored.forgotten.fetch_max(before.0, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -281,23 +296,27 @@ impl Reading {
 
 struct Reader {
     topic: Topic,
-    kept: Arc<Kept>,
+    stored: Arc<Stored>,
     changed: watch::Receiver<()>,
     reading: Arc<Reading>,
+    /// The lowest offset to return next.
     next: i64,
+    /// Whether any record was returned, so that the next ones must follow without a gap.
+    began: bool,
 }
 
 #[async_trait]
 impl LogReader for Reader {
     async fn next(&mut self) -> Result<Vec<LogRecord>, ReadError> {
         loop {
-            // Seen before looking, so that what comes while looking is not slept through.
+            // Marked before the records are read, so that no change in between is missed.
             self.changed.borrow_and_update();
             self.reading.check()?;
-            let some = self.some();
-            if let Some(last) = some.last() {
+            let records = self.available()?;
+            if let Some(last) = records.last() {
                 self.next = last.offset.next().0;
-                return Ok(some);
+                self.began = true;
+                return Ok(records);
             }
             let changed = self.changed.changed().await;
             changed.map_err(|_| ReadError::Closed)?;
@@ -306,14 +325,54 @@ impl LogReader for Reader {
 }
 
 impl Reader {
-    /// The next records, none when there are none yet or the topic is held back.
-    fn some(&self) -> Vec<LogRecord> {
+    /// The next records; none when there are none yet or the topic is held back.
+    fn available(&self) -> Result<Vec<LogRecord>, ReadError> {
         if self.reading.held_back.lock().contains(&self.topic) {
-            return vec![];
+            return Ok(vec![]);
         }
-        let records = self.kept.records.lock();
-        let from = self.next.max(self.kept.forgotten.load(Ordering::Relaxed));
-        let new = records.iter().skip(from as usize);
-        new.take(READ_AT_ONCE).cloned().collect()
+        let records = self.stored.records.lock();
+        let first = self.stored.forgotten.load(Ordering::Relaxed);
+        if self.began && self.next < first {
+            return Err(ReadError::Unavailable(format!(
+                "records {} to {} were forgotten before they were read",
+                self.next,
+                first - 1
+            )));
+        }
+        let from = self.next.max(first) as usize;
+        let new = records.iter().skip(from);
+        Ok(new.take(READ_AT_ONCE).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ManualClock;
+
+    const TOPIC: Topic = Topic::ProductSnapshots;
+    const PARTITION: Partition = Partition(0);
+
+    #[tokio::test]
+    async fn a_reader_does_not_skip_records_that_are_forgotten_while_it_reads() {
+        let log = MemoryLog::new(1, Arc::new(ManualClock::still_at(0)));
+        let records = vec![NewRecord::default(); READ_AT_ONCE + 2];
+        log.append(TOPIC, PARTITION, records).await.unwrap();
+        let mut reader = log.read(TOPIC, PARTITION, Offset(0)).await.unwrap();
+        reader.next().await.unwrap();
+        let end = log.end(TOPIC, PARTITION).await.unwrap();
+        log.forget(TOPIC, PARTITION, end).await.unwrap();
+        for _ in 0..2 {
+            let missed = reader.next().await;
+            assert!(
+                matches!(missed, Err(ReadError::Unavailable(_))),
+                "{missed:?}"
+            );
+        }
+        let beyond = log.forget(TOPIC, PARTITION, end.next()).await;
+        assert!(
+            matches!(beyond, Err(ReadError::Unavailable(_))),
+            "{beyond:?}"
+        );
     }
 }

@@ -1,4 +1,7 @@
+//! A read store in memory.
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
@@ -9,17 +12,20 @@ use schemas::ids::{AttemptId, BuyerId, Partition, Position, ProductId};
 
 use crate::calls::Calls;
 
-/// A read store in memory.
+/// A read store in memory. Clones are the same store, as several processes use it.
+#[derive(Clone, Default)]
+pub struct MemoryStore(Arc<Shared>);
+
 #[derive(Default)]
-pub struct MemoryStore {
-    kept: Mutex<Kept>,
+struct Shared {
+    tables: Mutex<Tables>,
     failing: AtomicBool,
     silent: AtomicBool,
     calls: Calls,
 }
 
 #[derive(Default)]
-struct Kept {
+struct Tables {
     sales: BTreeMap<ProductId, SaleRow>,
     attempts: BTreeMap<AttemptId, AttemptRow>,
     orders: BTreeMap<(BuyerId, Position), AttemptRow>,
@@ -28,44 +34,47 @@ struct Kept {
 }
 
 impl MemoryStore {
-    /// From now on every call fails, or none does.
+    /// Lets every call fail from now on, or none.
     pub fn fail(&self, failing: bool) {
-        self.failing.store(failing, Ordering::Relaxed);
+        self.0.failing.store(failing, Ordering::Relaxed);
     }
 
-    /// From now on who asks for a sale, an attempt or the progress gets no answer, or gets one.
+    /// Lets reads of a sale, an attempt or the progress wait forever from now on, or answers them.
     pub fn keep_silent(&self, silent: bool) {
-        self.silent.store(silent, Ordering::Relaxed);
+        self.0.silent.store(silent, Ordering::Relaxed);
     }
 
     /// How often each method of the port was called, by its name.
     pub fn calls(&self) -> BTreeMap<&'static str, usize> {
-        self.calls.all()
+        self.0.calls.all()
     }
 
-    /// Writes a row at once, unless a later version is there.
+    /// Writes a row, unless the store has a higher version.
     pub fn put(&self, row: Row) {
-        self.kept.lock().put(row);
+        self.0.tables.lock().put(row);
     }
 
-    /// Never returns when it is to keep silent.
-    async fn speak(&self) {
-        if self.silent.load(Ordering::Relaxed) {
+    /// Waits forever if the test has asked for silence.
+    async fn wait_if_silent(&self) {
+        if self.0.silent.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
     }
 
-    /// What is kept, for a call of this method, unless calls fail.
-    fn call(&self, method: &'static str) -> Result<parking_lot::MutexGuard<'_, Kept>, StoreError> {
-        self.calls.count(method);
-        if self.failing.load(Ordering::Relaxed) {
+    /// Counts a call of this method and returns the tables, unless calls fail.
+    fn call(
+        &self,
+        method: &'static str,
+    ) -> Result<parking_lot::MutexGuard<'_, Tables>, StoreError> {
+        self.0.calls.count(method);
+        if self.0.failing.load(Ordering::Relaxed) {
             return Err(StoreError("the test made it fail".into()));
         }
-        Ok(self.kept.lock())
+        Ok(self.0.tables.lock())
     }
 }
 
-impl Kept {
+impl Tables {
     fn put(&mut self, row: Row) {
         let version = |row: &AttemptRow| row.version;
         match row {
@@ -95,7 +104,7 @@ impl Kept {
     }
 }
 
-/// Writes a row unless a later version is there.
+/// Writes a row, unless the table has a higher version.
 fn put<K: Ord, V>(table: &mut BTreeMap<K, V>, key: K, row: V, version: impl Fn(&V) -> u64) {
     if table
         .get(&key)
@@ -122,24 +131,24 @@ impl ReadStore for MemoryStore {
         rows: Vec<Row>,
         progress: Progress,
     ) -> Result<(), StoreError> {
-        let mut kept = self.call("apply")?;
-        rows.into_iter().for_each(|row| kept.put(row));
-        kept.progress.insert(partition, progress);
+        let mut tables = self.call("apply")?;
+        rows.into_iter().for_each(|row| tables.put(row));
+        tables.progress.insert(partition, progress);
         Ok(())
     }
 
     async fn progress(&self) -> Result<BTreeMap<Partition, Progress>, StoreError> {
-        self.speak().await;
+        self.wait_if_silent().await;
         Ok(self.call("progress")?.progress.clone())
     }
 
     async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
-        self.speak().await;
+        self.wait_if_silent().await;
         Ok(self.call("attempt")?.attempts.get(&id).cloned())
     }
 
     async fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {
-        self.speak().await;
+        self.wait_if_silent().await;
         Ok(self.call("sale")?.sales.get(product).cloned())
     }
 
@@ -148,9 +157,10 @@ impl ReadStore for MemoryStore {
         after: Option<&ProductId>,
         limit: usize,
     ) -> Result<Vec<SaleRow>, StoreError> {
-        let kept = self.call("sales")?;
+        let tables = self.call("sales")?;
         Ok(page(
-            kept.sales
+            tables
+                .sales
                 .iter()
                 .filter(|(id, _)| after.is_none_or(|after| *id > after)),
             limit,
@@ -163,12 +173,12 @@ impl ReadStore for MemoryStore {
         after: Option<Position>,
         limit: usize,
     ) -> Result<Vec<AttemptRow>, StoreError> {
-        let kept = self.call("orders")?;
-        let theirs = kept
+        let tables = self.call("orders")?;
+        let orders = tables
             .orders
             .iter()
             .filter(|((of, at), _)| of == buyer && after.is_none_or(|after| *at > after));
-        Ok(page(theirs, limit))
+        Ok(page(orders, limit))
     }
 
     async fn intents(
@@ -177,20 +187,20 @@ impl ReadStore for MemoryStore {
         after: Option<Position>,
         limit: usize,
     ) -> Result<Vec<AttemptRow>, StoreError> {
-        let kept = self.call("intents")?;
-        let its = kept
+        let tables = self.call("intents")?;
+        let intents = tables
             .intents
             .iter()
             .filter(|((of, at), _)| of == product && after.is_none_or(|after| *at > after));
-        Ok(page(its, limit))
+        Ok(page(intents, limit))
     }
 
     async fn visit(&self, mut visit: Box<dyn FnMut(Row) -> bool + Send>) -> Result<(), StoreError> {
-        let kept = self.call("visit")?;
-        let sales = kept.sales.values().cloned().map(Row::Sale);
-        let attempts = kept.attempts.values().cloned().map(Row::Attempt);
-        let orders = kept.orders.values().cloned().map(Row::Order);
-        let intents = kept.intents.values().cloned().map(Row::Intent);
+        let tables = self.call("visit")?;
+        let sales = tables.sales.values().cloned().map(Row::Sale);
+        let attempts = tables.attempts.values().cloned().map(Row::Attempt);
+        let orders = tables.orders.values().cloned().map(Row::Order);
+        let intents = tables.intents.values().cloned().map(Row::Intent);
         let _ = sales
             .chain(attempts)
             .chain(orders)

@@ -1,10 +1,10 @@
-//! Asking a broker which brokers it knows: version 1 of Kafka's metadata request.
+//! Kafka's metadata request, version 1: the brokers that a broker knows.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// The numbers of the brokers in the cluster, as the one at this port knows them.
+/// The numbers of the cluster's brokers that the broker at this port knows.
 pub(super) fn listed_brokers(port: u16) -> io::Result<Vec<i32>> {
     const REQUEST: [u8; 18] = [
         0, 0, 0, 14, // bytes that follow
@@ -13,7 +13,7 @@ pub(super) fn listed_brokers(port: u16) -> io::Result<Vec<i32>> {
         255, 255, // no client id
         0, 0, 0, 0, // no topics
     ];
-    /// More than three brokers take; a server that sends more is none of ours.
+    /// More than the answer for three brokers; a server that sends more is not a broker of ours.
     const MOST: usize = 64 * 1024;
 
     let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -28,10 +28,10 @@ pub(super) fn listed_brokers(port: u16) -> io::Result<Vec<i32>> {
     }
     let mut answer = vec![0; length];
     stream.read_exact(&mut answer)?;
-    read_brokers(&answer).ok_or_else(|| io::Error::other("its list of brokers is cut off"))
+    read_brokers(&answer).ok_or_else(|| io::Error::other("its list of brokers is incomplete"))
 }
 
-/// Reads the list of brokers, which follows the request's number.
+/// Parses the list of brokers, which follows the request's number.
 fn read_brokers(answer: &[u8]) -> Option<Vec<i32>> {
     let mut rest = answer.get(4..)?;
     let number = |bytes: &mut &[u8]| -> Option<i32> {
@@ -39,7 +39,7 @@ fn read_brokers(answer: &[u8]) -> Option<Vec<i32>> {
         *bytes = after;
         Some(i32::from_be_bytes(*first))
     };
-    /// Host or rack; an absent one has the length -1.
+    /// Skips host or rack; an absent one has length -1.
     fn skip_string(bytes: &mut &[u8]) -> Option<()> {
         let (length, after) = bytes.split_first_chunk()?;
         let length = i16::from_be_bytes(*length).max(0) as usize;

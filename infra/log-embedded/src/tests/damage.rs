@@ -1,5 +1,5 @@
-//! Flipped bytes, cut and missing files, other versions: refused by name and place, or cut
-//! where nothing acknowledged is lost, and never half read.
+//! Flipped bytes, truncated and missing files, other versions: refused with file and position, or cut
+//! where no acknowledged record is lost, and never read in part.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use crate::{EmbeddedLog, OpenError, Options};
 
 const RECORDS: usize = 30;
 
-/// A log of some segments with a batch for each record, as a kill leaves it and as closing does.
+/// A log of several segments with a batch for each record: as a kill leaves it, and as closing leaves
+/// it.
 async fn two_logs() -> [(Disk, bool); 2] {
     let disk = Disk::default();
     let log = open(&disk).unwrap();
@@ -26,13 +27,13 @@ async fn two_logs() -> [(Disk, bool); 2] {
         append(&log, n).await.unwrap();
     }
     log.close().unwrap();
-    // What closing adds is its mark.
+    // Closing only adds the mark.
     let killed = disk.after_kill();
     killed.lose(CLEAN);
     [(killed, false), (disk, true)]
 }
 
-/// The batches of each segment: where they begin and where they end.
+/// Start and end of each segment's batches.
 fn batches(disk: &Disk) -> BTreeMap<String, Vec<(usize, usize)>> {
     let meta = Meta::parse(&disk.contents()[META]).unwrap_or_else(|_| panic!("a meta file"));
     let mut names = disk.list().unwrap();
@@ -64,20 +65,20 @@ fn last_used(batches: &BTreeMap<String, Vec<(usize, usize)>>) -> String {
         .clone()
 }
 
-/// Asserts that the log is refused, with the file and a place in it, and left as it is.
-fn assert_refused(disk: &Disk, name: &str, places: std::ops::RangeInclusive<usize>) {
+/// Asserts that the log is refused, with the file and a position in it, and stays unchanged.
+fn assert_refused(disk: &Disk, name: &str, positions: std::ops::RangeInclusive<usize>) {
     let before = disk.contents();
     for opened in [open(disk), open_read_only(disk)] {
         let Err(error) = opened else {
-            panic!("{name} at {places:?} is not refused")
+            panic!("{name} at {positions:?} is not refused")
         };
         let OpenError::Damaged { file, position, .. } = &error else {
-            panic!("{name} at {places:?}: {error}")
+            panic!("{name} at {positions:?}: {error}")
         };
         assert_eq!(file.file_name().unwrap(), name, "{error}");
         assert!(
-            places.contains(&(*position as usize)),
-            "{places:?}: {error}"
+            positions.contains(&(*position as usize)),
+            "{positions:?}: {error}"
         );
         let text = error.to_string();
         assert!(
@@ -85,15 +86,11 @@ fn assert_refused(disk: &Disk, name: &str, places: std::ops::RangeInclusive<usiz
             "{text}"
         );
     }
-    assert_eq!(
-        disk.contents(),
-        before,
-        "a log that is refused is left as it is"
-    );
+    assert_eq!(disk.contents(), before, "a refused log stays unchanged");
 }
 
-/// Asserts that the log opens with just so many of its records, and goes on from there, over
-/// the end of a segment too.
+/// Asserts that the log opens with exactly this many records, and continues from there, also past the
+/// end of a segment.
 async fn assert_holds(disk: &Disk, records: usize) {
     const MORE: usize = 9;
     let read_only = open_read_only(disk).unwrap();
@@ -108,7 +105,7 @@ async fn assert_holds(disk: &Disk, records: usize) {
 }
 
 #[tokio::test]
-async fn every_flipped_byte_is_refused_or_part_of_the_torn_end() {
+async fn every_flipped_byte_is_refused_or_in_the_incomplete_last_batch() {
     for (whole, closed) in two_logs().await {
         let batches = batches(&whole);
         let last = last_used(&batches);
@@ -130,7 +127,7 @@ async fn every_flipped_byte_is_refused_or_part_of_the_torn_end() {
                     // Nothing has been written there yet.
                     None if name >= last => assert_holds(&disk, RECORDS).await,
                     None => assert_refused(&disk, &name, end..=end),
-                    // A kill may have come before the last batch was whole.
+                    // A kill may leave the last batch incomplete.
                     Some(batch) if !closed && name == last && batch + 1 == batches.len() => {
                         assert_holds(&disk, RECORDS - 1).await;
                     }
@@ -153,7 +150,7 @@ async fn every_byte_flipped_after_opening_is_found_by_reading() {
             whole.change(&name, |bytes| bytes[at] ^= 1 << (at % 8));
             match contents(&log).await {
                 Err(ReadError::Damaged(what)) => assert!(what.contains(&name), "{what}"),
-                // Padding holds nothing to be read.
+                // Padding is not read.
                 Ok(read) if batches.iter().any(|(_, end)| (end - 7..*end).contains(&at)) => {
                     assert_eq!(read, contents_of(RECORDS));
                 }
@@ -165,7 +162,7 @@ async fn every_byte_flipped_after_opening_is_found_by_reading() {
 }
 
 #[tokio::test]
-async fn a_file_cut_at_any_length_keeps_all_whole_batches_or_is_refused() {
+async fn a_file_truncated_at_any_length_keeps_all_complete_batches_or_is_refused() {
     for (whole, closed) in two_logs().await {
         let all = batches(&whole);
         let last = last_used(&all);
@@ -190,7 +187,7 @@ async fn a_file_cut_at_any_length_keeps_all_whole_batches_or_is_refused() {
                 } else if name == last && !closed {
                     assert_holds(&disk, RECORDS - (batches.len() - kept)).await;
                 } else if name == last && kept == 0 {
-                    // All that tells is the mark, so it is named where the log now ends.
+                    // Only the mark shows the loss, so the error names the end of what is left.
                     let (before, batches) = all.range(..name.clone()).next_back().unwrap();
                     let end = batches.last().unwrap().1;
                     assert_refused(&disk, before, end..=end);
@@ -205,7 +202,7 @@ async fn a_file_cut_at_any_length_keeps_all_whole_batches_or_is_refused() {
 #[tokio::test]
 async fn a_missing_file_is_refused() {
     for (whole, closed) in two_logs().await {
-        // Nothing tells of the one that was made ahead last.
+        // The loss of the segment that was created last in advance cannot be detected.
         let (ahead, _) = batches(&whole).pop_last().unwrap();
         let last = last_used(&batches(&whole));
         assert!(ahead > last);
@@ -226,13 +223,16 @@ async fn a_missing_file_is_refused() {
                 name => {
                     assert_refused(&disk, name, 0..=0);
                     if closed && name <= last.as_str() {
-                        // Even with all later ones gone, the mark tells.
+                        // Even with all later segments gone, the mark shows the loss.
                         disk.list().unwrap().iter().for_each(|other| {
                             if format::segment_number(other).is_some() && other.as_str() > name {
                                 disk.lose(other);
                             }
                         });
-                        assert!(open(&disk).is_err(), "{name} and all after it are missed");
+                        assert!(
+                            open(&disk).is_err(),
+                            "{name} and all later segments are missing"
+                        );
                     }
                 }
             }
@@ -258,7 +258,7 @@ async fn the_segment_in_use_always_has_a_successor() {
 }
 
 #[tokio::test]
-async fn a_future_version_is_refused_and_left_as_it_is() {
+async fn a_future_version_is_refused_and_stays_unchanged() {
     let [_, (whole, _)] = two_logs().await;
     for name in whole.contents().into_keys() {
         let disk = whole.after_kill();
@@ -312,7 +312,7 @@ async fn an_earlier_state_of_a_segment_is_refused() {
 }
 
 #[tokio::test]
-async fn a_segment_of_a_copy_that_went_its_own_way_is_refused() {
+async fn a_segment_of_a_diverged_copy_is_refused() {
     let start = Disk::default();
     drop(open(&start).unwrap());
     let [one, other] = [false, true].map(|other| (start.after_kill(), other));
@@ -321,7 +321,7 @@ async fn a_segment_of_a_copy_that_went_its_own_way_is_refused() {
         for n in 0..RECORDS {
             let mut record = super::record(n);
             if *other {
-                // As long as the other, so that only the chain of checksums tells them apart.
+                // Of the same length, so that only the chain of checksums differs.
                 record.key = record.key.to_ascii_uppercase().into();
             }
             let (topic, partition) = super::target(n);
@@ -336,7 +336,7 @@ async fn a_segment_of_a_copy_that_went_its_own_way_is_refused() {
 }
 
 #[tokio::test]
-async fn a_directory_is_one_process_s_and_keeps_its_partitions() {
+async fn a_directory_has_one_process_and_a_fixed_number_of_partitions() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(SystemClock);
     let open = |options| EmbeddedLog::open(dir.path(), options, clock.clone());
@@ -359,7 +359,9 @@ async fn a_directory_is_one_process_s_and_keeps_its_partitions() {
         ..OPTIONS
     };
     let Err(OpenError::Partitions {
-        found: 2, asked: 3, ..
+        found: 2,
+        requested: 3,
+        ..
     }) = open(other)
     else {
         panic!("opened with another number of partitions")

@@ -1,4 +1,4 @@
-//! A disk in memory that fails when told to, and forgets in a power cut what was not synced.
+//! A disk in memory that injects failures, and loses in a power cut what was not synced.
 
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Result};
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::files::{Files, LogFile};
 
-/// What a power cut leaves or loses as a whole.
+/// A power cut keeps or loses a sector as a whole.
 const SECTOR_BYTES: usize = 512;
 
 /// A disk with one directory. Clones are the same disk.
@@ -18,34 +18,35 @@ pub(super) struct Disk(Arc<Mutex<State>>);
 
 #[derive(Clone, Default)]
 struct State {
-    /// Files by number, and by name as the running machine sees them and as the disk holds them.
+    /// Files by number, and their names in the page cache and on the disk.
     files: Vec<Content>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
-    /// Calls so far that change something.
+    /// The number of calls so far that change something.
     calls: usize,
     fault: Option<(usize, Fault)>,
 }
 
 #[derive(Clone, Default)]
 struct Content {
-    seen: Vec<u8>,
+    /// The bytes in the page cache.
+    cached: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Range<usize>>,
 }
 
-/// What goes wrong at a call that changes something.
+/// A failure of a call that changes something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The call fails; a write is done in part, a sync leaves what it should have synced in
-    /// memory alone, and the next one does not try again. Later calls succeed.
+    /// The call fails: a write is done in part; a sync leaves its bytes in the page cache only, and the
+    /// next sync does not write them either. Later calls succeed.
     Once(ErrorKind),
-    /// The call and all later ones fail; a write is in memory.
+    /// The call and all later ones fail; a write reaches the page cache.
     PowerOff,
 }
 
 impl Disk {
-    /// Lets the call of that number fail, counted from the disk's first.
+    /// Lets the call with this number fail, counted from the disk's first call.
     pub(super) fn fail_at(&self, call: usize, fault: Fault) {
         self.0.lock().fault = Some((call, fault));
     }
@@ -54,7 +55,7 @@ impl Disk {
         self.0.lock().calls
     }
 
-    /// The disk as a process finds it that is started after another one was killed.
+    /// The disk as the next process finds it after this one was killed.
     pub(super) fn after_kill(&self) -> Disk {
         let state = State {
             fault: None,
@@ -64,46 +65,46 @@ impl Disk {
         Disk(Arc::new(Mutex::new(state)))
     }
 
-    /// The disk after a power cut, with any of the unsynced sectors as `keep` says.
+    /// The disk after a power cut, with those unsynced sectors for which `keep` returns true.
     pub(super) fn after_power_cut(&self, mut keep: impl FnMut() -> bool) -> Disk {
         let mut state = self.after_kill().0.lock().clone();
         state.names = state.durable_names.clone();
         for file in &mut state.files {
-            let sectors = (0..file.seen.len()).step_by(SECTOR_BYTES);
-            for sector in sectors.map(|at| at..(at + SECTOR_BYTES).min(file.seen.len())) {
+            let sectors = (0..file.cached.len()).step_by(SECTOR_BYTES);
+            for sector in sectors.map(|at| at..(at + SECTOR_BYTES).min(file.cached.len())) {
                 let is_unsynced =
                     |range: &Range<usize>| range.start < sector.end && sector.start < range.end;
                 if file.unsynced.iter().any(is_unsynced) && keep() {
                     let bytes = file.durable.len().max(sector.end);
                     file.durable.resize(bytes, 0);
-                    file.durable[sector.clone()].copy_from_slice(&file.seen[sector]);
+                    file.durable[sector.clone()].copy_from_slice(&file.cached[sector]);
                 }
             }
-            file.seen = file.durable.clone();
+            file.cached = file.durable.clone();
             file.unsynced.clear();
         }
         Disk(Arc::new(Mutex::new(state)))
     }
 
-    /// All files with what is in them.
+    /// The contents of all files.
     pub(super) fn contents(&self) -> BTreeMap<String, Vec<u8>> {
         let state = self.0.lock();
         let files = state.names.iter();
         files
-            .map(|(name, file)| (name.clone(), state.files[*file].seen.clone()))
+            .map(|(name, file)| (name.clone(), state.files[*file].cached.clone()))
             .collect()
     }
 
-    /// Changes a file behind the log's back.
+    /// Changes a file, unnoticed by the log.
     pub(super) fn change(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.0.lock();
         let file = state.names[name];
         let file = &mut state.files[file];
-        change(&mut file.seen);
-        file.durable = file.seen.clone();
+        change(&mut file.cached);
+        file.durable = file.cached.clone();
     }
 
-    /// Removes a file behind the log's back.
+    /// Removes a file, unnoticed by the log.
     pub(super) fn lose(&self, name: &str) {
         let mut state = self.0.lock();
         state.names.remove(name);
@@ -112,7 +113,7 @@ impl Disk {
 }
 
 impl State {
-    /// Counts a call that changes something; what goes wrong with it, if anything does.
+    /// Counts a call that changes something, and returns its failure, if it fails.
     fn call(&mut self) -> Option<Fault> {
         let call = self.calls;
         self.calls += 1;
@@ -199,15 +200,15 @@ struct DiskFile {
 
 impl LogFile for DiskFile {
     fn bytes(&self) -> Result<u64> {
-        Ok(self.disk.0.lock().files[self.file].seen.len() as u64)
+        Ok(self.disk.0.lock().files[self.file].cached.len() as u64)
     }
 
     fn read_at(&self, buffer: &mut [u8], position: u64) -> Result<usize> {
-        // No test's file is as long.
+        // No test has a file of this size.
         assert!(buffer.len() <= 1 << 20, "a damaged length was believed");
         let state = self.disk.0.lock();
         let bytes = state.files[self.file]
-            .seen
+            .cached
             .get(position as usize..)
             .unwrap_or(&[]);
         let read = bytes.len().min(buffer.len());
@@ -226,9 +227,9 @@ impl LogFile for DiskFile {
             Some(Fault::Once(_)) => bytes.len() * (calls % 3) / 3,
         };
         let to = from + written;
-        let end = file.seen.len().max(to);
-        file.seen.resize(end, 0);
-        file.seen[from..to].copy_from_slice(&bytes[..written]);
+        let end = file.cached.len().max(to);
+        file.cached.resize(end, 0);
+        file.cached[from..to].copy_from_slice(&bytes[..written]);
         file.unsynced.push(from..to);
         fault.map_or(Ok(()), |fault| Err(fault.error()))
     }
@@ -239,10 +240,10 @@ impl LogFile for DiskFile {
         let file = &mut state.files[self.file];
         match fault {
             None => {
-                let seen = &file.seen;
-                file.durable.resize(seen.len(), 0);
+                let cached = &file.cached;
+                file.durable.resize(cached.len(), 0);
                 for range in file.unsynced.drain(..) {
-                    file.durable[range.clone()].copy_from_slice(&seen[range]);
+                    file.durable[range.clone()].copy_from_slice(&cached[range]);
                 }
                 Ok(())
             }

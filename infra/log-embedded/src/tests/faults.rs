@@ -14,10 +14,10 @@ use crate::EmbeddedLog;
 const ROUNDS: usize = 12;
 const AT_ONCE: usize = 3;
 
-/// What a run got acknowledged, by number of the record.
+/// The acknowledged records of a run, by number.
 type Acknowledged = Vec<(usize, Offset)>;
 
-/// Appends until something fails, and then some more, which must all be refused.
+/// Appends until a call fails, and then some more records, which must all be refused.
 async fn run(log: EmbeddedLog) -> Acknowledged {
     let log = Arc::new(log);
     let mut acknowledged = Vec::new();
@@ -41,12 +41,12 @@ async fn run(log: EmbeddedLog) -> Acknowledged {
                 Err(error) => panic!("{error}"),
             }
         }
-        // Whoever asks after the answers of a failed group finds the log stopped.
+        // After the answers of a failed group the log is stopped.
         failed = failed || acknowledged.len() < (round + 1) * AT_ONCE;
     }
-    // Closing may fail on its own, at the mark; after a failure it must tell of that one.
+    // Closing may fail by itself, at the mark; after a failure it must report that one.
     let closed = log.close();
-    assert!(!failed || closed.is_err(), "closing tells of the failure");
+    assert!(!failed || closed.is_err(), "closing reports the failure");
     acknowledged
 }
 
@@ -61,7 +61,7 @@ async fn assert_all_there(disk: &Disk, acknowledged: &Acknowledged) -> Contents 
     }
     let added = append(&log, 1000).await.unwrap();
     let before = contents.get(&target(1000)).map_or(0, Vec::len);
-    assert_eq!(added.0, before as i64, "the log goes on where it ends");
+    assert_eq!(added.0, before as i64, "the log continues at its end");
     contents
 }
 
@@ -101,7 +101,7 @@ async fn at_every_call(fault: Fault, check: impl AsyncFn(usize, &Disk, &Acknowle
                 assert_eq!(
                     acknowledged.len(),
                     ROUNDS * AT_ONCE,
-                    "without a fault all goes well"
+                    "without a fault everything is acknowledged"
                 );
                 break;
             }
@@ -109,17 +109,18 @@ async fn at_every_call(fault: Fault, check: impl AsyncFn(usize, &Disk, &Acknowle
     }
     assert!(
         in_opening > 10 && in_running > 40,
-        "{in_opening} and {in_running} faults had effect"
+        "{in_opening} and {in_running} faults took effect"
     );
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_outlasts_any_failing_call() {
+async fn acknowledged_records_survive_any_failing_call() {
     for kind in [ErrorKind::StorageFull, ErrorKind::Other] {
         at_every_call(Fault::Once(kind), async |_, disk, acknowledged| {
             let restarted = disk.after_kill();
             let read = assert_all_there(&restarted, acknowledged).await;
-            // What was read once stays, though the failed sync had left it in memory only.
+            // Records that were read once stay, though the failed sync had left them in the page
+            // cache only.
             let after_cut = restarted.after_power_cut(|| false);
             let log = open(&after_cut).unwrap();
             let read_again = contents(&log).await.unwrap();
@@ -132,7 +133,7 @@ async fn what_was_acknowledged_outlasts_any_failing_call() {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_outlasts_a_power_cut_at_any_call() {
+async fn acknowledged_records_survive_a_power_cut_at_any_call() {
     at_every_call(Fault::PowerOff, async |call, disk, acknowledged| {
         assert_all_there(&disk.after_power_cut(|| false), acknowledged).await;
         assert_all_there(&disk.after_power_cut(|| true), acknowledged).await;

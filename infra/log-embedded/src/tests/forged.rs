@@ -1,4 +1,4 @@
-//! Lengths and counts that no log has: refused before anything is made as large as they say.
+//! Lengths and counts that no log has: refused before any memory of that size is allocated.
 
 use super::disk::Disk;
 use super::{append, open, open_read_only};
@@ -6,7 +6,7 @@ use crate::OpenError;
 use crate::format::{self, META, Meta};
 use crate::segment::FIRST;
 
-/// The file and place that both ways of opening refuse the log for.
+/// The file and position that both ways of opening report as damaged.
 fn refused_at(disk: &Disk) -> (String, u64) {
     let [one, other] = [open_read_only(disk), open(disk)].map(|opened| match opened {
         Err(OpenError::Damaged { file, position, .. }) => {
@@ -21,7 +21,7 @@ fn refused_at(disk: &Disk) -> (String, u64) {
 }
 
 #[tokio::test]
-async fn a_batch_that_says_it_is_longer_than_its_file_is_not_read_so_far() {
+async fn a_batch_that_claims_to_be_longer_than_its_file_is_refused() {
     let disk = Disk::default();
     let log = open(&disk).unwrap();
     for n in 0..4 {

@@ -1,5 +1,5 @@
-//! What the conformance suite cannot see from outside: damage, cut files, failing disks, power
-//! cuts. All run on a [`disk::Disk`] in memory, so that every byte and every call gets its turn.
+//! What the conformance suite cannot test from outside: damage, truncated files, failing disks, power
+//! cuts. All tests run on a [`disk::Disk`] in memory, so that every byte and every call is covered.
 
 mod damage;
 mod disk;
@@ -29,7 +29,7 @@ const OPTIONS: Options = Options {
     recent_bytes: 400,
 };
 
-/// A clock that is set by hand.
+/// A clock that a test sets.
 #[derive(Default)]
 struct HandClock(AtomicI64);
 
@@ -57,7 +57,7 @@ fn open_read_only(disk: &Disk) -> Result<EmbeddedLog, OpenError> {
     EmbeddedLog::open_files_read_only(Arc::new(disk.clone()), Path::new("/log"))
 }
 
-/// The topic and partition that the n-th record of a test goes to.
+/// The topic and partition of a test's n-th record.
 fn target(n: usize) -> (Topic, Partition) {
     (Topic::ALL[n % 2], Partition((n / 2 % 2) as u32))
 }
@@ -77,7 +77,7 @@ async fn append(log: &EmbeddedLog, n: usize) -> Result<Offset, AppendError> {
     log.append(topic, partition, vec![record(n)]).await
 }
 
-/// What the log holds once records 0 to n were appended one after the other.
+/// The contents of a log to which the first `n` records were appended in order.
 fn contents_of(n: usize) -> Contents {
     let mut contents = Contents::new();
     for n in 0..n {

@@ -1,4 +1,4 @@
-//! Offsets and times found through the index and the segments, against a plain list.
+//! Lookups of offsets and times through index and segments, compared with a plain list.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use crate::{EmbeddedLog, Options};
 const TOPIC: Topic = Topic::PurchaseAttempts;
 const PARTITION: Partition = Partition(1);
 
-/// Fills a log with the partition in question and long stretches of others. Returns the times.
+/// Fills a log with records of the tested partition and, in between, many of other partitions.
+/// Returns the times of the tested partition's records.
 async fn filled(disk: &Disk, options: &Options) -> (EmbeddedLog, Vec<TimestampMs>) {
     let clock = Arc::new(HandClock::default());
     let files = Arc::new(disk.clone());
@@ -23,7 +24,7 @@ async fn filled(disk: &Disk, options: &Options) -> (EmbeddedLog, Vec<TimestampMs
     let log = log.unwrap();
     let mut times = Vec::new();
     for n in 0..400 {
-        // Three calls with one time, wherever the blocks in memory begin; and a step back.
+        // Three calls with the same time, in memory and on disk; and steps back.
         let now_ms = n / 3 * 30 - if n % 7 == 0 { 25 } else { 0 };
         clock.0.store(now_ms, Relaxed);
         let some = (0..n % 4 + 1)
@@ -51,7 +52,7 @@ async fn assert_finds_all(log: &EmbeddedLog, times: &[TimestampMs]) {
         let found = log.offset_at(TOPIC, PARTITION, time).await;
         assert_eq!(found, Ok(Offset(expected)), "time {time}");
     }
-    // The first few and some of the others, since each reads to the end.
+    // The first few offsets and some of the others, since each read goes to the end.
     for from in (0..end).filter(|from| *from < 20 || from % 11 == 0) {
         let mut reader = log.read(TOPIC, PARTITION, Offset(from)).await.unwrap();
         let mut next = from;
@@ -80,7 +81,7 @@ async fn every_offset_and_time_is_found_in_memory_and_on_disk() {
 }
 
 #[tokio::test]
-async fn a_log_being_written_is_read_up_to_a_whole_batch() {
+async fn a_log_being_written_is_read_up_to_a_complete_batch() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
         segment_bytes: 256 << 10,
@@ -102,7 +103,7 @@ async fn a_log_being_written_is_read_up_to_a_whole_batch() {
     });
     let (mut last_end, mut rounds) = (0, 0);
     let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    // Some rounds, and as many more as it takes the log to have grown meanwhile.
+    // Several rounds, and as many more as it takes for the log to grow.
     while rounds < 25 || last_end <= 4_000 {
         rounds += 1;
         assert!(

@@ -1,4 +1,4 @@
-//! Over librdkafka's own stand-in for brokers, which does what real ones cannot be made to do.
+//! Tests over librdkafka's mock brokers, which inject errors that real brokers cannot.
 
 use futures::FutureExt;
 use rdkafka::mocking::MockCluster;
@@ -11,7 +11,7 @@ use crate::{Options, Security};
 const TOPIC: Topic = Topic::StockDecisions;
 type Brokers = MockCluster<'static, DefaultProducerContext>;
 
-/// An appender for 10 records and 1,000 bytes on their way, which has appended one record.
+/// An appender for 10 records and 1,000 bytes in flight, which has appended one record.
 async fn appender() -> (Brokers, Arc<Appender>) {
     let brokers: Brokers = MockCluster::new(1).unwrap();
     brokers.create_topic(TOPIC.name(), 1, 1).unwrap();
@@ -34,7 +34,7 @@ async fn appender() -> (Brokers, Arc<Appender>) {
     (brokers, appender)
 }
 
-/// Appends records of so many bytes.
+/// Appends records of this size.
 fn append(
     appender: &Arc<Appender>,
     records: usize,
@@ -48,7 +48,7 @@ fn append(
 }
 
 #[tokio::test]
-async fn a_call_is_taken_whole_or_not_at_all() {
+async fn a_call_is_accepted_whole_or_not_at_all() {
     let (brokers, appender) = appender().await;
     let refused = |records, bytes| append(&appender, records, bytes).unwrap_err();
     let too_large = AppendError::TooLarge {
@@ -58,26 +58,26 @@ async fn a_call_is_taken_whole_or_not_at_all() {
     };
     assert_eq!(refused(2, 501), too_large);
 
-    // Nothing is acknowledged, so what is taken stays on its way.
+    // Nothing is acknowledged, so accepted records stay in flight.
     brokers.broker_down(1).unwrap();
     let first = append(&appender, 1, 500).unwrap();
     assert_eq!(refused(2, 251), AppendError::Full, "bytes");
     assert_eq!(refused(10, 1), AppendError::Full, "records");
-    let given_up = append(&appender, 9, 1).unwrap();
+    let dropped = append(&appender, 9, 1).unwrap();
     assert_eq!(refused(1, 0), AppendError::Full, "one record");
-    drop(given_up);
+    drop(dropped);
     assert_eq!(
         refused(1, 0),
         AppendError::Full,
-        "who gives up has still sent it"
+        "a dropped call is still in flight"
     );
     brokers.broker_up(1).unwrap();
     assert_eq!(first.await, Ok(Ok(Offset(1))));
-    while appender.under_way.taken.lock().0 > 0 {
+    while appender.in_flight.taken.lock().0 > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(appender.under_way.taken.lock().1, 0);
-    // What was refused is nowhere, and when nothing is on its way a call may have any number of
+    assert_eq!(appender.in_flight.taken.lock().1, 0);
+    // Refused records were not appended. With nothing in flight a call may have any number of
     // records.
     let many = append(&appender, 50, 1).unwrap().await;
     assert_eq!(many, Ok(Ok(Offset(60))));
@@ -85,7 +85,7 @@ async fn a_call_is_taken_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn closing_waits_for_what_is_on_its_way() {
+async fn closing_waits_for_records_in_flight() {
     let (brokers, appender) = appender().await;
     brokers.broker_down(1).unwrap();
     let calls: Vec<_> = (0..10).map(|_| append(&appender, 1, 1).unwrap()).collect();
@@ -107,7 +107,7 @@ async fn closing_waits_for_what_is_on_its_way() {
 }
 
 #[tokio::test]
-async fn a_producer_that_failed_for_good_is_replaced() {
+async fn a_producer_with_a_fatal_error_is_replaced() {
     let (brokers, appender) = appender().await;
     let one = async || append(&appender, 1, 0).unwrap().await.unwrap();
     let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
@@ -118,12 +118,12 @@ async fn a_producer_that_failed_for_good_is_replaced() {
         let producer = appender.producer.read();
         producer.as_ref().unwrap().client().fatal_error().is_some()
     };
-    assert!(fatal(), "otherwise nothing is tested here");
-    // The next one finds out, and who comes later has the new one.
-    let found_out = one().await;
+    assert!(fatal(), "the injected error must be fatal");
+    // The next call detects the error, and later calls use the new producer.
+    let detected = one().await;
     assert!(
-        matches!(found_out, Err(AppendError::Unknown(_))),
-        "{found_out:?}"
+        matches!(detected, Err(AppendError::Unknown(_))),
+        "{detected:?}"
     );
     let replaced = async {
         while fatal() {
@@ -135,9 +135,9 @@ async fn a_producer_that_failed_for_good_is_replaced() {
         .unwrap();
     assert_eq!(one().await, Ok(Offset(1)));
     assert_eq!(
-        *appender.under_way.taken.lock(),
+        *appender.in_flight.taken.lock(),
         (0, 0),
-        "all room was given back"
+        "all shares were released"
     );
     appender.close();
 }

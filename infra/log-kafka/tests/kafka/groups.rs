@@ -1,4 +1,4 @@
-//! Consumer groups: who has which partitions, and what others see of their progress.
+//! Consumer groups: the assignment of partitions, and the committed progress.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ use crate::{fresh_options, open};
 
 const PARTITIONS: u32 = 6;
 const SESSION: Duration = Duration::from_secs(6);
-/// Longer than anybody waits here, so that a handover is none because of its end.
+/// Longer than any test waits, so that no handover is due to the end of a session.
 const LONG_SESSION: Duration = Duration::from_secs(60);
 type Assigned = watch::Receiver<BTreeSet<Partition>>;
 
@@ -28,18 +28,19 @@ async fn group_options(test: &str) -> Options {
     }
 }
 
-/// Waits until a member has so many partitions, and returns how long that took.
+/// Waits until a member has this many partitions, and returns how long that took.
 async fn has(assigned: &mut Assigned, partitions: usize) -> Duration {
     let began = Instant::now();
     let waiting = assigned.wait_for(|set| set.len() == partitions);
     let waited = tokio::time::timeout(Duration::from_secs(40), waiting).await;
-    let waited = waited.unwrap_or_else(|_| panic!("it comes to have {partitions} partitions"));
+    let waited =
+        waited.unwrap_or_else(|_| panic!("the member does not get {partitions} partitions"));
     drop(waited.unwrap());
     began.elapsed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_share_and_one_that_closes_hands_over_at_once() {
+async fn members_share_partitions_and_closing_hands_over_at_once() {
     let options = Options {
         session_timeout: LONG_SESSION,
         ..group_options("share").await
@@ -54,20 +55,23 @@ async fn members_share_and_one_that_closes_hands_over_at_once() {
     assert_eq!(
         both,
         (0..PARTITIONS).map(Partition).collect(),
-        "each is one member's"
+        "each partition is assigned to one member"
     );
-    // The other group is another matter.
+    // The other group is independent.
     has(&mut one.assignment(Group::Projectors), 6).await;
 
     one.close().await;
-    assert!(of_one.borrow().is_empty(), "who has left has none");
+    assert!(
+        of_one.borrow().is_empty(),
+        "a member that has left has no partitions"
+    );
     let took = has(&mut of_other, 6).await;
     println!("handed over in {took:?}");
     other.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_is_dropped_hands_over_at_once() {
+async fn dropping_a_member_hands_over_at_once() {
     let options = Options {
         session_timeout: LONG_SESSION,
         ..group_options("drop").await
@@ -85,7 +89,7 @@ const BROKERS: &str = "LOG_KAFKA_BROKERS";
 const PREFIX: &str = "LOG_KAFKA_PREFIX";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_vanishes_hands_over_when_its_session_ends() {
+async fn a_killed_member_hands_over_when_its_session_ends() {
     let options = group_options("vanish").await;
     let log = open(&options).await;
     let mut assigned = log.assignment(Group::Deciders);
@@ -101,7 +105,7 @@ async fn one_that_vanishes_hands_over_when_its_session_ends() {
         .spawn()
         .unwrap();
     has(&mut assigned, 3).await;
-    // It has them once the group is stable.
+    // The child has its partitions once the group is stable.
     tokio::time::sleep(Duration::from_secs(1)).await;
     child.kill().unwrap();
     child.wait().unwrap();
@@ -112,7 +116,7 @@ async fn one_that_vanishes_hands_over_when_its_session_ends() {
 
 /// The child: a member until it is killed.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a child of the test above, which kills it; without that one it has nothing to do"]
+#[ignore = "run as a child process by the test above, which kills it"]
 async fn member_until_killed() {
     let (Ok(brokers), Ok(prefix)) = (std::env::var(BROKERS), std::env::var(PREFIX)) else {
         return;
@@ -124,12 +128,12 @@ async fn member_until_killed() {
     };
     let log = open(&options).await;
     has(&mut log.assignment(Group::Deciders), 3).await;
-    // A parent that fails must not leave it running for good.
+    // So that it does not run forever if its parent fails.
     tokio::time::sleep(Duration::from_secs(60)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn progress_shows_as_committed_offsets() {
+async fn progress_is_committed_as_offsets() {
     let options = group_options("commit").await;
     let log = open(&options).await;
     has(&mut log.assignment(Group::Deciders), 6).await;
@@ -149,14 +153,14 @@ async fn progress_shows_as_committed_offsets() {
     assert_eq!(committed(&options, Group::Deciders, 2).await, Some(0));
     assert_eq!(committed(&options, Group::Deciders, 0).await, None);
     assert_eq!(committed(&options, Group::Projectors, 1).await, None);
-    // What was noted last is committed when the log is closed.
+    // Closing the log commits the last noted progress.
     log.note_progress(Group::Deciders, Partition(3), Offset(33));
     log.close().await;
     assert_eq!(committed(&options, Group::Deciders, 3).await, Some(33));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn progress_of_partitions_of_others_is_not_committed() {
+async fn progress_of_other_members_partitions_is_not_committed() {
     let options = group_options("others").await;
     let (one, other) = (open(&options).await, open(&options).await);
     let mut of_one = one.assignment(Group::Deciders);

@@ -1,4 +1,4 @@
-//! What is Kafka's own about the log; what every log must do is tested with the other adapters.
+//! Tests of this adapter on real brokers. The conformance suite tests what every log must do.
 
 mod appending;
 mod groups;
@@ -14,7 +14,7 @@ use ports::{EventLog, LogReader, LogRecord, NewRecord};
 use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
 
-/// Options for topics and groups that no other test has.
+/// Options with topics and groups that no other test uses.
 async fn fresh_options(test: &str) -> Options {
     let brokers = tokio::task::spawn_blocking(|| engines::shared().kafka_brokers());
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -47,21 +47,21 @@ fn record(value: impl Into<bytes::Bytes>) -> NewRecord {
     }
 }
 
-/// Appends one record to partition 0 of log 1.
+/// Appends one record to partition 0 of `purchase-attempts`.
 async fn append(log: &KafkaLog, value: &str) -> Offset {
     let records = vec![record(value.to_owned())];
     let appended = log.append(Topic::PurchaseAttempts, Partition(0), records);
     appended.await.unwrap()
 }
 
-/// Begins to read partition 0 of log 1.
+/// Opens a reader of partition 0 of `purchase-attempts`.
 async fn read(log: &KafkaLog, from: i64) -> Box<dyn LogReader> {
     let reader = log.read(Topic::PurchaseAttempts, Partition(0), Offset(from));
     reader.await.unwrap()
 }
 
-/// The next records, which must come within some seconds.
+/// The next records, which must arrive within 20 seconds.
 async fn next(reader: &mut dyn LogReader) -> Result<Vec<LogRecord>, ports::ReadError> {
     let next = tokio::time::timeout(Duration::from_secs(20), reader.next()).await;
-    next.expect("something comes within 20 seconds")
+    next.expect("a record or an error arrives within 20 seconds")
 }

@@ -1,4 +1,4 @@
-//! What is seen while the brokers are away, and that all goes on when they are back.
+//! Errors while the brokers are down, and recovery when they are back.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::{append, next, open, options, read};
 const TOPIC: Topic = Topic::PurchaseAttempts;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn brokers_that_go_away_are_missed_and_come_back() {
+async fn calls_fail_while_brokers_are_down_and_recover() {
     let engines = tokio::task::spawn_blocking(|| {
         let one_broker = engines::Options {
             brokers: 1,
@@ -46,7 +46,7 @@ async fn brokers_that_go_away_are_missed_and_come_back() {
     wait(assigned.wait_for(|set| set.is_empty()))
         .await
         .expect("the session ends");
-    // Whoever reads waits, however long that takes.
+    // A reader waits until the brokers are back.
     assert!(
         timeout(Duration::from_secs(1), reader.next())
             .await
@@ -61,16 +61,16 @@ async fn brokers_that_go_away_are_missed_and_come_back() {
         .await
         .expect("the partitions come back");
     append(&log, "after").await;
-    let seen = loop {
+    let found = loop {
         let records = next(&mut *reader).await.unwrap();
         if let Some(record) = records.into_iter().find(|record| record.value == "after") {
             break record;
         }
     };
     let end = log.end(TOPIC, Partition(0)).await;
-    assert_eq!(end, Ok(seen.offset.next()));
+    assert_eq!(end, Ok(found.offset.next()));
 
-    // Closing while they are away is bounded too.
+    // Closing while the brokers are down takes a bounded time as well.
     engines.kafka().kill(1).unwrap();
     let began = Instant::now();
     wait(log.close()).await;

@@ -1,4 +1,4 @@
-//! What readers do when the brokers have not what they expect, and how many there may be.
+//! Readers when the brokers do not have the expected records, and the limit on readers.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn admin(options: &Options) -> AdminClient<DefaultClientContext> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reading_begins_behind_what_was_forgotten() {
+async fn reading_begins_after_forgotten_records() {
     let options = fresh_options("forget").await;
     let log = open(&options).await;
     for n in 0..10 {
@@ -50,10 +50,10 @@ async fn reading_begins_behind_what_was_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_that_are_dropped_before_they_are_read_are_missed() {
+async fn records_that_are_forgotten_before_they_are_read_are_an_error() {
     let options = fresh_options("missed").await;
     let log = open(&options).await;
-    // More than a reader fetches ahead, also when it is compressed.
+    // More than a reader prefetches, also when compressed.
     let mut seed = 1_u32;
     let noise = std::iter::repeat_with(|| {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -76,10 +76,7 @@ async fn records_that_are_dropped_before_they_are_read_are_missed() {
             Ok(records) => {
                 for record in records {
                     let expected = expected.get_or_insert(record.offset);
-                    assert_eq!(
-                        record.offset, *expected,
-                        "nothing is passed over in silence"
-                    );
+                    assert_eq!(record.offset, *expected, "no record is skipped silently");
                     *expected = expected.next();
                 }
             }
@@ -88,11 +85,11 @@ async fn records_that_are_dropped_before_they_are_read_are_missed() {
     };
     let first = expected.unwrap();
     assert!(first < last);
-    let ReadError::Unavailable(said) = missed else {
+    let ReadError::Unavailable(message) = missed else {
         panic!("{missed:?}")
     };
     let expected = format!("records {first} to {} of", last.0 - 1);
-    assert!(said.starts_with(&expected), "{said}");
+    assert!(message.starts_with(&expected), "{message}");
     log.close().await;
 }
 
@@ -105,7 +102,7 @@ async fn a_log_that_lost_what_was_read_is_damaged() {
     }
     let mut reader = read(&log, 4).await;
     assert_eq!(next(&mut *reader).await.unwrap()[0].offset, Offset(4));
-    // The topic is made anew behind everybody's back.
+    // The topic is recreated while the log is open.
     let (admin, name) = (admin(&options), topic_name(&options.topic_prefix, TOPIC));
     for deleted in admin
         .delete_topics(&[&name], &AdminOptions::new())
@@ -132,18 +129,18 @@ async fn a_log_that_lost_what_was_read_is_damaged() {
             other => break other,
         }
     };
-    let Err(ReadError::Damaged(said)) = damaged else {
+    let Err(ReadError::Damaged(message)) = damaged else {
         panic!("{damaged:?}")
     };
     assert!(
-        said.contains(&name) && said.contains("record 4 has been read"),
-        "{said}"
+        message.contains(&name) && message.contains("record 4 has been read"),
+        "{message}"
     );
     log.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_time_that_is_not_the_brokers_is_refused() {
+async fn a_time_stamp_not_from_the_brokers_is_refused() {
     let options = fresh_options("time").await;
     let log = open(&options).await;
     append(&log, "good").await;
@@ -157,7 +154,7 @@ async fn a_time_that_is_not_the_brokers_is_refused() {
     {
         altered.unwrap();
     }
-    // The brokers apply it a moment later.
+    // The brokers apply the change a moment later.
     let mut reader = read(&log, 0).await;
     let damaged = loop {
         append(&log, "bad").await;
@@ -166,23 +163,23 @@ async fn a_time_that_is_not_the_brokers_is_refused() {
             Err(error) => break error,
         }
     };
-    let ReadError::Damaged(said) = &damaged else {
+    let ReadError::Damaged(message) = &damaged else {
         panic!("{damaged:?}")
     };
     assert!(
-        said.contains(&name) && said.contains("message.timestamp.type"),
-        "{said}"
+        message.contains(&name) && message.contains("message.timestamp.type"),
+        "{message}"
     );
     assert_eq!(
         next(&mut *reader).await,
         Err(damaged),
-        "it is not passed over"
+        "the record is not skipped"
     );
     log.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn so_many_may_read_a_partition_at_once() {
+async fn eight_readers_may_read_a_partition_at_once() {
     let options = fresh_options("many").await;
     let log = open(&options).await;
     append(&log, "0").await;
@@ -197,11 +194,11 @@ async fn so_many_may_read_a_partition_at_once() {
         .await
         .err()
         .unwrap();
-    let ReadError::Unavailable(said) = refused else {
+    let ReadError::Unavailable(message) = refused else {
         panic!("{refused:?}")
     };
-    assert!(said.starts_with("8 readers of partition 0"), "{said}");
-    // Another partition is another matter, and so is one for which there is room.
+    assert!(message.starts_with("8 readers of partition 0"), "{message}");
+    // Another partition can be read, and so can this one once a reader has ended.
     log.read(TOPIC, Partition(1), Offset(0)).await.unwrap();
     let waiting = log.read(TOPIC, Partition(0), Offset(0));
     let (ninth, ()) = tokio::join!(waiting, async {

@@ -1,4 +1,4 @@
-//! Brokers that want encryption and a login.
+//! Brokers that require TLS and a login.
 
 use engines::Engines;
 use log_kafka::{KafkaLog, OpenError, Options, Protocol, Security};

@@ -1,4 +1,4 @@
-//! Topics: created as they must be, refused by name when they are not.
+//! Topics: created with the right settings, and refused with the name of a wrong one.
 
 use log_kafka::{KafkaLog, OpenError, Options, topic_name};
 use ports::EventLog;
@@ -9,7 +9,7 @@ use schemas::topics::Topic;
 
 use crate::{fresh_options, open};
 
-/// Each setting that is checked: as it must be, and otherwise.
+/// Each checked setting with its right value and a wrong one.
 const SETTINGS: [(&str, &str, &str); 8] = [
     ("message.timestamp.type", "LogAppendTime", "CreateTime"),
     ("cleanup.policy", "delete", "compact"),
@@ -22,7 +22,7 @@ const SETTINGS: [(&str, &str, &str); 8] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn topics_are_created_once_by_two_who_start_together() {
+async fn topics_are_created_once_by_two_logs_that_open_at_the_same_time() {
     let options = fresh_options("create").await;
     let (one, other) = tokio::join!(
         KafkaLog::open(options.clone()),
@@ -59,7 +59,7 @@ async fn each_wrong_setting_is_refused_by_name() {
         );
         assert_eq!((setting.as_str(), found.as_str()), (name, wrong));
         assert!(expected.ends_with(right), "{name}: {expected}");
-        // What is said to help, does; that is long in coming, so two will do.
+        // The remedy works. Applying one takes long, so only two are tested.
         if ["message.timestamp.type", "min.insync.replicas"].contains(&name) {
             run(&remedy).await;
             open(&options).await;
@@ -67,7 +67,7 @@ async fn each_wrong_setting_is_refused_by_name() {
     }
 }
 
-/// Runs what Kafka's own tool for settings is told to do.
+/// Runs a remedy, which is a call of Kafka's own tool for settings.
 async fn run(remedy: &str) {
     let (tool, arguments) = remedy.split_once(' ').unwrap();
     assert_eq!(tool, "kafka-configs.sh");
@@ -96,8 +96,8 @@ async fn another_number_of_partitions_is_refused() {
         else {
             panic!("{refused:?}")
         };
-        let said = (setting.as_str(), found.as_str(), expected.as_str());
-        assert_eq!(said, ("partitions", there.to_string().as_str(), "2"));
+        let error = (setting.as_str(), found.as_str(), expected.as_str());
+        assert_eq!(error, ("partitions", there.to_string().as_str(), "2"));
     }
 }
 
@@ -105,11 +105,11 @@ async fn another_number_of_partitions_is_refused() {
 async fn too_few_replicas_are_refused() {
     let options = fresh_options("replicas").await;
     create(&options, Topic::PurchaseAttempts, 2, 1, None).await;
-    let asked = Options {
+    let requested = Options {
         replication: 2,
         ..options.clone()
     };
-    let refused = KafkaLog::open(asked).await.err().unwrap();
+    let refused = KafkaLog::open(requested).await.err().unwrap();
     let OpenError::Misconfigured {
         setting,
         found,
@@ -119,16 +119,16 @@ async fn too_few_replicas_are_refused() {
     else {
         panic!("{refused:?}")
     };
-    let said = (setting.as_str(), found.as_str(), expected.as_str());
-    assert_eq!(said, ("replication factor", "1", "at least 2"));
-    // More than asked for is no harm.
+    let error = (setting.as_str(), found.as_str(), expected.as_str());
+    assert_eq!(error, ("replication factor", "1", "at least 2"));
+    // More replicas than requested are accepted.
     let options = fresh_options("replicas").await;
     create(&options, Topic::PurchaseAttempts, 2, 3, None).await;
     open(&options).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_replicas_than_brokers_are_waited_for() {
+async fn more_replicas_than_brokers_are_a_passing_failure() {
     let options = Options {
         replication: 9,
         ..fresh_options("brokers").await
@@ -141,7 +141,7 @@ async fn more_replicas_than_brokers_are_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn brokers_that_are_not_there_are_named() {
+async fn unreachable_brokers_are_named() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap().to_string();
     drop(free);
@@ -157,10 +157,10 @@ async fn brokers_that_are_not_there_are_named() {
 }
 
 #[tokio::test]
-async fn options_that_cannot_be_are_refused() {
+async fn invalid_options_are_refused() {
     let good = crate::options("127.0.0.1:1".to_owned(), String::new());
-    let mut spaced = good.clone();
-    spaced.topic_prefix = "a shop-".to_owned();
+    let mut with_space = good.clone();
+    with_space.topic_prefix = "a shop-".to_owned();
     let mut login = good.clone();
     login.security.protocol = log_kafka::Protocol::SaslPlaintext;
     login.security.sasl_mechanism = Some("GSSAPI".to_owned());
@@ -198,7 +198,7 @@ async fn options_that_cannot_be_are_refused() {
             },
             "queue_records",
         ),
-        (spaced, "topic prefix"),
+        (with_space, "topic prefix"),
         (login, "SCRAM-SHA-256"),
         (anonymous, "password"),
         (no_such_file, "/no/such/file"),
@@ -226,7 +226,7 @@ fn secrets_are_not_shown() {
     );
 }
 
-/// Creates a topic, with one setting other than it must be.
+/// Creates a topic with one wrong setting.
 async fn create(
     options: &Options,
     topic: Topic,
@@ -246,7 +246,7 @@ async fn create(
             Some((this, wrong)) if this == *name => new.set(name, wrong),
             _ => new.set(name, right),
         });
-    // On one replica that may not be asked for, it is not what is tested.
+    // With one replica, 2 is not valid, and the test is about something else.
     let new = if replication == 1 {
         new.set("min.insync.replicas", "1")
     } else {

@@ -1,4 +1,4 @@
-//! A real registry, a way to it that can be cut, and records of another version.
+//! A real registry, a proxy to it that can be closed, and records of another version.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 
-/// The topic that the tests write another version of.
+/// The topic of which the tests write another version.
 pub const TOPIC: Topic = Topic::PurchaseAttempts;
 
-/// Subjects of this test's own in the shared registry.
+/// Options with subjects of this test's own in the shared registry.
 pub async fn options() -> Options {
     let url = tokio::task::spawn_blocking(|| engines::shared().registry_url());
     Options {
@@ -26,7 +26,7 @@ pub async fn options() -> Options {
     }
 }
 
-/// Asks the registry itself; status and answer.
+/// Calls the registry's API; returns status and answer.
 pub async fn call(options: &Options, method: Method, path: &str, body: Value) -> (u16, Value) {
     let request = Client::new().request(method, format!("{}/{path}", options.url));
     let request = match body {
@@ -38,21 +38,21 @@ pub async fn call(options: &Options, method: Method, path: &str, body: Value) ->
     (status, answer.json().await.unwrap())
 }
 
-/// Registers a schema as anyone may; status and answer.
+/// Registers a schema through the API; returns status and answer.
 pub async fn register(options: &Options, subject: &str, schema: &str) -> (u16, Value) {
     let path = format!("subjects/{subject}/versions");
     let body = json!({ "schemaType": "AVRO", "schema": schema });
     call(options, Method::POST, &path, body).await
 }
 
-/// Registers it and returns its id.
+/// Registers a schema and returns its id.
 pub async fn registered(options: &Options, subject: &str, schema: &str) -> u32 {
     let (status, answer) = register(options, subject, schema).await;
     assert_eq!(status, 200, "{answer}");
     answer["id"].as_u64().unwrap() as u32
 }
 
-/// The topic's schema with one more field, which stands last.
+/// The topic's schema with one more field at the end.
 pub fn newer(field: &str) -> String {
     let mut schema: Value = serde_json::from_str(TOPIC.schema_json()).unwrap();
     let field = json!({ "name": field, "type": ["null", "long"], "default": null });
@@ -66,7 +66,7 @@ pub fn command() -> Command {
     Command { product_id, body }
 }
 
-/// The command as a version writes it that has one nullable field more.
+/// The command as written by a version with one more nullable field.
 pub fn newer_bytes(id: u32) -> Vec<u8> {
     let mut bytes = Codec::embedded().encode_command(command());
     bytes[1..5].copy_from_slice(&id.to_be_bytes());
@@ -74,22 +74,22 @@ pub fn newer_bytes(id: u32) -> Vec<u8> {
     bytes
 }
 
-/// The id of the schema that a record names.
+/// The schema id in a record.
 pub fn schema_id(bytes: &[u8]) -> u32 {
     u32::from_be_bytes(bytes[1..5].try_into().unwrap())
 }
 
-/// Waits until something is so, a minute at most.
-pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+/// Waits until a condition holds, a minute at most.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
+    while !holds() {
         assert!(Instant::now() < deadline, "not within a minute: {what}");
         sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// A way to the registry that is cut at first. Returns its address and what opens it.
-pub async fn cut_way(options: &Options) -> (String, Arc<AtomicBool>) {
+/// A proxy to the registry that is closed at first. Returns its address and the switch that opens it.
+pub async fn closed_proxy(options: &Options) -> (String, Arc<AtomicBool>) {
     let target = reqwest::Url::parse(&options.url).unwrap();
     let to = format!("{}:{}", target.host_str().unwrap(), target.port().unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -103,7 +103,7 @@ pub async fn cut_way(options: &Options) -> (String, Arc<AtomicBool>) {
             }
             let mut to = TcpStream::connect(&to).await.unwrap();
             tokio::spawn(async move {
-                // A connection that breaks is seen by whoever asked through it.
+                // The client notices a broken connection itself.
                 let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
             });
         }

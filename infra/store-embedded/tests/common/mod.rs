@@ -1,5 +1,5 @@
-//! Rows whose number says what they are, so that a reader of the file can tell whether the
-//! rows that progress stands for are there.
+//! Rows that derive from a number, so that a test can check that the file has every row that its
+//! progress covers.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use ports::read_store::{AttemptRow, AttemptStatus, Progress, Row};
 use schemas::ids::{AttemptId, Offset, Partition, Position};
 use store_embedded::EmbeddedStore;
 
-/// Attempts of one batch, each of which is also an order.
+/// Attempts in a batch. Each attempt is also an order.
 pub const BATCH: i64 = 20;
 
 pub fn attempt(partition: u32, number: i64) -> AttemptRow {
-    // Spread as real ids are, and no two alike, since the factor is odd.
+    // Spread evenly, as real ids are, and distinct, since the factor is odd.
     let spread = (number as u128 + (u128::from(partition) << 64))
         .wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
     AttemptRow {
@@ -50,8 +50,8 @@ pub async fn apply_batch(store: &EmbeddedStore, partition: u32, batch: i64) {
         .unwrap();
 }
 
-/// Reads everything and says how far each partition is; an error when progress stands for a
-/// row that is not there, or a row is another than was written.
+/// Reads everything and returns how far each partition is. Fails when a row that the progress covers
+/// is missing, or differs from what was written.
 pub async fn check(store: &EmbeddedStore) -> Result<BTreeMap<u32, i64>, String> {
     let mut found = BTreeMap::new();
     for (partition, progress) in store.progress().await.map_err(|e| e.to_string())? {

@@ -1,4 +1,4 @@
-//! Nodes that are not there yet, or go away.
+//! Nodes that are not reachable yet, or go away.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{Keyspace, PATIENCE, attempt, node, options, progress, sale};
 
-/// Longer than any call may take, by what a slow machine adds.
+/// Longer than any call may take, with a margin for slow machines.
 const LONGEST_CALL: Duration = Duration::from_secs(30);
 
-/// Stands between store and node.
+/// A proxy between store and node.
 struct Proxy {
     address: SocketAddr,
     mode: Arc<watch::Sender<Mode>>,
@@ -28,11 +28,11 @@ struct Proxy {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mode {
-    /// Connections go through.
+    /// Connections are forwarded.
     Open,
     /// Connections are cut, and new ones closed at once.
     Cut,
-    /// Connections stay, and nothing goes through.
+    /// Connections stay open, but nothing is forwarded.
     Silent,
 }
 
@@ -80,7 +80,7 @@ async fn forward(mut from: TcpStream, mut mode: watch::Receiver<Mode>) {
     }
 }
 
-/// A port at which nobody listens.
+/// A port that is not in use.
 fn free_address() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
@@ -94,7 +94,7 @@ async fn write(store: &ScyllaStore, version: u64) -> Result<(), StoreError> {
     ];
     let applied = store.apply(Partition(0), rows, progress(version as i64));
     let in_time = timeout(LONGEST_CALL, applied).await;
-    in_time.expect("a call that fails fails in time")
+    in_time.expect("a failing call fails in time")
 }
 
 async fn write_until_taken(store: &ScyllaStore, version: u64) {
@@ -108,7 +108,7 @@ async fn write_until_taken(store: &ScyllaStore, version: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_opens_before_its_nodes_are_there() {
+async fn a_store_opens_before_its_nodes_are_reachable() {
     let keyspace = Keyspace::new().await;
     let address = free_address();
     let store = ScyllaStore::open(options(&address.to_string(), &keyspace.name)).unwrap();
@@ -122,7 +122,7 @@ async fn a_store_opens_before_its_nodes_are_there() {
         not_ready.to_string().contains(&address.to_string()),
         "{not_ready}"
     );
-    // What it is waiting for is known after the first try, and said by every method.
+    // The reason is known after the first try, and returned by every method.
     let deadline = Instant::now() + PATIENCE;
     let named = format!("Cassandra/ScyllaDB at {address} cannot be reached");
     loop {
@@ -144,7 +144,7 @@ async fn a_store_opens_before_its_nodes_are_there() {
         store.intents(&lamp, None, 1).await.err(),
         store.visit(Box::new(|_| true)).await.err(),
     ] {
-        let failed = failed.expect("no node, no answer").to_string();
+        let failed = failed.expect("a call without a node fails").to_string();
         assert!(failed.contains(&named), "{failed}");
     }
 
@@ -156,7 +156,7 @@ async fn a_store_opens_before_its_nodes_are_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_outlives_its_nodes() {
+async fn a_store_reconnects_after_its_nodes_were_away() {
     let keyspace = Keyspace::new().await;
     let proxy = Proxy::start(([127, 0, 0, 1], 0).into()).await;
     let store = ScyllaStore::open(options(&proxy.address.to_string(), &keyspace.name)).unwrap();
@@ -182,16 +182,16 @@ async fn a_store_outlives_its_nodes() {
     keyspace.drop().await;
 }
 
-/// No more requests than allowed are under way, and one that waits too long fails.
+/// The number of requests under way is bounded, and a request that waits too long fails.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_wait_their_turn_and_not_for_ever() {
+async fn requests_wait_for_a_permit_but_not_forever() {
     let keyspace = Keyspace::new().await;
     let proxy = Proxy::start(([127, 0, 0, 1], 0).into()).await;
     let mut options = options(&proxy.address.to_string(), &keyspace.name);
     options.max_in_flight = 1;
     let store = Arc::new(ScyllaStore::open(options).unwrap());
     store.ready(PATIENCE).await.unwrap();
-    // More rows than turns: they are written one after the other.
+    // More rows than permits: they are written one after the other.
     let rows: Vec<_> = (0..300).map(|n| Row::Attempt(attempt(0, n, 1))).collect();
     let applied = store.apply(Partition(0), rows, progress(1)).await;
     assert_eq!(applied, Ok(()));
@@ -210,12 +210,12 @@ async fn requests_wait_their_turn_and_not_for_ever() {
         let read = async move { store.attempt(attempt(0, 1, 1).attempt_id).await };
         reads.spawn(timeout(LONGEST_CALL, read));
     }
-    let mut waited_in_vain = 0;
+    let mut timed_out = 0;
     while let Some(read) = reads.join_next().await {
         let failed = read.unwrap().expect("in time").unwrap_err().to_string();
-        waited_in_vain += usize::from(failed.contains("1 requests are under way"));
+        timed_out += usize::from(failed.contains("1 requests are under way"));
     }
-    assert!(waited_in_vain >= 10, "{waited_in_vain}");
+    assert!(timed_out >= 10, "{timed_out}");
     drop(store);
     keyspace.drop().await;
 }

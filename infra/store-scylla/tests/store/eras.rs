@@ -1,4 +1,4 @@
-//! How lists lie in partitions, and how they are put together again.
+//! How lists are split into partitions by era, and merged again.
 
 use std::collections::BTreeSet;
 
@@ -9,9 +9,9 @@ use store_scylla::ScyllaStore;
 
 use crate::support::{Keyspace, apply, attempt};
 
-/// Either side of the ends of eras, and eras far apart, in several log partitions.
+/// Rows on both sides of the boundaries of eras, and in distant eras, in several log partitions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lists_go_across_eras() {
+async fn lists_span_eras() {
     let keyspace = Keyspace::new().await;
     let store = keyspace.store().await;
     let era = 65_536;
@@ -25,7 +25,7 @@ async fn lists_go_across_eras() {
         let both = |a: &AttemptRow| [Row::Order(a.clone()), Row::Intent(a.clone())];
         attempts.iter().flat_map(both).collect::<Vec<_>>()
     };
-    // Written in two calls, by two writers, the second of which must list the eras as well.
+    // Written in two calls by two writers; the second one must list the eras as well.
     apply(&store, &rows(&expected[10..]), 1).await;
     let second = keyspace.store().await;
     apply(&second, &rows(&expected[..10]), 1).await;
@@ -39,7 +39,7 @@ async fn lists_go_across_eras() {
     }
     let (ann, lamp) = ("ann".parse().unwrap(), "lamp".parse().unwrap());
     assert_eq!(store.intents(&lamp, None, 500).await, Ok(expected.clone()));
-    // From the middle of an era, from between eras, and from behind the last of a partition.
+    // From the middle of an era, from between eras, and from after the last row of a partition.
     for (partition, offset) in [
         (0, era),
         (0, era + 5),
@@ -76,9 +76,9 @@ async fn lists_go_across_eras() {
     keyspace.drop().await;
 }
 
-/// More eras than are looked up at once, with one row in each.
+/// More eras than one query returns, with one row in each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lists_go_across_many_eras() {
+async fn lists_span_many_eras() {
     let keyspace = Keyspace::new().await;
     let store = keyspace.store().await;
     let expected: Vec<_> = (0..200).map(|era| attempt(0, era << 16, 1)).collect();
@@ -95,9 +95,9 @@ async fn lists_go_across_many_eras() {
     keyspace.drop().await;
 }
 
-/// An era is told to the store once, and again by whoever does not know that it was.
+/// Each writer lists an era once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_era_is_listed_once_a_writer() {
+async fn each_writer_lists_an_era_once() {
     let keyspace = Keyspace::new().await;
     let store = keyspace.store().await;
     let listed = async || {

@@ -1,5 +1,5 @@
-//! What is the adapter's own, on a real node: connecting, tables, partitions, versions. What
-//! every read store must do is in the conformance tests.
+//! Tests of this adapter on a real node: connecting, tables, partitions, versions. The conformance suite
+//! tests what every read store must do.
 
 mod support;
 

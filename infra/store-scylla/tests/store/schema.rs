@@ -7,7 +7,7 @@ use store_scylla::{NotReady, OpenError, ScyllaStore};
 use crate::support::{Keyspace, PATIENCE, apply, options, sale};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_may_start_together() {
+async fn several_stores_may_start_at_the_same_time() {
     let keyspace = Keyspace::new().await;
     let stores = [(); 4].map(|()| ScyllaStore::open(keyspace.options()).unwrap());
     for store in &stores {
@@ -21,7 +21,7 @@ async fn two_may_start_together() {
     assert_eq!(
         held.into_rows_result().unwrap().rows_num(),
         0,
-        "the lock is given back"
+        "the lock is released"
     );
     // All of them use the same tables.
     for (n, store) in (1..).zip(&stores) {
@@ -35,12 +35,12 @@ async fn two_may_start_together() {
     keyspace.drop().await;
 }
 
-/// Whoever holds the lock is waited for, and one who died with it not for ever.
+/// A store waits for the lock of another process, but not forever if that process died.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lock_is_waited_for() {
     let keyspace = Keyspace::new().await;
     drop(keyspace.store().await);
-    // As another process that has begun to change the tables leaves them when it dies.
+    // The state that a process leaves when it dies while it changes the tables.
     keyspace.cql("TRUNCATE ks.schema_migrations").await;
     keyspace
         .cql(
@@ -54,7 +54,7 @@ async fn the_lock_is_waited_for() {
     assert_eq!(
         held.into_rows_result().unwrap().rows_num(),
         0,
-        "it had to run out first"
+        "the lock had to expire first"
     );
     let recorded = keyspace
         .cql("SELECT number FROM ks.schema_migrations")
@@ -68,7 +68,7 @@ async fn the_lock_is_waited_for() {
 async fn tables_of_another_version_are_refused() {
     let keyspace = Keyspace::new().await;
     drop(keyspace.store().await);
-    for (change, mend, named) in [
+    for (change, fix, named) in [
         (
             "UPDATE ks.schema_migrations SET sha256 = 'abc' WHERE number = 1",
             "TRUNCATE ks.schema_migrations",
@@ -87,11 +87,11 @@ async fn tables_of_another_version_are_refused() {
             other => panic!("{other:?}"),
         };
         assert!(refused.contains(named), "{refused}");
-        // Every call says the same.
+        // Every call fails with the same reason.
         let failed = store.progress().await.unwrap_err();
         assert!(failed.to_string().contains(named), "{failed}");
-        // And once that is mended, the store connects without being opened anew.
-        keyspace.cql(mend).await;
+        // Once that is fixed, the store connects without being reopened.
+        keyspace.cql(fix).await;
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while let Err(failed) = store.progress().await {
             assert!(tokio::time::Instant::now() < deadline, "{failed}");
@@ -101,10 +101,10 @@ async fn tables_of_another_version_are_refused() {
     keyspace.drop().await;
 }
 
-/// Whoever adds a table or changes a key finds this failing, and asks: can a partition of it
-/// grow without bound?
+/// This fails after a new table or a changed key. Then check that no partition of it can grow without
+/// bound.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_partition_is_bounded_and_nothing_is_counted() {
+async fn every_partition_is_bounded_and_there_are_no_counters() {
     let keyspace = Keyspace::new().await;
     drop(keyspace.store().await);
     let columns = format!(
@@ -155,9 +155,9 @@ async fn every_partition_is_bounded_and_nothing_is_counted() {
     keyspace.drop().await;
 }
 
-/// A keyspace that an operator made is used as it is.
+/// A keyspace that an operator created is not changed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_keyspace_that_exists_is_left_as_it_is() {
+async fn an_existing_keyspace_is_not_changed() {
     let keyspace = Keyspace::new().await;
     let create = format!(
         "CREATE KEYSPACE {} WITH replication = \
@@ -175,7 +175,7 @@ async fn a_keyspace_that_exists_is_left_as_it_is() {
     keyspace.drop().await;
 }
 
-/// The keyspace is laid out for the datacenter that is named, which must be one.
+/// The keyspace is created for the named datacenter, which must exist.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_datacenter_is_used_and_must_exist() {
     let keyspace = Keyspace::new().await;
@@ -205,7 +205,7 @@ async fn a_datacenter_is_used_and_must_exist() {
 }
 
 #[tokio::test]
-async fn options_that_cannot_be_right_are_refused_at_once() {
+async fn invalid_options_are_refused_at_once() {
     let good = options("127.0.0.1:9042", "doorbuster");
     let refused = |change: fn(&mut store_scylla::Options)| {
         let mut options = good.clone();
@@ -256,7 +256,7 @@ async fn options_that_cannot_be_right_are_refused_at_once() {
 }
 
 #[test]
-fn nobody_sees_the_password() {
+fn the_password_is_not_shown() {
     let mut options = options("127.0.0.1:9042", "doorbuster");
     options.username = Some("ann".into());
     options.password = Some("open sesame".into());

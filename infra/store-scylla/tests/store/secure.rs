@@ -1,4 +1,4 @@
-//! TLS and passwords, on a node that wants both.
+//! TLS and passwords, on a node that requires both.
 
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,14 @@ use crate::support::{PATIENCE, apply, options, sale};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_and_passwords_are_checked_on_both_sides() {
-    let wanted = engines::Options {
+    let requested = engines::Options {
         brokers: 1,
         cassandra: true,
         registry: false,
         secure: true,
         dir: None,
     };
-    let started = tokio::task::spawn_blocking(move || engines::Engines::start(&wanted)).await;
+    let started = tokio::task::spawn_blocking(move || engines::Engines::start(&requested)).await;
     let engines = started.unwrap().unwrap();
     let access = engines.cql_secure().expect("the set is a secure one");
     let good = Options {
@@ -47,11 +47,11 @@ async fn tls_and_passwords_are_checked_on_both_sides() {
     };
     let refused = refusal(nobody).await;
     assert!(
-        refused.contains("asks for a user name and a password"),
+        refused.contains("requires a user name and a password"),
         "{refused}"
     );
 
-    // The node's certificate comes from nobody whom this machine trusts.
+    // This machine does not trust the issuer of the node's certificate.
     let stranger = Options {
         tls: Some(Tls::default()),
         ..good.clone()

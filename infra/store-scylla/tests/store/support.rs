@@ -11,17 +11,17 @@ use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use store_scylla::{Options, ScyllaStore};
 
-/// Long enough for any machine to create a keyspace and its tables.
+/// Long enough for a slow machine to create a keyspace and its tables.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A keyspace of a test's own, dropped when the test has passed.
+/// A keyspace for one test, dropped when the test has passed.
 pub struct Keyspace {
     pub name: String,
     pub session: Arc<Session>,
 }
 
 impl Keyspace {
-    /// A name that nobody has; the keyspace itself is left to the store to create.
+    /// A unique name; the store creates the keyspace itself.
     pub async fn new() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -36,14 +36,14 @@ impl Keyspace {
         options(&node(), &self.name)
     }
 
-    /// The store in it, ready.
+    /// A store in this keyspace, ready.
     pub async fn store(&self) -> ScyllaStore {
         let store = ScyllaStore::open(self.options()).unwrap();
         store.ready(PATIENCE).await.unwrap();
         store
     }
 
-    /// Asks the node itself, with tables named as `ks.table`.
+    /// Runs a statement on the node, with tables named as `ks.table`.
     pub async fn cql(&self, cql: &str) -> scylla::response::query_result::QueryResult {
         let cql = cql.replace("ks.", &format!("{}.", self.name));
         self.session.query_unpaged(cql, ()).await.unwrap()

@@ -1,4 +1,4 @@
-//! Which of several writes of a row stands.
+//! Which of several writes of a row remains.
 
 use ports::ReadStore;
 use ports::read_store::{AttemptStatus, Row};
@@ -7,16 +7,16 @@ use schemas::ids::{Offset, Partition};
 
 use crate::support::{Keyspace, apply, attempt, progress, sale};
 
-/// Whatever order the versions come in, alone or in one call, the highest stands, whole.
+/// In whatever order versions are written, in one call or several, the highest remains, complete.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_newest_row_stands() {
+async fn the_highest_version_remains() {
     let keyspace = Keyspace::new().await;
     let store = keyspace.store().await;
     let rows = |product: &str, offset: i64, version: u64| {
         let mut attempt = attempt(0, offset, version);
         attempt.product_id = product.parse().unwrap();
         attempt.quantity = 10 - version as u32;
-        // The highest version has least to show: nothing of the others may shine through.
+        // The highest version has the fewest values, so that values of other versions would show.
         if version < 3 {
             attempt.hold_until_ms = Some(version as i64);
             attempt.status = AttemptStatus::Released(ReleaseCause::Expired);
@@ -41,11 +41,11 @@ async fn the_newest_row_stands() {
         [3, 2, 1],
     ];
     for (n, versions) in (0..).zip(orders) {
-        for together in [false, true] {
-            let product = format!("lamp {n} {together}");
-            let offset = n * 2 + i64::from(together);
+        for in_one_call in [false, true] {
+            let product = format!("lamp {n} {in_one_call}");
+            let offset = n * 2 + i64::from(in_one_call);
             let calls = versions.map(|version| rows(&product, offset, version));
-            match together {
+            match in_one_call {
                 true => apply(&store, &calls.concat(), 1).await,
                 false => {
                     for call in calls {
@@ -75,17 +75,17 @@ async fn the_newest_row_stands() {
     keyspace.drop().await;
 }
 
-/// A projector that is behind another does not take the other's progress back.
+/// A projector that is behind another does not undo the other's progress.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn progress_does_not_go_back() {
     let keyspace = Keyspace::new().await;
     let store = keyspace.store().await;
-    for (next, standing) in [(5, 5), (3, 5), (5, 5), (7, 7), (6, 7)] {
+    for (next, expected) in [(5, 5), (3, 5), (5, 5), (7, 7), (6, 7)] {
         apply(&store, &[], next).await;
         let found = store.progress().await.unwrap();
         assert_eq!(
             found.get(&Partition(0)),
-            Some(&progress(standing)),
+            Some(&progress(expected)),
             "{next}"
         );
     }
@@ -93,9 +93,9 @@ async fn progress_does_not_go_back() {
     keyspace.drop().await;
 }
 
-/// Nodes take no times of writes that lie in the future, so versions end before.
+/// Nodes refuse write times in the future, so versions are limited.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_version_beyond_all_is_refused() {
+async fn a_version_above_the_limit_is_refused() {
     let keyspace = Keyspace::new().await;
     let store = keyspace.store().await;
     for (version, taken) in [(1 << 50, true), ((1 << 50) + 1, false), (u64::MAX, false)] {
@@ -111,7 +111,7 @@ async fn a_version_beyond_all_is_refused() {
     }
     let found = store.sale(&"lamp".parse().unwrap()).await.unwrap();
     assert_eq!(found.map(|sale| sale.version), Some(1 << 50));
-    // Nor does progress write times of the future, however far a log may be.
+    // Nor does progress use write times in the future, however high the offset.
     let far = progress(i64::MAX);
     assert_eq!(store.apply(Partition(1), vec![], far).await, Ok(()));
     let times = keyspace
@@ -129,7 +129,7 @@ async fn a_version_beyond_all_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_that_nobody_wrote_is_named() {
+async fn a_row_that_cannot_be_decoded_is_named() {
     let keyspace = Keyspace::new().await;
     let store = keyspace.store().await;
     let attempt = attempt(0, 1, 1);

@@ -1,8 +1,8 @@
-//! Which rows go in one request.
+//! Batching: which rows are written in one request.
 //!
-//! What a node spends on a small write is mostly the request. So rows that the same node has
-//! share one, as an unlogged batch: it is sent to that node, which would have had every one of
-//! them by itself anyway, and each row stands or falls alone as it would have.
+//! Most of a node's work on a small write is the request. So rows that belong to the same node share
+//! a request, as an unlogged batch: it is sent to that node, which would receive each of the rows
+//! anyway, and each row succeeds or fails by itself as it would alone.
 
 use std::collections::BTreeMap;
 
@@ -19,52 +19,52 @@ pub(crate) const BATCH_ROWS: usize = 50;
 /// The most partitions that one request writes to. Cassandra warns of batches over more.
 const BATCH_PARTITIONS: usize = 10;
 
-/// The first replica and, on ScyllaDB, the core of it; none while the driver does not know.
-type Home = Option<(Uuid, u32)>;
+/// The first replica of a row and, on ScyllaDB, its core; none while the driver does not know them.
+type Replica = Option<(Uuid, u32)>;
 
-/// A request that has room left.
-struct Filling<R> {
+/// A batch that has room left.
+struct OpenBatch<R> {
     partitions: usize,
     rows: Vec<R>,
 }
 
 impl Cluster {
-    /// Puts rows together into requests. Each item of `partitions` is some rows of one
+    /// Groups rows into batches, one for each request. Each item of `partitions` is some rows of one
     /// partition, at most [`BATCH_ROWS`].
-    pub(crate) fn together<R: SerializeRow>(
+    pub(crate) fn batches<R: SerializeRow>(
         &self,
         insert: &PreparedStatement,
         partitions: impl Iterator<Item = Result<Vec<R>, StoreError>>,
     ) -> Result<Vec<Vec<R>>, StoreError> {
         let state = self.session.get_cluster_state();
         let mut full = Vec::new();
-        let mut filling: BTreeMap<Home, Filling<R>> = BTreeMap::new();
+        let mut open: BTreeMap<Replica, OpenBatch<R>> = BTreeMap::new();
         for rows in partitions {
             let rows = rows?;
-            let home = home(&state, insert, &rows[0])?;
-            let request = filling.entry(home).or_insert(Filling {
+            let replica = first_replica(&state, insert, &rows[0])?;
+            let batch = open.entry(replica).or_insert(OpenBatch {
                 partitions: 0,
                 rows: Vec::new(),
             });
-            let has_room = request.partitions < BATCH_PARTITIONS
-                && request.rows.len() + rows.len() <= BATCH_ROWS;
+            let has_room =
+                batch.partitions < BATCH_PARTITIONS && batch.rows.len() + rows.len() <= BATCH_ROWS;
             if !has_room {
-                full.push(std::mem::take(&mut request.rows));
-                request.partitions = 0;
+                full.push(std::mem::take(&mut batch.rows));
+                batch.partitions = 0;
             }
-            request.partitions += 1;
-            request.rows.extend(rows);
+            batch.partitions += 1;
+            batch.rows.extend(rows);
         }
-        full.extend(filling.into_values().map(|request| request.rows));
+        full.extend(open.into_values().map(|batch| batch.rows));
         Ok(full)
     }
 }
 
-fn home(
+fn first_replica(
     state: &ClusterState,
     insert: &PreparedStatement,
     row: &impl SerializeRow,
-) -> Result<Home, StoreError> {
+) -> Result<Replica, StoreError> {
     let token = insert.calculate_token(row).map_err(unexpected)?;
     let (Some(token), Some(table)) = (token, insert.get_table_spec()) else {
         return Ok(None);

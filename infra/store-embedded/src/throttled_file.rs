@@ -1,4 +1,4 @@
-//! The file as redb sees it, written a little at a time.
+//! The file as redb uses it: writes are synced in small portions, with pauses in between.
 
 use std::io;
 use std::ops::Bound;
@@ -8,37 +8,37 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
-use crate::recent::Layers;
-use crate::rests::rest;
+use crate::memtables::Memtables;
+use crate::throttle;
 
-/// So much is written between two syncs.
+/// Bytes written between two syncs.
 ///
-/// redb writes all pages of a transaction and then syncs once. The disk would be given tens of
-/// megabytes of scattered pages at that moment, and the log's next sync, for which buyers wait,
-/// would come after all of them.
+/// redb writes all pages of a transaction and then syncs once. That would hand the disk tens of
+/// megabytes of scattered pages at once, and the log's next sync, which buyers wait for, would
+/// queue behind all of them.
 const SYNC_EVERY_BYTES: usize = 256 << 10;
 
-/// A file whose writes are made durable every so many bytes.
+/// A file that syncs every [`SYNC_EVERY_BYTES`] of writes and then throttles the writer.
 #[derive(Debug)]
-pub(crate) struct Paced {
+pub(crate) struct ThrottledFile {
     file: FileBackend,
     unsynced_bytes: AtomicUsize,
-    /// With these, whoever writes rests after every sync. redb has a lock meanwhile that only
-    /// writers take.
-    layers: Option<Arc<Layers>>,
+    /// When present, the writing thread pauses after every sync. It holds a lock of redb meanwhile,
+    /// which only writers take.
+    memtables: Option<Arc<Memtables>>,
 }
 
-impl Paced {
-    pub(crate) fn new(file: FileBackend, layers: Option<Arc<Layers>>) -> Self {
+impl ThrottledFile {
+    pub(crate) fn new(file: FileBackend, memtables: Option<Arc<Memtables>>) -> Self {
         Self {
             file,
             unsynced_bytes: AtomicUsize::new(0),
-            layers,
+            memtables,
         }
     }
 }
 
-impl StorageBackend for Paced {
+impl StorageBackend for ThrottledFile {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }
@@ -61,7 +61,9 @@ impl StorageBackend for Paced {
         let unsynced = self.unsynced_bytes.fetch_add(data.len(), Relaxed) + data.len();
         if unsynced >= SYNC_EVERY_BYTES {
             self.sync_data()?;
-            self.layers.iter().for_each(|layers| rest(layers));
+            if let Some(memtables) = &self.memtables {
+                throttle::pause(memtables);
+            }
         }
         Ok(())
     }
