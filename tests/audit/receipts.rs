@@ -1,4 +1,4 @@
-//! Receipts held against the log.
+//! Receipts compared with the log.
 
 use doorbuster::audit::receipt::{Told, check};
 use doorbuster::audit::{Args, carry_out};
@@ -42,7 +42,7 @@ fn events(told: &Told) -> Vec<(i64, i64, i64, &str)> {
 }
 
 #[tokio::test]
-async fn a_receipt_tells_its_attempt_event_by_event() {
+async fn the_audit_of_a_receipt_lists_its_attempt_event_by_event() {
     let log = history().log();
     let bob = told(&log, &receipt(&log, id(3), "cap", 3)).await;
     assert!(bob.holds() && bob.decided);
@@ -68,7 +68,7 @@ async fn a_receipt_tells_its_attempt_event_by_event() {
 }
 
 #[tokio::test]
-async fn an_attempt_without_a_decision_is_still_in_line() {
+async fn an_attempt_without_a_decision_is_still_queued() {
     let mut history = history();
     history.decided.pop();
     let log = history.log();
@@ -78,7 +78,7 @@ async fn an_attempt_without_a_decision_is_still_in_line() {
 }
 
 #[tokio::test]
-async fn what_the_log_does_not_hold_is_said() {
+async fn a_receipt_that_does_not_match_the_log_is_reported() {
     let mut history = history();
     let good = history.log();
     let taken = receipt(&good, id(4), "cap", 4);

@@ -1,4 +1,4 @@
-//! Brokers that vanish and come back.
+//! Brokers that are killed and come back.
 
 use runtime::settings::Service::{CommandApi, Decider, Projector, QueryApi};
 use tokio::task::block_in_place;
@@ -6,7 +6,7 @@ use tokio::task::block_in_place;
 use crate::cluster::{CROWD, Cluster, Process, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_broker_of_three_may_go_and_then_all_of_them() {
+async fn one_broker_of_three_may_fail_and_then_all_of_them() {
     let cluster = Cluster::new().await;
     let kafka = cluster.engines.kafka();
     let processes = cluster
@@ -16,7 +16,7 @@ async fn one_broker_of_three_may_go_and_then_all_of_them() {
     let rehearsal = cluster.rehearse(door, questions, &CROWD);
     decides_on(decider).await;
     block_in_place(|| kafka.kill(1)).unwrap();
-    // The others have all that was acknowledged, and do without it.
+    // The other brokers have all acknowledged records, and work without it.
     decides_on(decider).await;
     all_ready(&processes).await;
     block_in_place(|| kafka.start(1)).unwrap();
@@ -44,7 +44,7 @@ async fn one_broker_of_three_may_go_and_then_all_of_them() {
     cluster.audit().await;
 }
 
-/// Waits until it has decided on more of what the crowd asks for.
+/// Waits until the decider has decided on more of the rehearsal's attempts.
 async fn decides_on(decider: &Process) {
     let decisions = async || decider.metric("doorbuster_decisions_total").await;
     let before = decisions().await;

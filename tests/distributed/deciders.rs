@@ -1,4 +1,4 @@
-//! Deciders that vanish, stand still, and come back.
+//! Deciders that are killed, paused, and come back.
 
 use runtime::settings::Service::{CommandApi, Decider, Projector, QueryApi};
 
@@ -8,7 +8,7 @@ use crate::history::{Claimed, History, now_ms};
 const DECISIONS: &str = "doorbuster_decisions_total";
 const DROPPED: &str = "doorbuster_decisions_dropped_total";
 
-/// How often a decider is made to stand still before it must have written too late.
+/// How often a decider is paused until one of its decisions must have come too late.
 const ROUNDS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,14 +33,14 @@ async fn another_decider_takes_over_from_one_that_is_killed() {
         assert!(claimed.is_of(&second), "{claimed:?}");
         if lost.contains(&claimed.partition) {
             assert!(claimed.counting > 0, "{claimed:?}");
-            tell_takeover(&claimed, at_ms);
+            print_takeover(&claimed, at_ms);
         }
     }
     cluster.audit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_decider_that_stood_still_writes_for_nobody_and_steps_down() {
+async fn decisions_of_a_paused_decider_are_dropped_and_it_steps_down() {
     let cluster = Cluster::new().await;
     let [door, questions, projector, first, second] = cluster
         .ready([CommandApi, QueryApi, Projector, Decider, Decider])
@@ -106,12 +106,11 @@ async fn a_decider_that_stood_still_writes_for_nobody_and_steps_down() {
     cluster.audit().await;
 }
 
-/// With a session this long nobody but the one who leaves can bring about that another takes
-/// over.
+/// A session so long that only leaving the group hands the partitions over.
 const NO_TIMEOUT_MS: &str = "300000";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_is_told_to_end_hands_over_at_once() {
+async fn a_service_that_is_terminated_hands_over_at_once() {
     let mut cluster = Cluster::new().await;
     cluster.set("KAFKA_SESSION_TIMEOUT_MS", NO_TIMEOUT_MS);
     let [
@@ -141,7 +140,7 @@ async fn a_service_that_is_told_to_end_hands_over_at_once() {
     println!("the decider of partitions {left:?} was told to end");
     let taken = history.current().await;
     let taken = taken.iter().filter(|c| left.contains(&c.partition));
-    taken.for_each(|claimed| tell_takeover(claimed, at_ms));
+    taken.for_each(|claimed| print_takeover(claimed, at_ms));
 
     assert_ends_well(&mut projector).await;
     eventually("the other projector has all partitions", async || {
@@ -159,7 +158,7 @@ async fn a_service_that_is_told_to_end_hands_over_at_once() {
     }
 }
 
-/// Waits until it has decided on what the crowd asks for.
+/// Waits until the decider has decided on the rehearsal's attempts.
 async fn decides(decider: &Process) {
     let before = decider.metric(DECISIONS).await;
     eventually("it decides", async || {
@@ -168,7 +167,7 @@ async fn decides(decider: &Process) {
     .await;
 }
 
-/// Either the log tells it that another has its partition, or the group does, whichever is first.
+/// A decider learns from the log or from the group that another has its partition.
 fn times_stepped_down(decider: &Process) -> usize {
     let said = decider.output();
     ["stepped down", "partitions were taken back"]
@@ -182,7 +181,7 @@ async fn assert_ends_well(process: &mut Process) {
     assert_eq!(status.code(), Some(0), "{}", process.output());
 }
 
-fn tell_takeover(claimed: &Claimed, since_ms: i64) {
+fn print_takeover(claimed: &Claimed, since_ms: i64) {
     let after = |at_ms: i64| format!("{} ms", at_ms - since_ms);
     println!(
         "partition {}: claimed anew after {}, first new decision after {}",

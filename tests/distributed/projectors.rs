@@ -1,4 +1,4 @@
-//! Projectors that vanish, and projectors that write the same partition at once.
+//! Projectors that are killed, and projectors that write the same partition at once.
 
 use futures::future::join_all;
 use ports::{EventLog, ReadStore};
@@ -10,7 +10,7 @@ use schemas::topics::Topic;
 use crate::cluster::{CROWD, Cluster, PARTITIONS, Process, eventually, share};
 
 const ROWS: &str = "doorbuster_projector_rows_total";
-/// How many decisions are written too late at a time: few, so that writes interleave.
+/// How many decisions the late projector writes at once: few, so that writes interleave.
 const LATE_BATCH: usize = 50;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,7 +30,7 @@ async fn read_models_catch_up_after_the_projector_was_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn projectors_that_overlap_leave_the_same_rows_as_one() {
+async fn overlapping_projectors_write_the_same_rows_as_one() {
     let cluster = Cluster::new().await;
     let [door, questions, _decider, first, second] = cluster
         .ready([CommandApi, QueryApi, Decider, Projector, Projector])
@@ -55,8 +55,8 @@ async fn projectors_that_overlap_leave_the_same_rows_as_one() {
     cluster.audit().await;
 }
 
-/// Writes all rows from the first decision on, as a projector does that stood still ever since
-/// and has not learned yet that its partitions are another's. How many they were.
+/// Writes all rows from the first decision on, like a projector that was paused since then and
+/// does not know yet that it has lost its partitions. Returns their number.
 async fn write_all_again(cluster: &Cluster) -> usize {
     let (log, store, codec) = (
         cluster.log().await,
@@ -89,7 +89,7 @@ async fn write_all_again(cluster: &Cluster) -> usize {
     written
 }
 
-/// Waits until it has written rows of what the crowd brings.
+/// Waits until the projector has written rows of the rehearsal.
 async fn writes(projector: &Process) {
     let before = projector.metric(ROWS).await;
     eventually("it writes rows", async || {

@@ -1,4 +1,4 @@
-//! A seller and buyers who speak to the door by themselves, one request at a time.
+//! A seller and buyers who send single requests to the services.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use crate::cluster::{Process, eventually, get};
 use crate::instance::TOKEN;
 
-/// How long one request may take: longer than any service lets one wait.
+/// The longest that a request may take: longer than any wait of a service.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where orders go, and where questions go.
+/// The addresses of the command API and the query API.
 #[derive(Clone)]
 pub struct Shop {
     door: String,
@@ -54,7 +54,7 @@ impl Shop {
         .await;
     }
 
-    /// Asks once for units; status and body, or none when no answer came.
+    /// Sends an order once; returns status and body, or none without an answer.
     pub async fn try_order(
         &self,
         product: &str,
@@ -69,8 +69,8 @@ impl Shop {
         send(Method::POST, &url, &all, Some(&body)).await
     }
 
-    /// Asks for units with the buyer's name as the key, again and again until that is taken;
-    /// the attempt's id.
+    /// Sends an order with the buyer's name as the key until it is accepted; returns the attempt's
+    /// id.
     pub async fn order(&self, product: &str, buyer: &str, quantity: u32) -> String {
         let what = format!("{buyer}'s order of {product} is taken");
         eventually(&what, async || {
@@ -81,7 +81,7 @@ impl Shop {
         .await
     }
 
-    /// Gives an order back.
+    /// Cancels an order.
     pub async fn cancel(&self, product: &str, buyer: &str, attempt: &str) {
         let url = format!(
             "{}/api/flash-sales/{product}/order/{attempt}/cancel",
@@ -94,7 +94,7 @@ impl Shop {
         .await;
     }
 
-    /// What became of an attempt, as soon as it is decided.
+    /// An attempt, once it is decided.
     pub async fn fate(&self, attempt: &str) -> Value {
         let url = format!("{}/api/attempts/{attempt}?wait=3", self.questions);
         eventually(&format!("{attempt} is answered"), async || {
@@ -128,7 +128,7 @@ pub fn text(value: &Value) -> String {
     value.as_str().expect("a text").to_owned()
 }
 
-/// Sends a request once; status and body, or none when no answer came.
+/// Sends a request once; returns status and body, or none without an answer.
 async fn send(
     method: Method,
     url: &str,

@@ -107,7 +107,7 @@ async fn nothing_is_answered_before_the_store_was_read_once() {
     assert_eq!(shop.status(id(1)).await, "read_model_unavailable");
     assert!(!shop.health.is_ready());
     shop.store.fail(false);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(1)).await;
     assert_eq!(shop.get("/api/flash-sales/p").await.status, 200);
     assert!(shop.health.is_ready());
 }
@@ -128,7 +128,7 @@ async fn a_damaged_record_is_not_skipped() {
         damaged,
         b"\0\0\0\0\x02junk"[..].into(),
     );
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    sleep(Duration::from_secs(8)).await;
     let sale = shop.get("/api/flash-sales/p").await.body;
     assert_eq!(
         sale["version"], 1,
@@ -159,7 +159,7 @@ async fn a_damaged_record_is_not_skipped() {
     // Once it can be read again, no record is taken twice or skipped.
     shop.log
         .overwrite(Topic::StockDecisions, Partition(0), damaged, good);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    sleep(Duration::from_secs(2)).await;
     assert_eq!(shop.get("/api/flash-sales/p").await.body["version"], 3);
     assert_eq!(shop.status(id(2)).await, "sold");
     assert!(shop.health.is_ready());
@@ -176,7 +176,7 @@ async fn tails_catch_up_after_the_log_could_not_be_read_for_a_while() {
     shop.ask(1, "q", id(3));
     let at = shop.ask(0, "p", id(1));
     shop.decide(0, "p", at, sold(id(1), at));
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    sleep(Duration::from_secs(2)).await;
     assert_eq!(
         shop.get("/api/flash-sales/p").await.body["stock"]["sold"],
         0
@@ -184,7 +184,7 @@ async fn tails_catch_up_after_the_log_could_not_be_read_for_a_while() {
     assert_eq!(shop.status(id(1)).await, "log_unavailable");
     assert!(!shop.health.is_ready());
     shop.log.fail_reads(false);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    sleep(Duration::from_secs(2)).await;
     assert_eq!(shop.status(id(1)).await, "sold");
     assert!(shop.health.is_ready());
     // What was read before is not read again.
@@ -198,7 +198,7 @@ async fn tails_catch_up_after_the_log_could_not_be_read_for_a_while() {
 #[tokio::test]
 async fn tails_report_their_health_when_nothing_arrives() {
     let shop = Shop::open();
-    tokio::time::sleep(runtime::health::READY_SILENCE + Duration::from_millis(500)).await;
+    sleep(runtime::health::READY_SILENCE + Duration::from_millis(500)).await;
     let silent: Vec<_> = shop
         .health
         .report()
@@ -217,10 +217,11 @@ async fn tails_report_their_health_when_nothing_arrives() {
         ["live store", "tail 0", "queue 0", "tail 1", "queue 1"]
     );
     shop.stop();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(
-        shop.health.report().len(),
-        0,
-        "tasks end when they are stopped"
-    );
+    let ended = async {
+        while !shop.health.report().is_empty() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+    assert!(ended.is_ok(), "tasks end when they are stopped");
 }
