@@ -11,12 +11,16 @@ use crate::oracle::{self, as_expected, demand_file};
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_demand_has_the_same_result_as_on_the_embedded_engines() {
     let cluster = Cluster::new().await;
-    let [door, questions, _projector, _decider] = cluster
+    let [command_api, query_api, _projector, _decider] = cluster
         .ready([CommandApi, QueryApi, Projector, Decider])
         .await;
     let demand = demand_file();
     let begun = Instant::now();
-    let rehearsal = cluster.rehearse(&door, &questions, &["--file", demand.to_str().unwrap()]);
+    let rehearsal = cluster.rehearse(
+        &command_api,
+        &query_api,
+        &["--file", demand.to_str().unwrap()],
+    );
     let report = rehearsal.passes().await;
     println!("{} rows in {:?}", report["totals"]["rows"], begun.elapsed());
     let audited = cluster.audit().await;

@@ -12,8 +12,8 @@ async fn one_broker_of_three_may_fail_and_then_all_of_them() {
     let processes = cluster
         .ready([CommandApi, QueryApi, Projector, Decider])
         .await;
-    let [door, questions, _, decider] = &processes;
-    let rehearsal = cluster.rehearse(door, questions, &CROWD);
+    let [command_api, query_api, _, decider] = &processes;
+    let rehearsal = cluster.rehearse(command_api, query_api, &CROWD);
     decides_on(decider).await;
     block_in_place(|| kafka.kill(1)).unwrap();
     // The other brokers have all acknowledged records, and work without it.
@@ -23,7 +23,7 @@ async fn one_broker_of_three_may_fail_and_then_all_of_them() {
     rehearsal.passes().await;
 
     let how = [&CROWD[..], &["--seed", "2"]].concat();
-    let mut rehearsal = cluster.rehearse(door, questions, &how);
+    let mut rehearsal = cluster.rehearse(command_api, query_api, &how);
     decides_on(decider).await;
     for number in 1..=3 {
         block_in_place(|| kafka.kill(number)).unwrap();

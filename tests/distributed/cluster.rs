@@ -140,7 +140,7 @@ impl Cluster {
     }
 
     /// Starts a rehearsal against these two services, which checks every answer by itself.
-    pub fn rehearse(&self, door: &Process, questions: &Process, how: &[&str]) -> Rehearsal {
+    pub fn rehearse(&self, command_api: &Process, query_api: &Process, how: &[&str]) -> Rehearsal {
         let report = self.dir.path().join("report.json");
         let output = self.dir.path().join("rehearsal.log");
         let log = File::create(&output).unwrap();
@@ -149,9 +149,9 @@ impl Cluster {
             .args([
                 "rehearse",
                 "--target",
-                &door.url,
+                &command_api.url,
                 "--questions",
-                &questions.url,
+                &query_api.url,
             ])
             .args(["--patience", "120", "--json"])
             .arg(&report)

@@ -14,12 +14,12 @@ const ROUNDS: usize = 4;
 #[tokio::test(flavor = "multi_thread")]
 async fn another_decider_takes_over_from_one_that_is_killed() {
     let cluster = Cluster::new().await;
-    let [door, questions, _projector, mut first, second] = cluster
+    let [command_api, query_api, _projector, mut first, second] = cluster
         .ready([CommandApi, QueryApi, Projector, Decider, Decider])
         .await;
     share(&first, &second).await;
     let history = History::open(&cluster).await;
-    let rehearsal = cluster.rehearse(&door, &questions, &CROWD);
+    let rehearsal = cluster.rehearse(&command_api, &query_api, &CROWD);
     decides(&first).await;
     let lost = first.partitions().await;
     let at_ms = now_ms();
@@ -42,7 +42,7 @@ async fn another_decider_takes_over_from_one_that_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn decisions_of_a_paused_decider_are_dropped_and_it_steps_down() {
     let cluster = Cluster::new().await;
-    let [door, questions, projector, first, second] = cluster
+    let [command_api, query_api, projector, first, second] = cluster
         .ready([CommandApi, QueryApi, Projector, Decider, Decider])
         .await;
     share(&first, &second).await;
@@ -50,7 +50,7 @@ async fn decisions_of_a_paused_decider_are_dropped_and_it_steps_down() {
     for round in 1.. {
         let seed = round.to_string();
         let how = [&CROWD[..], &["--seed", &seed]].concat();
-        let rehearsal = cluster.rehearse(&door, &questions, &how);
+        let rehearsal = cluster.rehearse(&command_api, &query_api, &how);
         decides(&first).await;
         let lost = first.partitions().await;
         let before = times_stepped_down(&first);
@@ -96,13 +96,13 @@ async fn decisions_of_a_paused_decider_are_dropped_and_it_steps_down() {
     .await;
     let claims = history.claims().await;
     let dropped: usize = claims.iter().map(|claimed| claimed.dropped).sum();
-    for reader in [&questions, &projector] {
+    for reader in [&query_api, &projector] {
         eventually("the readers drop what came too late", async || {
             (reader.metric(DROPPED).await >= dropped as f64).then_some(())
         })
         .await;
     }
-    assert_eq!(questions.metric(DROPPED).await, dropped as f64);
+    assert_eq!(query_api.metric(DROPPED).await, dropped as f64);
     cluster.audit().await;
 }
 
@@ -114,8 +114,8 @@ async fn a_service_that_is_terminated_hands_over_at_once() {
     let mut cluster = Cluster::new().await;
     cluster.set("KAFKA_SESSION_TIMEOUT_MS", NO_TIMEOUT_MS);
     let [
-        mut door,
-        mut questions,
+        mut command_api,
+        mut query_api,
         mut projector,
         mut heir,
         mut first,
@@ -126,7 +126,7 @@ async fn a_service_that_is_terminated_hands_over_at_once() {
     share(&first, &second).await;
     share(&projector, &heir).await;
     let history = History::open(&cluster).await;
-    let rehearsal = cluster.rehearse(&door, &questions, &CROWD);
+    let rehearsal = cluster.rehearse(&command_api, &query_api, &CROWD);
     decides(&first).await;
     let left = first.partitions().await;
     let at_ms = now_ms();
@@ -147,13 +147,13 @@ async fn a_service_that_is_terminated_hands_over_at_once() {
         (heir.partitions().await.len() == PARTITIONS as usize).then_some(())
     })
     .await;
-    assert_ends_well(&mut door).await;
-    door.start_again();
-    assert_ends_well(&mut questions).await;
-    questions.start_again();
+    assert_ends_well(&mut command_api).await;
+    command_api.start_again();
+    assert_ends_well(&mut query_api).await;
+    query_api.start_again();
     rehearsal.passes().await;
     cluster.audit().await;
-    for process in [&mut door, &mut questions, &mut heir, &mut second] {
+    for process in [&mut command_api, &mut query_api, &mut heir, &mut second] {
         assert_ends_well(process).await;
     }
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
 use crate::cluster::{Cluster, PARTITIONS, eventually};
-use crate::doors::records;
+use crate::command_apis::records;
 use crate::instance::root;
 use crate::shop::{Shop, text};
 
@@ -26,10 +26,10 @@ const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 async fn foreign_clients_read_both_topics_and_compute_the_same_stock() {
     let python = block_in_place(python);
     let cluster = Cluster::new().await;
-    let [door, questions, _projector, mut decider] = cluster
+    let [command_api, query_api, _projector, mut decider] = cluster
         .ready([CommandApi, QueryApi, Projector, Decider])
         .await;
-    let shop = Shop::at(&door, &questions);
+    let shop = Shop::at(&command_api, &query_api);
     let load = [
         "--buyers",
         "2000",
@@ -40,7 +40,7 @@ async fn foreign_clients_read_both_topics_and_compute_the_same_stock() {
         "--stock",
         "60",
     ];
-    let rehearsal = cluster.rehearse(&door, &questions, &load);
+    let rehearsal = cluster.rehearse(&command_api, &query_api, &load);
     every_event_of_a_sale(&shop).await;
     traced_order(&shop).await;
     rehearsal.passes().await;
@@ -122,10 +122,10 @@ async fn foreign_clients_read_both_topics_and_compute_the_same_stock() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_goes_from_the_request_through_both_topics_to_the_answer() {
     let cluster = Cluster::new().await;
-    let [door, questions, _projector, _decider] = cluster
+    let [command_api, query_api, _projector, _decider] = cluster
         .ready([CommandApi, QueryApi, Projector, Decider])
         .await;
-    let shop = Shop::at(&door, &questions);
+    let shop = Shop::at(&command_api, &query_api);
     shop.put("traced", json!({ "stock": 1_000 })).await;
     let untraced = shop.order("traced", "nobody", 1).await;
     let attempt = traced_order(&shop).await;
@@ -167,7 +167,7 @@ async fn a_trace_goes_from_the_request_through_both_topics_to_the_answer() {
     // A query API that starts now has it only from the read models.
     let [late] = cluster.ready([QueryApi]).await;
     assert_eq!(
-        Shop::at(&door, &late).fate(&attempt).await["trace_id"],
+        Shop::at(&command_api, &late).fate(&attempt).await["trace_id"],
         TRACE
     );
     cluster.audit().await;

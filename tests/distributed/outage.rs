@@ -26,7 +26,7 @@ async fn orders_are_decided_and_answered_without_the_read_store() {
     let processes = cluster
         .ready([CommandApi, QueryApi, Projector, Decider])
         .await;
-    let [door, questions, projector, decider] = &processes;
+    let [command_api, query_api, projector, decider] = &processes;
     let load = [
         "--buyers",
         "5000",
@@ -37,14 +37,14 @@ async fn orders_are_decided_and_answered_without_the_read_store() {
         "--stock",
         "150",
     ];
-    let rehearsal = cluster.rehearse(door, questions, &load);
+    let rehearsal = cluster.rehearse(command_api, query_api, &load);
     decides_on(decider).await;
 
     let cassandra = cluster.engines.cassandra();
     let away = Away::of(|| cassandra.stop(), || cassandra.start());
     let stopped = Instant::now();
     let node = cluster.engines.cql_node();
-    for process in [door, questions, projector] {
+    for process in [command_api, query_api, projector] {
         let what = format!("{} tells that the store is away", process.url);
         eventually(&what, async || {
             reports_store_failure(process, projector, &node).await
@@ -52,7 +52,7 @@ async fn orders_are_decided_and_answered_without_the_read_store() {
         .await;
     }
     // Everything from here on works without the store, even a new sale.
-    let shop = Shop::at(door, questions);
+    let shop = Shop::at(command_api, query_api);
     shop.put("meanwhile", json!({ "stock": 1_000_000 })).await;
     let before = decider.metric("doorbuster_decisions_total").await;
     let mut orders = 0;
@@ -64,7 +64,7 @@ async fn orders_are_decided_and_answered_without_the_read_store() {
             (&"sold".into(), &2.into()),
             "{fate}"
         );
-        for process in [door, questions, projector] {
+        for process in [command_api, query_api, projector] {
             let reported = reports_store_failure(process, projector, &node).await;
             assert!(
                 reported.is_some(),
@@ -97,7 +97,7 @@ async fn orders_are_decided_and_answered_without_the_read_store() {
     // A command API that starts now knows no sale, and still accepts orders once it is ready.
     let late = cluster.start(CommandApi);
     late.becomes_ready().await;
-    let there = Shop::at(&late, questions);
+    let there = Shop::at(&late, query_api);
     let (status, order) = there
         .try_order("meanwhile", ("late", "late"), 1, &[])
         .await
@@ -122,8 +122,8 @@ async fn a_hanging_read_store_delays_no_answer_and_readiness_stays_stable() {
     let processes = cluster
         .ready([CommandApi, QueryApi, Projector, Decider])
         .await;
-    let [door, questions, projector, _] = &processes;
-    let shop = Shop::at(door, questions);
+    let [command_api, query_api, projector, _] = &processes;
+    let shop = Shop::at(command_api, query_api);
     shop.put("hot", json!({ "stock": 1_000_000 })).await;
     shop.fate(&shop.order("hot", "first", 1).await).await;
 
@@ -135,7 +135,7 @@ async fn a_hanging_read_store_delays_no_answer_and_readiness_stays_stable() {
     let hung = Away::of(|| signal(Signal::STOP), || signal(Signal::CONT));
     let since = Instant::now();
     let mut orders = 0;
-    for process in [door, questions, projector] {
+    for process in [command_api, query_api, projector] {
         let what = format!("{} tells that the store does not answer", process.url);
         eventually(&what, async || {
             shop.order("hot", &format!("early-{orders}"), 1).await;
@@ -150,7 +150,7 @@ async fn a_hanging_read_store_delays_no_answer_and_readiness_stays_stable() {
         let attempt = shop.order("hot", &format!("buyer-{orders}"), 1).await;
         assert_eq!(shop.fate(&attempt).await["status"], "sold");
         slowest = slowest.max(begun.elapsed());
-        for process in [door, questions, projector] {
+        for process in [command_api, query_api, projector] {
             let reported = reports_store_failure(process, projector, "").await;
             assert!(
                 reported.is_some(),
@@ -173,7 +173,7 @@ async fn a_hanging_read_store_delays_no_answer_and_readiness_stays_stable() {
 #[tokio::test(flavor = "multi_thread")]
 async fn running_services_continue_without_the_registry_and_a_starting_one_reports_why_it_waits() {
     let cluster = Cluster::new().await;
-    let [door, questions, _projector, _decider] = cluster
+    let [command_api, query_api, _projector, _decider] = cluster
         .ready([CommandApi, QueryApi, Projector, Decider])
         .await;
     let registry = cluster.engines.registry();
@@ -188,7 +188,7 @@ async fn running_services_continue_without_the_registry_and_a_starting_one_repor
         "--stock",
         "100",
     ];
-    let rehearsal = cluster.rehearse(&door, &questions, &load);
+    let rehearsal = cluster.rehearse(&command_api, &query_api, &load);
 
     let address = cluster.engines.registry_url();
     let waiting = [CommandApi, QueryApi, Projector, Decider].map(|service| cluster.start(service));
@@ -204,8 +204,8 @@ async fn running_services_continue_without_the_registry_and_a_starting_one_repor
     for process in &waiting {
         process.becomes_ready().await;
     }
-    let [door, questions, ..] = &waiting;
-    works(&Shop::at(door, questions)).await;
+    let [command_api, query_api, ..] = &waiting;
+    works(&Shop::at(command_api, query_api)).await;
     cluster.audit().await;
 }
 
@@ -225,8 +225,8 @@ async fn services_that_start_without_kafka_report_why_they_wait() {
     for process in &waiting {
         process.becomes_ready().await;
     }
-    let [door, questions, ..] = &waiting;
-    works(&Shop::at(door, questions)).await;
+    let [command_api, query_api, ..] = &waiting;
+    works(&Shop::at(command_api, query_api)).await;
     cluster.audit().await;
 }
 

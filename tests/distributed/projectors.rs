@@ -16,10 +16,10 @@ const LATE_BATCH: usize = 50;
 #[tokio::test(flavor = "multi_thread")]
 async fn read_models_catch_up_after_the_projector_was_killed() {
     let cluster = Cluster::new().await;
-    let [door, questions, _decider, mut projector] = cluster
+    let [command_api, query_api, _decider, mut projector] = cluster
         .ready([CommandApi, QueryApi, Decider, Projector])
         .await;
-    let mut rehearsal = cluster.rehearse(&door, &questions, &CROWD);
+    let mut rehearsal = cluster.rehearse(&command_api, &query_api, &CROWD);
     writes(&projector).await;
     projector.kill();
     assert!(rehearsal.goes_on(), "the load was over before the kill");
@@ -32,11 +32,11 @@ async fn read_models_catch_up_after_the_projector_was_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn overlapping_projectors_write_the_same_rows_as_one() {
     let cluster = Cluster::new().await;
-    let [door, questions, _decider, first, second] = cluster
+    let [command_api, query_api, _decider, first, second] = cluster
         .ready([CommandApi, QueryApi, Decider, Projector, Projector])
         .await;
     share(&first, &second).await;
-    let mut rehearsal = cluster.rehearse(&door, &questions, &CROWD);
+    let mut rehearsal = cluster.rehearse(&command_api, &query_api, &CROWD);
     writes(&first).await;
     first.pause();
     eventually("the second has all partitions", async || {

@@ -18,7 +18,7 @@ mod goals;
 const FILE: &str = "report.md";
 
 const HOW: &str = "\
-Every system stands behind the same axum front door: the same routes, extractors, bounds and sizes
+Every system is behind the same axum front end: the same routes, extractors, bounds and sizes
 of answers, in a process of its own, under the same client. Engines, server and client share the
 machine. The rivals decide before they answer the order; Doorbuster answers once the attempt is
 durably in line, and tells the outcome when asked for it.
@@ -32,7 +32,7 @@ durably in line, and tells the outcome when asked for it.
   takes one that is free, and gives up on serving who came first. The faster of the two is the
   reference. An advisory lock was not tried: held until the commit it queues as the row's does, and
   let go before it promises what may be rolled back.
-- **The bare door** appends to Kafka with the product's producer settings, and decides nothing.
+- **The bare front end** appends to Kafka with the product's producer settings, and decides nothing.
 
 Saturation: 256 connections, each with its next attempt when the last was answered, until every
 attempt is decided. Then half of that rate by a timetable, whatever the answers do, so that a slow
@@ -207,7 +207,7 @@ fn losses(text: &mut String, session: &Session) -> std::fmt::Result {
 fn growing(text: &mut String, growth: &Growth) -> std::fmt::Result {
     writeln!(
         text,
-        "### One sale as it grows\n\nThe embedded product, through its HTTP door, all but 10,000 \
+        "### One sale as it grows\n\nThe embedded product, through its HTTP API, all but 10,000 \
          attempts refused; every slice is in [growth.json](growth.json).\n"
     )?;
     writeln!(

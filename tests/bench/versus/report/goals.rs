@@ -94,7 +94,7 @@ fn compared(session: &Session) -> Vec<Goal> {
             ratio(System::Kafka, fastest),
         ),
         at_least(
-            "on Kafka / a bare door that only appends, attempts a second",
+            "on Kafka / a bare front end that only appends, attempts a second",
             "0.70",
             0.7,
             ratio(System::Kafka, System::KafkaAppend),
@@ -108,7 +108,7 @@ fn p99_ratio(session: &Session, p99: impl Fn(&Run) -> Option<f64>) -> Option<Spr
     session.ratio((embedded, Hot), (redis, Hot), p99)
 }
 
-/// Doorbuster's client asks for the outcome; Redis' would have had it by then.
+/// Doorbuster's client reads the outcome; Redis' would have it already.
 fn p99_told(session: &Session) -> Option<Spread> {
     p99_ratio(session, |run| {
         let half = run.half.as_ref()?;

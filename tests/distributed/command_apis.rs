@@ -45,13 +45,13 @@ const KILLED_AFTER: [u32; 3] = [80, 220, 400];
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_api_killed_under_load_loses_no_attempt_and_duplicates_none() {
     let cluster = Cluster::new().await;
-    let [mut door, questions, _projector, _decider] = cluster
+    let [mut command_api, query_api, _projector, _decider] = cluster
         .ready([CommandApi, QueryApi, Projector, Decider])
         .await;
-    let shop = Shop::at(&door, &questions);
+    let shop = Shop::at(&command_api, &query_api);
     shop.put("wanted", json!({ "stock": STOCK })).await;
     shop.fate(&shop.order("wanted", "first", 1).await).await;
-    let rehearsal = cluster.rehearse(&door, &questions, &LOAD);
+    let rehearsal = cluster.rehearse(&command_api, &query_api, &LOAD);
 
     let insisting = Insisting::begin(&shop);
     for killed_after in KILLED_AFTER {
@@ -59,17 +59,17 @@ async fn a_command_api_killed_under_load_loses_no_attempt_and_duplicates_none() 
             (insisting.taken.load(Relaxed) >= killed_after).then_some(())
         })
         .await;
-        door.kill();
+        command_api.kill();
         let unanswered = insisting.unanswered.load(Relaxed);
-        eventually("buyers find the door gone", async || {
+        eventually("buyers find the command_api gone", async || {
             (insisting.unanswered.load(Relaxed) >= unanswered + AT_ONCE as u32).then_some(())
         })
         .await;
-        door.start_again();
+        command_api.start_again();
     }
     let (attempts, again) = insisting.all_taken().await;
-    println!("{again} orders were sent again, since the door did not answer");
-    door.becomes_ready().await;
+    println!("{again} orders were sent again, since the command_api did not answer");
+    command_api.becomes_ready().await;
 
     let mut accepted = 0;
     for (buyer, attempt) in &attempts {
