@@ -260,15 +260,18 @@ async fn is_healthy(process: &Process) {
 /// fails. It is alive, and asks clients to retry.
 async fn reports_why_it_waits(process: &Process, what: &str, address: &str) {
     let says = format!("waiting for {what}: ");
-    eventually(&format!("{} says why it waits", process.url), async || {
-        let (status, health) = process.health().await?;
-        let mut components = health["components"].as_array()?.iter();
-        let reported = components.any(|component| {
-            let detail = component["detail"].as_str().unwrap_or_default();
-            detail.starts_with(&says) && detail.contains(address) && component["ready"] == false
-        });
-        (status == 503 && told).then_some(())
-    })
+    eventually(
+        &format!("{} reports why it waits", process.url),
+        async || {
+            let (status, health) = process.health().await?;
+            let mut components = health["components"].as_array()?.iter();
+            let reported = components.any(|component| {
+                let detail = component["detail"].as_str().unwrap_or_default();
+                detail.starts_with(&says) && detail.contains(address) && component["ready"] == false
+            });
+            (status == 503 && reported).then_some(())
+        },
+    )
     .await;
     let log = process.output();
     let mut lines = log.lines();

@@ -93,7 +93,7 @@ impl<'a> Place<'a> {
     pub async fn start(&self) -> anyhow::Result<Running<'_>> {
         let dir = self.data.path();
         let alone = |server, engine| Running {
-            servers: Servers::One(server),
+            servers: Servers::One(Box::new(server)),
             engine,
             engines: None,
         };
@@ -132,7 +132,9 @@ impl<'a> Place<'a> {
                 site.log().await?.close().await;
                 let topic = topic_name(&site.topic_prefix, Topic::PurchaseAttempts);
                 let partitions = PARTITIONS.to_string();
-                Servers::One(rival(&["kafka", &site.brokers, &topic, &partitions]).await?)
+                Servers::One(Box::new(
+                    rival(&["kafka", &site.brokers, &topic, &partitions]).await?,
+                ))
             }
         };
         Ok(Running {
@@ -157,7 +159,7 @@ pub struct Running<'a> {
 }
 
 enum Servers {
-    One(Server),
+    One(Box<Server>),
     Product(Box<Services>),
 }
 
@@ -172,7 +174,7 @@ impl Running<'_> {
     /// All its processes with their kind, including those of its engines.
     pub fn processes(&self) -> Vec<(String, Pid)> {
         let servers = match &self.servers {
-            Servers::One(server) => vec![("server", server)],
+            Servers::One(server) => vec![("server", &**server)],
             Servers::Product(services) => services.all().to_vec(),
         };
         let servers = servers.into_iter();
