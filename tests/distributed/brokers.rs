@@ -48,7 +48,7 @@ async fn one_broker_of_three_may_fail_and_then_all_of_them() {
 async fn decides_on(decider: &Process) {
     let decisions = async || decider.metric("doorbuster_decisions_total").await;
     let before = decisions().await;
-    eventually("it goes on deciding", async || {
+    eventually("it continues to decide", async || {
         (decisions().await > before + 300.0).then_some(())
     })
     .await;

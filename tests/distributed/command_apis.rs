@@ -89,7 +89,7 @@ async fn a_command_api_killed_under_load_loses_no_attempt_and_duplicates_none() 
 
     let outcomes = Outcomes::read(&cluster).await;
     println!(
-        "{} of {BUYERS} attempts stand in log 1 more than twice",
+        "{} of {BUYERS} attempts are in purchase-attempts more than twice",
         outcomes.more_than_twice(&attempts)
     );
     for (buyer, attempt) in &attempts {

@@ -137,7 +137,7 @@ async fn a_service_that_is_terminated_hands_over_at_once() {
         current.iter().all(decided).then_some(())
     })
     .await;
-    println!("the decider of partitions {left:?} was told to end");
+    println!("the decider of partitions {left:?} was terminated");
     let taken = history.current().await;
     let taken = taken.iter().filter(|c| left.contains(&c.partition));
     taken.for_each(|claimed| print_takeover(claimed, at_ms));

@@ -138,7 +138,7 @@ enum Status {
     Refused,
     /// Its buyer cancelled the order.
     Cancelled,
-    /// Its hold ran out.
+    /// Its hold expired.
     Expired,
 }
 

@@ -83,7 +83,10 @@ async fn project(site: &Site) -> anyhow::Result<f64> {
         if let Some(now) = at().await?.filter(|now| now.next.0 >= DECISIONS as i64) {
             break now;
         }
-        anyhow::ensure!(began.elapsed() < PATIENCE, "the projector does not go on");
+        anyhow::ensure!(
+            began.elapsed() < PATIENCE,
+            "the projector makes no progress"
+        );
     };
     let took = began.elapsed();
     projector.stop().await?;

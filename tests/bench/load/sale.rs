@@ -48,7 +48,7 @@ pub async fn open_sale(address: SocketAddr, product: &str, terms: &str) -> anyho
 pub async fn visible(address: SocketAddr, product: &str) -> anyhow::Result<Sale> {
     let mut connection = Connection::open(address).await?;
     let path = format!("/api/flash-sales/{product}");
-    eventually(&format!("{product} is seen"), async || {
+    eventually(&format!("{product} is visible"), async || {
         let (status, body) = connection
             .send(Method::GET, &path, &[], Bytes::new())
             .await?;

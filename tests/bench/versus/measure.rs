@@ -19,7 +19,7 @@ pub struct Times {
     pub half: Duration,
 }
 
-/// Load that is not measured, so that caches, pools and compilers have seen some.
+/// Load that is not measured, to warm up caches, pools and compilers.
 pub async fn warm_up(running: &Running<'_>, times: Times) -> anyhow::Result<()> {
     hot(running, times.warm_up).await?;
     Ok(())

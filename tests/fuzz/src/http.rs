@@ -128,8 +128,8 @@ impl Answer {
                 | Code::InvalidTerms
         );
         if names_a_part {
-            let told = is_text(&problem["field"]) && is_text(&problem["expected"]);
-            assert!(told, "the part that is wrong is not named: {problem}");
+            let named = is_text(&problem["field"]) && is_text(&problem["expected"]);
+            assert!(named, "the part that is wrong is not named: {problem}");
         }
         let later = self.headers.contains_key("retry-after");
         assert_eq!(

@@ -68,11 +68,11 @@ fn compared(session: &Session) -> Vec<Goal> {
             ratio(System::Embedded, System::RedisAlways),
         ),
         no_more(
-            "the same, p99 from due to outcome, each asked for it",
+            "the same, p99 from due to outcome, both read from the API",
             p99_ratio(session, |run| Some(run.half.as_ref()?.due_to_visible.p99)),
         ),
         no_more(
-            "the same, had Redis' answer to the order told the outcome",
+            "the same, if Redis' answer to the order had the outcome",
             p99_told(session),
         ),
         at_least(
