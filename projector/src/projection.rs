@@ -1,4 +1,4 @@
-//! One partition's decisions to rows, batch by batch.
+//! Turns one partition's decisions into rows, batch by batch.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,14 +11,14 @@ use schemas::fence::{Fence, Verdict};
 use schemas::ids::{Offset, Partition, ProductId};
 use schemas::trace::trace_of;
 
-/// What is known of a partition while it is projected. After a failure it is of no use: begin
-/// again from the store's progress.
+/// The state of one partition while it is projected. After a failure, discard it and start a new
+/// one from the store's progress.
 pub struct Projection {
     partition: Partition,
-    /// The next offset of log 2.
+    /// The next offset of `stock-decisions`.
     next: Offset,
     fence: Fence,
-    /// The sales as last written, to fold the next decisions into.
+    /// The sales after the decisions so far.
     sales: HashMap<ProductId, SaleRow>,
 }
 
@@ -31,14 +31,14 @@ pub enum ProjectError {
     /// The log failed.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A record of log 2 is none that is known here.
+    /// A record of `stock-decisions` cannot be decoded.
     #[error("record {offset} of stock-decisions, partition {partition}: {error}")]
     Decode {
         /// Its partition.
         partition: Partition,
         /// Its offset.
         offset: Offset,
-        /// What is wrong with it.
+        /// Why it cannot be decoded.
         error: DecodeError,
     },
     /// Decisions of a product are missing.
@@ -48,19 +48,19 @@ pub enum ProjectError {
     VersionGap {
         /// The product.
         product: ProductId,
-        /// The version its sale has.
+        /// The version of its sale so far.
         have: u64,
-        /// The version of the decision found.
+        /// The version of the decision.
         found: u64,
         /// The decision's partition.
         partition: Partition,
-        /// The decision's offset in log 2.
+        /// The decision's offset in `stock-decisions`.
         offset: Offset,
     },
 }
 
 impl Projection {
-    /// Goes on from what a store has; from the beginning when it has nothing.
+    /// Continues from a store's progress; starts at offset 0 when it has none.
     pub fn new(partition: Partition, progress: Option<Progress>) -> Self {
         let (next, fence) = match progress {
             Some(Progress {
@@ -78,7 +78,7 @@ impl Projection {
         }
     }
 
-    /// How far the store is once the rows so far are written.
+    /// The progress to store after the rows so far.
     pub fn progress(&self) -> Progress {
         let Fence { claim, answered } = self.fence;
         Progress {
@@ -88,8 +88,8 @@ impl Projection {
         }
     }
 
-    /// The rows that the next records of log 2 make: of each sale only its last. `store` is
-    /// where they go, and is asked for the sales that are in it already.
+    /// The rows of the next records of `stock-decisions`: each attempt's, and the last of each
+    /// sale. `store` is read for the sales that an earlier run wrote.
     pub async fn rows(
         &mut self,
         codec: &Codec,
@@ -98,8 +98,8 @@ impl Projection {
     ) -> Result<Vec<Row>, ProjectError> {
         let partition = self.partition;
         let mut rows = Vec::with_capacity(batch.len() * 2);
-        // In order, so that the same decisions make the same rows in the same order.
-        let mut touched = BTreeSet::new();
+        // Ordered, so that the same decisions make the same rows in the same order.
+        let mut changed = BTreeSet::new();
         for record in batch {
             let offset = record.offset;
             let decoded = codec.decode_decision(&record.value);
@@ -144,10 +144,10 @@ impl Projection {
             }
             if let Some(sale) = views::next_sale(previous, &decision) {
                 self.sales.insert(product.clone(), sale);
-                touched.insert(product.clone());
+                changed.insert(product.clone());
             }
         }
-        let sales = touched
+        let sales = changed
             .iter()
             .filter_map(|product| self.sales.get(product).cloned());
         rows.extend(sales.map(Row::Sale));

@@ -1,4 +1,4 @@
-//! From log 2 to the read store, one task a partition.
+//! Writes the read models from `stock-decisions`, one task per partition.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tracing::debug;
 
 use crate::projection::{ProjectError, Projection};
 
-/// The most decisions written in one go.
+/// The most decisions projected at once.
 const MAX_BATCH: usize = 2_000;
 
 /// What a projector works with.
@@ -28,7 +28,7 @@ pub struct Projector {
     pub store: Arc<dyn ReadStore>,
     /// The records' codec.
     pub codec: Arc<Codec>,
-    /// Where its partitions report.
+    /// Where its partitions report their health.
     pub health: Health,
 }
 
@@ -64,12 +64,12 @@ async fn project(
         .log
         .read(Topic::StockDecisions, partition, next)
         .await?;
-    let now = lag(projector, partition, next).await?;
-    report(projector, partition, next, now, component);
+    let behind = lag(projector, partition, next).await?;
+    report(projector, partition, next, behind, component);
     let mut reported = Instant::now();
     loop {
         let Ok(records) = timeout(REPORT_EVERY, reader.next()).await else {
-            // Nothing came. That is well only if there was nothing to come.
+            // Nothing came. The partition is healthy only if there is nothing left to project.
             let next = projection.progress().next;
             if lag(projector, partition, next).await? == 0 {
                 report(projector, partition, next, 0, component);
@@ -84,15 +84,15 @@ async fn project(
             projector.store.apply(partition, rows, progress).await?;
             metrics::counter!(ROWS).increment(count);
             if reported.elapsed() >= REPORT_EVERY / 4 {
-                let now = lag(projector, partition, progress.next).await?;
-                report(projector, partition, progress.next, now, component);
+                let behind = lag(projector, partition, progress.next).await?;
+                report(projector, partition, progress.next, behind, component);
                 reported = Instant::now();
             }
         }
     }
 }
 
-/// Tells health, metrics and those who watch the log how far the partition is.
+/// Reports a partition's progress to health, metrics and the log's consumer group.
 fn report(
     projector: &Projector,
     partition: Partition,
@@ -107,7 +107,7 @@ fn report(
         .note_progress(Group::Projectors, partition, next);
 }
 
-/// How many records of log 2 are still to be projected.
+/// How many records of `stock-decisions` are not yet projected.
 async fn lag(projector: &Projector, partition: Partition, next: Offset) -> Result<u64, ReadError> {
     let end = projector.log.end(Topic::StockDecisions, partition).await?;
     Ok((end.0 - next.0).max(0) as u64)

@@ -1,7 +1,7 @@
-//! How many decisions a second one partition's tails take, with the attempts they answer:
+//! How many decisions per second the tails of one partition read, with the attempts they answer:
 //! `cargo run --release -p query-api --example tail_rate`.
 
-#[allow(dead_code, reason = "the tests use what this does not")]
+#[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -24,12 +24,12 @@ async fn main() {
         let at = shop.ask(0, "keyboard", id);
         shop.decide(0, "keyboard", at, sold(id, at));
     }
-    let began = Instant::now();
+    let started = Instant::now();
     shop.start(LiveSettings::default());
     while shop.get("/api/flash-sales/keyboard").await.body["stock"]["available"] != 0 {
         tokio::task::yield_now().await;
     }
-    let seconds = began.elapsed().as_secs_f64();
+    let seconds = started.elapsed().as_secs_f64();
     let rate = f64::from(ATTEMPTS) / seconds;
     println!("{ATTEMPTS} attempts and their decisions in {seconds:.2} s: {rate:.0} a second");
 }

@@ -1,4 +1,4 @@
-//! Data directories: of a service at work, of a stopped one, copied, damaged, incomplete.
+//! Audits of data directories: live, stopped, copied, damaged, incomplete.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ use crate::support::Shoppers;
 
 const PARTITIONS: u32 = 2;
 
-/// Decider and projector at work on a data directory.
+/// A decider and a projector on a data directory.
 pub struct Service {
     pub log: Arc<EmbeddedLog>,
     store: Arc<EmbeddedStore>,
@@ -40,7 +40,7 @@ pub struct Service {
 impl Service {
     pub fn start(dir: &Path) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        // Small segments, so that there are several.
+        // Small, so that there are several segments.
         let options = Options {
             partitions: PARTITIONS,
             segment_bytes: 4 << 20,
@@ -113,7 +113,7 @@ impl Service {
         };
         tokio::time::timeout(Duration::from_secs(60), settled)
             .await
-            .expect("it is settled");
+            .expect("everything is decided and projected within a minute");
     }
 
     pub async fn stop(self) {
@@ -175,7 +175,7 @@ async fn stopped(seed: u64, commands: u64) -> TempDir {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_directory_holds_in_full_and_stays_as_it_is() {
+async fn the_audit_of_a_stopped_directory_passes_and_changes_nothing() {
     let dir = stopped(1, 500).await;
     let before = contents(dir.path());
     let (status, summary) = audited(dir.path()).await;
@@ -185,7 +185,7 @@ async fn a_stopped_directory_holds_in_full_and_stays_as_it_is() {
         "{summary}"
     );
     assert_eq!(summary["read_models"]["state"], "equal");
-    // Deadlines that came meanwhile are records too.
+    // Deadlines that passed meanwhile are records, too.
     assert!(sum(&summary, "records") >= 500);
     assert_eq!(
         sum(&summary, "records"),
@@ -210,7 +210,7 @@ fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_live_directory_under_load_holds() {
+async fn the_audit_of_a_live_directory_under_load_passes() {
     let dir = TempDir::new().unwrap();
     let service = Arc::new(Service::start(dir.path()));
     let done = Arc::new(AtomicBool::new(false));
@@ -224,18 +224,18 @@ async fn a_live_directory_under_load_holds() {
         }
         written
     });
-    let mut seen = Vec::new();
+    let mut counts = Vec::new();
     for _ in 0..6 {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let (status, summary) = audited(dir.path()).await;
         assert_eq!(status, 0, "{summary}");
-        seen.push(sum(&summary, "decisions"));
+        counts.push(sum(&summary, "decisions"));
     }
     done.store(true, Ordering::Relaxed);
     let written = writer.await.unwrap();
     assert!(
-        seen.windows(2).all(|two| two[0] < two[1]),
-        "{seen:?}: nothing was written meanwhile"
+        counts.windows(2).all(|two| two[0] < two[1]),
+        "{counts:?}: no decision was written between two audits"
     );
     let service = Arc::into_inner(service).expect("the writer has ended");
     service.settled().await;
@@ -247,7 +247,7 @@ async fn a_live_directory_under_load_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_of_a_live_directory_holds() {
+async fn the_audit_of_a_copy_of_a_live_directory_passes() {
     let dir = TempDir::new().unwrap();
     let service = Service::start(dir.path());
     let mut shoppers = Shoppers::new(3);
@@ -281,7 +281,7 @@ async fn a_copy_of_a_live_directory_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn read_models_that_are_not_there_or_damaged_have_a_status_of_their_own() {
+async fn missing_or_damaged_read_models_have_their_own_exit_status() {
     let dir = stopped(4, 100).await;
     let path = dir.path().join("read-models.redb");
     let good = fs::read(&path).unwrap();
@@ -320,7 +320,7 @@ async fn read_models_that_differ_are_a_violation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_audited_says_what_to_do() {
+async fn the_error_for_what_cannot_be_audited_tells_what_to_do() {
     let dir = TempDir::new().unwrap();
     let nowhere = dir.path().join("nowhere");
     let error = carry_out(&args(&nowhere), open)

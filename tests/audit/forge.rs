@@ -1,5 +1,5 @@
-//! A small history by the real core, in pieces that a test can tamper with before they become
-//! logs and read models.
+//! A small history by the real domain, in pieces that a test can tamper with before they become a
+//! log and read models.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use schemas::trace::TRACEPARENT;
 
 pub const PARTITION: Partition = Partition(0);
 
-/// Both logs of one partition, decoded.
+/// Both topics of one partition, decoded.
 pub struct History {
     pub asked: Vec<(TimestampMs, Command)>,
     pub decided: Vec<DecisionRecord>,
 }
 
-/// Shows the time it was set to.
+/// A clock that shows the time it was set to.
 #[derive(Default)]
 struct SetClock(AtomicI64);
 
@@ -86,8 +86,8 @@ fn cancel(product: &str, number: u8, buyer: &str) -> Command {
     command(product, CommandBody::CancelOrder(cancel))
 }
 
-/// Thirteen records by two deciders. Up to record 7, record n has its decision at n + 1, then
-/// at n + 2, since a second claim stands at 9.
+/// Thirteen records by two deciders. Up to record 7, record n has its decision at offset n + 1,
+/// then at n + 2, because the second claim is at 9.
 pub fn history() -> History {
     let asked = vec![
         (0, put("cap", 3, None, 1_000)),
@@ -97,10 +97,10 @@ pub fn history() -> History {
         (1_000, attempt("cap", 4, "cy", 1)),   // sold out
         (1_100, attempt("shoe", 5, "ann", 1)), // held
         (1_100, attempt("shoe", 6, "bob", 1)), // sold out
-        (1_200, cancel("cap", 3, "bob")),      // given back
+        (1_200, cancel("cap", 3, "bob")),      // cancelled
         (1_300, attempt("cap", 8, "cy", 1)),   // accepted
         (1_300, attempt("cap", 3, "bob", 1)),  // repeated
-        (1_600, command("shoe", CommandBody::TimeAdvanced)), // the hold runs out
+        (1_600, command("shoe", CommandBody::TimeAdvanced)), // the hold expires
         (1_700, attempt("shoe", 11, "eve", 1)), // held
         (1_800, attempt("cap", 12, "dan", 1)), // sold out
     ];
@@ -133,7 +133,7 @@ pub fn history() -> History {
 }
 
 impl History {
-    /// The decision at a place in log 2.
+    /// The decision at an offset of `stock-decisions`.
     pub fn decision(&mut self, at: usize) -> &mut Decision {
         match &mut self.decided[at] {
             DecisionRecord::Decision(decision) => decision,
@@ -141,7 +141,7 @@ impl History {
         }
     }
 
-    /// Every decision on a product from a place on.
+    /// Every decision on a product from an offset on.
     pub fn decisions_from<'a>(
         &'a mut self,
         at: usize,
@@ -157,7 +157,7 @@ impl History {
             })
     }
 
-    /// Chains every decision anew to the one before it.
+    /// Chains every decision to the one before it again.
     pub fn seal(&mut self) {
         let codec = Codec::embedded();
         let mut chains = HashMap::<ProductId, ChainHash>::new();
@@ -171,7 +171,7 @@ impl History {
         }
     }
 
-    /// The logs.
+    /// The log with both topics.
     pub fn log(&self) -> Arc<MemoryLog> {
         let codec = Codec::embedded();
         let clock = Arc::new(SetClock::default());
@@ -203,7 +203,7 @@ impl History {
         log
     }
 
-    /// The read models of the first `records` of log 2.
+    /// The read models of the first `records` of `stock-decisions`.
     pub async fn read_models(&self, records: usize) -> Arc<MemoryStore> {
         let log = self.log();
         let store = Arc::new(MemoryStore::default());
@@ -221,9 +221,9 @@ impl History {
     }
 }
 
-/// The header of a trace of its own for what was asked at this offset of log 1.
-fn traceparent(asked: Offset) -> (String, Bytes) {
-    let value = format!("00-{:032x}-00f067aa0ba902b7-01", asked.0 + 1);
+/// The trace header of the request at this offset of `purchase-attempts`.
+fn traceparent(offset: Offset) -> (String, Bytes) {
+    let value = format!("00-{:032x}-00f067aa0ba902b7-01", offset.0 + 1);
     (TRACEPARENT.into(), value.into())
 }
 

@@ -1,4 +1,4 @@
-//! Histories of the real decider, over logs that fail, with random commands.
+//! Histories of the real decider over a failing log, with random commands.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const FAULTS: Faults = Faults {
 };
 
 #[tokio::test(start_paused = true)]
-async fn what_deciders_write_over_bad_connections_holds() {
+async fn the_audit_passes_for_deciders_over_a_failing_log() {
     let mut dropped = 0;
     for seed in 0..20 {
         let bench = Bench::new();
@@ -33,7 +33,7 @@ async fn what_deciders_write_over_bad_connections_holds() {
         let connection = |of: u64| -> Arc<dyn EventLog> {
             Arc::new(FaultyLog::new(bench.log.clone(), FAULTS, seed * 10 + of))
         };
-        // Two at once, so that claims cross.
+        // Two at once, so that their claims alternate.
         let first = bench.start("first", connection(1), 50);
         let second = bench.start("second", connection(2), 50);
         for _ in 0..400 {
@@ -61,7 +61,7 @@ async fn what_deciders_write_over_bad_connections_holds() {
     }
     assert!(
         dropped > 0,
-        "no run dropped anything: the faults do nothing"
+        "no run dropped a decision: the faults had no effect"
     );
 }
 
@@ -70,7 +70,7 @@ fn kit_now(bench: &Bench) -> i64 {
     bench.clock.now_ms()
 }
 
-/// Runs the real projector until it has everything.
+/// Runs the real projector until everything is projected.
 async fn project(bench: &Bench, store: Arc<MemoryStore>) {
     let projector = Projector {
         log: bench.log.clone(),

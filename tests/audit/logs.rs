@@ -1,4 +1,4 @@
-//! Logs that were tampered with.
+//! Audits of logs that were tampered with.
 
 use audit::Scope;
 use audit::report::{LogPosition, ReadModels, Report};
@@ -13,7 +13,7 @@ use schemas::topics::Topic;
 
 use crate::forge::{History, PARTITION, audited, audited_within, history, id};
 
-/// A way to tamper, and where and as what it must be named.
+/// A kind of tampering, with the place and the words in which it must be reported.
 struct Tampering {
     name: &'static str,
     forge: fn(&mut History),
@@ -173,7 +173,7 @@ const TABLE: &[Tampering] = &[
         what: "attempt 03030303-0303-0303-0303-030303030303 has a second outcome",
     },
     Tampering {
-        name: "an attempt passed over, and all else made to fit",
+        name: "an attempt skipped, and everything else adjusted",
         forge: |history| {
             history.decided.remove(5);
             history.decision(5).follows = Offset(3);
@@ -269,7 +269,7 @@ fn place(report: &Report) -> Option<LogPosition> {
 }
 
 #[tokio::test]
-async fn what_nobody_tampered_with_holds() {
+async fn an_untampered_log_passes() {
     let history = history();
     let report = audited(history.log(), Some(history.read_models(15).await)).await;
     assert_eq!(report.violation, None);
@@ -312,7 +312,7 @@ async fn what_nobody_tampered_with_holds() {
 }
 
 #[tokio::test]
-async fn each_tampering_is_named_with_its_place() {
+async fn each_tampering_is_reported_with_its_place() {
     let mut wrong = Vec::new();
     for tampering in TABLE {
         let mut history = history();
@@ -343,11 +343,11 @@ impl Tampering {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_record_are_named_with_their_place() {
+async fn unreadable_records_are_reported_with_their_place() {
     for topic in [DECISIONS, ATTEMPTS] {
         let mut history = history();
         let last = history.decided.len() as i64;
-        // Of log 1, the record that the last decision answers.
+        // In `purchase-attempts`, the record that the last decision answers.
         let offset = if topic == DECISIONS { last } else { 12 };
         if topic == ATTEMPTS {
             history.asked.pop();
@@ -374,7 +374,7 @@ async fn bytes_that_are_no_record_are_named_with_their_place() {
 }
 
 #[tokio::test]
-async fn what_a_superseded_decider_wrote_is_dropped_and_no_violation() {
+async fn decisions_of_a_superseded_decider_are_dropped_without_a_violation() {
     let mut history = history();
     let mut stale = history.decision(11).clone();
     stale.claim = Offset(0);
@@ -392,7 +392,7 @@ async fn what_a_superseded_decider_wrote_is_dropped_and_no_violation() {
 }
 
 #[tokio::test]
-async fn what_is_not_decided_or_not_projected_yet_is_counted() {
+async fn undecided_and_unprojected_records_are_counted() {
     let mut history = history();
     let read_models = history.read_models(11).await;
     history.decided.truncate(13);
@@ -408,7 +408,7 @@ async fn what_is_not_decided_or_not_projected_yet_is_counted() {
 }
 
 #[tokio::test]
-async fn a_log_that_lost_its_end_is_behind_its_read_models() {
+async fn a_log_that_lost_its_end_is_reported_as_behind_its_read_models() {
     let mut history = history();
     let read_models = history.read_models(15).await;
     history.decided.pop();
@@ -420,7 +420,7 @@ async fn a_log_that_lost_its_end_is_behind_its_read_models() {
 }
 
 #[tokio::test]
-async fn one_product_can_be_looked_at_alone() {
+async fn one_product_can_be_audited_alone() {
     let mut history = history();
     order(&mut history, 3).quantity = 1;
     let only = |product: &str| Scope {

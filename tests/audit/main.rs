@@ -1,5 +1,5 @@
-//! The audit: good histories pass, and every way of tampering with one is named for what it
-//! is, with its place.
+//! The audit: good histories pass, and every kind of tampering is reported for what it is, with
+//! its place.
 
 mod directories;
 mod histories;

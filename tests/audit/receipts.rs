@@ -1,4 +1,4 @@
-//! Receipts checked against the log.
+//! Receipts compared with the log.
 
 use audit::command::{Args, carry_out};
 use audit::receipt::{ReceiptReport, check};
@@ -43,7 +43,7 @@ fn events(report: &ReceiptReport) -> Vec<(i64, i64, i64, &str)> {
 }
 
 #[tokio::test]
-async fn a_receipt_leads_to_the_events_of_its_attempt() {
+async fn the_audit_of_a_receipt_lists_its_attempt_event_by_event() {
     let log = history().log();
     let bob = checked(&log, &receipt(&log, id(3), "cap", 3)).await;
     assert!(bob.is_valid() && bob.decided);
@@ -69,7 +69,7 @@ async fn a_receipt_leads_to_the_events_of_its_attempt() {
 }
 
 #[tokio::test]
-async fn an_attempt_without_a_decision_is_still_waiting() {
+async fn an_attempt_without_a_decision_is_still_queued() {
     let mut history = history();
     history.decided.pop();
     let log = history.log();
@@ -79,7 +79,7 @@ async fn an_attempt_without_a_decision_is_still_waiting() {
 }
 
 #[tokio::test]
-async fn a_receipt_that_the_log_contradicts_is_not_valid() {
+async fn a_receipt_that_does_not_match_the_log_is_reported() {
     let mut history = history();
     let good = history.log();
     let taken = receipt(&good, id(4), "cap", 4);

@@ -1,4 +1,4 @@
-//! Read models that were tampered with.
+//! Audits of read models that were tampered with.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use schemas::topics::Topic;
 
 use crate::forge::{PARTITION, audited, history, id, store_of};
 
-/// A way to tamper, and the place and words in which it must be named.
+/// A kind of tampering, with the place and the words in which it must be reported.
 struct Tampering {
     name: &'static str,
     forge: fn(&mut Vec<Row>),
@@ -163,7 +163,7 @@ const TABLE: &[Tampering] = &[
         ],
     },
     Tampering {
-        name: "several at once, of which the first in line is named",
+        name: "several at once, of which the first by position is reported",
         forge: |rows| {
             rows.retain(|row| {
                 !matches!(row, Row::Attempt(a) if [id(12), id(4), id(6)].contains(&a.attempt_id))
@@ -192,7 +192,7 @@ async fn audited_with(forge: fn(&mut Vec<Row>), alter: fn(&mut Progress)) -> Rep
 }
 
 #[tokio::test]
-async fn each_tampering_is_named_with_its_place() {
+async fn each_tampering_is_reported_with_its_place() {
     let mut wrong = Vec::new();
     for tampering in TABLE {
         let report = audited_with(tampering.forge, |_| ()).await;
@@ -213,7 +213,7 @@ impl Tampering {
             partition: PARTITION,
             offset: Offset(offset),
         });
-        // The words stand in this order, other text between them.
+        // The words come in this order, with other text between them.
         let mut rest = Some(violation.what.as_str());
         for words in self.what {
             rest = rest.and_then(|rest| Some(rest.split_once(words)?.1));
@@ -224,7 +224,7 @@ impl Tampering {
 }
 
 #[tokio::test]
-async fn progress_that_does_not_follow_from_the_decisions_is_named() {
+async fn progress_that_does_not_follow_from_the_decisions_is_reported() {
     let alterations: [fn(&mut Progress); 2] = [
         |progress| progress.answered = Offset(11),
         |progress| progress.claim = Offset(0),
@@ -244,7 +244,7 @@ async fn progress_that_does_not_follow_from_the_decisions_is_named() {
 }
 
 #[tokio::test]
-async fn read_models_that_cannot_be_read_are_never_passed_over() {
+async fn unreadable_read_models_are_never_skipped() {
     let history = history();
     let store = history.read_models(15).await;
     store.fail(true);

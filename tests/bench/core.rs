@@ -1,6 +1,6 @@
-//! How fast the core decides on one hot product with one thread, and what it remembers costs.
+//! How fast the domain decides on one hot product with one thread, and the memory of an attempt.
 //!
-//! The reference, in the same run, does the least that any answer once per attempt must do: it
+//! The reference, in the same run, does the least that deciding each attempt once requires: it
 //! inserts the same ids into a `HashMap` and counts a stock down.
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use schemas::ids::{AttemptId, Money, Offset, TimestampMs};
 
 /// Attempts of one run, each by a buyer of its own.
 const ATTEMPTS: u32 = 2_000_000;
-/// Runs of each kind, of which the best counts: the others had company on the machine.
+/// Runs of each kind, of which the best counts: the others were slowed down by other processes.
 const RUNS: usize = 3;
 /// Attempts that are looked ahead at, as the decider does.
 const LOOK_AHEAD: usize = 16;
@@ -76,8 +76,8 @@ fn best(run: impl Fn() -> f64) -> f64 {
     (0..RUNS).map(|_| run()).fold(0.0, f64::max)
 }
 
-/// Seconds that this thread has had a processor. Unlike the clock on the wall it does not
-/// count the time that others had it; what they do to the caches it does count.
+/// Processor seconds of this thread. Unlike wall-clock time, they exclude the time of other
+/// processes, but not their effect on the caches.
 fn busy_seconds() -> f64 {
     let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat");
     let nanoseconds = schedstat
@@ -152,8 +152,8 @@ fn answer_all(commands: &[Command], terms: &SaleTerms) -> f64 {
 /// The argument that makes this program measure the memory of one kind of attempt.
 pub const MEMORY: &str = "core-memory";
 
-/// [`bytes_each`] in a process of its own, whose allocator has nothing to use again, and gives
-/// back at once what a table left when it grew.
+/// [`bytes_each`] in its own process, whose allocator has nothing to reuse, and returns at once the
+/// memory that a growing table left.
 fn bytes_each_alone(what: &str) -> std::io::Result<f64> {
     let out = process::Command::new(std::env::current_exe()?)
         .args([MEMORY, what])
@@ -178,8 +178,8 @@ fn terms_that(what: &str) -> SaleTerms {
     }
 }
 
-/// What an attempt adds to the process. Commands are made as they come and then dropped, so
-/// what the product shares with them is the product's.
+/// The memory that an attempt adds to the process. Commands are made one by one and dropped, so
+/// memory that the product shares with them counts as the product's.
 fn bytes_each(terms: &SaleTerms) -> std::io::Result<f64> {
     let mut product = on_sale(terms);
     let before = resident_bytes()?;
@@ -192,7 +192,7 @@ fn bytes_each(terms: &SaleTerms) -> std::io::Result<f64> {
     Ok((after - before) / f64::from(ATTEMPTS))
 }
 
-/// The process's memory as Linux accounts for it.
+/// The process's memory, as accounted by Linux.
 fn resident_bytes() -> std::io::Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let kilobytes = status.lines().find_map(|line| {
@@ -248,8 +248,8 @@ fn on_sale(terms: &SaleTerms) -> Product {
     product
 }
 
-/// An attempt as the door makes it: the id is a hash, so that it is as evenly spread as in
-/// production and no more. Counted ids would walk the core's tables in step.
+/// An attempt as the command API makes it: the id is a hash, so that ids are spread as in
+/// production. Consecutive ids would access the domain's tables in order.
 fn attempt(number: u32) -> Command {
     let product_id = "lamp".parse().expect("a good id");
     let buyer_id = format!("buyer-{number}").parse().expect("a good id");

@@ -1,12 +1,12 @@
-//! What an attempt costs as one sale grows, and how long the start takes after it. Everything
-//! goes through the HTTP door of the embedded product.
+//! What an attempt costs as one sale grows, and how long a start takes afterwards. Everything goes
+//! through the HTTP API of the embedded product.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::load::{Follow, Line, Load, PRODUCT, open_sale, settled, visible};
+use crate::load::{Connection, Follow, Load, PRODUCT, open_sale, settled, visible};
 use crate::server::Server;
 use crate::usage::Usage;
 use crate::versus::{read, write, write_report};
@@ -14,7 +14,7 @@ use crate::versus::{read, write, write_report};
 /// The file in a report's directory.
 const FILE: &str = "growth.json";
 
-/// Where the sale is looked at, in attempts. The first ones pay for a start.
+/// Where the sale is measured, in attempts. The first slice includes the start.
 const FULL: [u64; 6] = [10_000, 100_000, 1_000_000, 3_000_000, 6_000_000, 10_000_000];
 const QUICK: [u64; 4] = [10_000, 50_000, 100_000, 300_000];
 
@@ -25,7 +25,7 @@ pub struct Growth {
     pub starts: Vec<Start>,
 }
 
-/// What some of its attempts cost the server.
+/// What a slice of its attempts costs the server.
 #[derive(Serialize, Deserialize)]
 pub struct Slice {
     pub from: u64,
@@ -71,7 +71,7 @@ pub async fn run(quick: bool, dir: &Path) -> anyhow::Result<()> {
     let server = Server::doorbuster(data.path()).await?;
     open_sale(server.address, PRODUCT, r#""stock":10000"#).await?;
     visible(server.address, PRODUCT).await?;
-    println!("one sale through the HTTP door, 10,000 units");
+    println!("one sale through the HTTP API, 10,000 units");
     let mut growth = Growth {
         slices: Vec::new(),
         starts: Vec::new(),
@@ -97,14 +97,14 @@ pub async fn run(quick: bool, dir: &Path) -> anyhow::Result<()> {
     write_report(dir)
 }
 
-/// Starts the product on a directory, places the attempt of this number, and kills it.
+/// Starts the product on a directory, places the attempt with this number, and kills it.
 async fn start(data: &Path, after: &str, attempt: u64) -> anyhow::Result<Start> {
     let began = Instant::now();
     let server = Server::doorbuster(data).await?;
     let ready_seconds = began.elapsed().as_secs_f64();
-    let mut line = Line::open(server.address).await?;
-    let attempt = line.order(PRODUCT, attempt).await?;
-    line.outcome(&attempt).await?;
+    let mut connection = Connection::open(server.address).await?;
+    let attempt = connection.order(PRODUCT, attempt).await?;
+    connection.outcome(&attempt).await?;
     let answered_seconds = began.elapsed().as_secs_f64();
     println!(
         "start after {after}: ready in {ready_seconds:.1} s, answers in {answered_seconds:.1} s"

@@ -1,5 +1,5 @@
-//! The whole path through the HTTP door, against an endpoint that parses the same body and
-//! answers at once. Each server is a process of its own, under the same client.
+//! The whole path through the HTTP API, compared with an endpoint that parses the same body and
+//! answers at once. Each server has its own process, and both have the same client.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-use crate::load::{Doors, Load, Outcome, PRODUCT, open_sale, print_latencies, settled};
+use crate::load::{Endpoints, Load, Outcome, PRODUCT, open_sale, print_latencies, settled};
 use crate::server::Server;
 
 /// The argument that makes this program the reference server.
@@ -25,7 +25,7 @@ const ROUNDS: usize = 3;
 
 /// Runs the comparison and prints it. Takes about a minute.
 pub async fn run() -> anyhow::Result<()> {
-    println!("the HTTP door: 256 connections, one hot product, two processes");
+    println!("the HTTP API: 256 connections, one hot product, two processes");
     println!(
         "{:>6} {:>14} {:>14} {:>7}",
         "round", "attempts/s", "bare/s", "ratio"
@@ -53,10 +53,10 @@ pub async fn run() -> anyhow::Result<()> {
     println!("latency at half load, each from the moment it was due, in milliseconds");
     let data = tempfile::tempdir()?;
     let full = doorbuster(data.path()).await?;
-    let doors = Doors::from(full.address);
-    Load::saturating(doors, WARM_UP).run().await?;
+    let endpoints = Endpoints::from(full.address);
+    Load::saturating(endpoints, WARM_UP).run().await?;
     settled(full.address, PRODUCT).await?;
-    let outcome = Load::steady(doors, rate / 2.0, RUN).run().await?;
+    let outcome = Load::steady(endpoints, rate / 2.0, RUN).run().await?;
     full.stop().await?;
     print_latencies(&outcome);
     println!(
@@ -67,9 +67,9 @@ pub async fn run() -> anyhow::Result<()> {
 }
 
 async fn saturate(server: &Server) -> anyhow::Result<Outcome> {
-    let doors = Doors::from(server.address);
-    Load::saturating(doors, WARM_UP).run().await?;
-    Load::saturating(doors, RUN).run().await
+    let endpoints = Endpoints::from(server.address);
+    Load::saturating(endpoints, WARM_UP).run().await?;
+    Load::saturating(endpoints, RUN).run().await
 }
 
 async fn bare() -> anyhow::Result<Server> {
@@ -78,7 +78,7 @@ async fn bare() -> anyhow::Result<Server> {
     Server::start(command).await
 }
 
-/// The real one, with its sale open.
+/// The product, with an open sale.
 async fn doorbuster(data: &Path) -> anyhow::Result<Server> {
     let server = Server::doorbuster(data).await?;
     open_sale(server.address, PRODUCT, r#""stock":1000"#).await?;
@@ -106,7 +106,7 @@ struct Position {
     offset: u64,
 }
 
-/// Parses what an order has, and answers at once with what a receipt looks like.
+/// Parses an order, and answers at once with the form of a receipt.
 async fn take(
     axum::extract::Path(product_id): axum::extract::Path<String>,
     headers: HeaderMap,
@@ -119,7 +119,7 @@ async fn take(
         partition: order.quantity,
         offset: buyer as u64,
     };
-    // As long as a signed receipt is.
+    // As long as a signed receipt.
     let receipt = "x".repeat(380);
     let taken = Taken {
         attempt_id,

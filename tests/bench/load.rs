@@ -1,4 +1,4 @@
-//! Load on the HTTP doors: one task a connection, in a closed loop or by a timetable.
+//! Load on the HTTP API: one task per connection, in a closed loop or on a schedule.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 
-mod line;
+mod connection;
 mod sale;
 
-pub use line::Line;
+pub use connection::Connection;
 pub use sale::{Stock, open_sale, settled, visible};
 
 /// The sale that the load is on where there is one only.
@@ -19,24 +19,24 @@ pub const PRODUCT: &str = "hot";
 /// The admin token of the servers that are started here.
 pub const TOKEN: &str = "benchmark";
 
-/// As many clients as wait at once where the load is at saturation.
+/// The clients that wait at once when the load is at saturation.
 const CONNECTIONS: u64 = 256;
-/// One attempt in so many is followed to its answer when latency is measured.
+/// One attempt in this many is followed to its outcome when latency is measured.
 const FOLLOW_EVERY: u64 = 20;
 
-/// Where orders go, and where outcomes are asked for.
+/// The addresses for orders and for reads.
 #[derive(Clone, Copy)]
-pub struct Doors {
+pub struct Endpoints {
     pub orders: SocketAddr,
-    pub questions: SocketAddr,
+    pub reads: SocketAddr,
 }
 
-impl From<SocketAddr> for Doors {
+impl From<SocketAddr> for Endpoints {
     /// One server for both.
     fn from(address: SocketAddr) -> Self {
         Self {
             orders: address,
-            questions: address,
+            reads: address,
         }
     }
 }
@@ -44,10 +44,10 @@ impl From<SocketAddr> for Doors {
 /// How load arrives.
 #[derive(Clone, Copy)]
 pub enum Arrival {
-    /// Each connection sends its next attempt when the last was answered.
+    /// Each connection sends its next attempt once the last was answered.
     Closed,
-    /// So many attempts a second, whatever the answers do; latency counts from when each was
-    /// due, so that a slow answer cannot hide the ones queued behind it.
+    /// A fixed rate of attempts, independent of the answers. Latency counts from when each attempt
+    /// was due, so that a slow answer cannot hide those queued behind it.
     Open { per_second: f64 },
 }
 
@@ -57,30 +57,30 @@ pub enum Follow {
     None,
     /// The last of each connection: the load ends when all of it is decided.
     Last,
-    /// One in so many, for their latency.
+    /// One in this many, for the latency.
     Some,
 }
 
 /// Attempts to be placed. Each is another buyer's, for one unit.
 #[derive(Clone)]
 pub struct Load {
-    pub doors: Doors,
+    pub endpoints: Endpoints,
     pub connections: u64,
     pub arrival: Arrival,
     pub during: Duration,
-    /// The number of the first attempt, and of the one that is not placed any more.
+    /// The numbers of the first attempt and of the first that is no longer placed.
     pub from: u64,
     pub to: u64,
-    /// What the attempts are for, each the next, over again when there are more.
+    /// The products of the attempts in turn, repeated when there are more attempts.
     pub products: Arc<[String]>,
     pub follow: Follow,
 }
 
 impl Load {
-    /// As much as is taken, on the one hot product.
-    pub fn saturating(doors: Doors, during: Duration) -> Self {
+    /// As many attempts as are accepted, on the one hot product.
+    pub fn saturating(endpoints: Endpoints, during: Duration) -> Self {
         Self {
-            doors,
+            endpoints,
             connections: CONNECTIONS,
             arrival: Arrival::Closed,
             during,
@@ -91,12 +91,12 @@ impl Load {
         }
     }
 
-    /// So many attempts a second on the one hot product, some of them followed.
-    pub fn steady(doors: Doors, per_second: f64, during: Duration) -> Self {
+    /// A fixed rate of attempts on the one hot product, some of them followed.
+    pub fn steady(endpoints: Endpoints, per_second: f64, during: Duration) -> Self {
         Self {
             arrival: Arrival::Open { per_second },
             follow: Follow::Some,
-            ..Self::saturating(doors, during)
+            ..Self::saturating(endpoints, during)
         }
     }
 
@@ -122,15 +122,15 @@ impl Load {
     }
 }
 
-/// What a load came to.
+/// The result of a load.
 pub struct Outcome {
     pub answered: u64,
     pub took: Duration,
     /// From the moment a request was due to its 202, in microseconds.
     pub accepted_us: Histogram<u64>,
-    /// From an attempt's 202 to its outcome in the hands of the client, in microseconds.
+    /// From an attempt's 202 to the client's receipt of its outcome, in microseconds.
     pub visible_us: Histogram<u64>,
-    /// From the moment an attempt was due to its outcome in the hands of the client, in
+    /// From the moment an attempt was due to the client's receipt of its outcome, in
     /// microseconds.
     pub decided_us: Histogram<u64>,
 }
@@ -159,11 +159,11 @@ async fn connection(
     ticket: Arc<AtomicU64>,
     began: Instant,
 ) -> anyhow::Result<Outcome> {
-    let Doors { orders, questions } = load.doors;
-    let mut line = Line::open(orders).await?;
-    let mut other = match questions == orders {
+    let Endpoints { orders, reads } = load.endpoints;
+    let mut connection = Connection::open(orders).await?;
+    let mut other = match reads == orders {
         true => None,
-        false => Some(Line::open(questions).await?),
+        false => Some(Connection::open(reads).await?),
     };
     let mut done = Outcome::new();
     let mut last = None;
@@ -185,14 +185,14 @@ async fn connection(
             break;
         }
         let product = &load.products[number as usize % load.products.len()];
-        let attempt_id = line.order(product, number).await?;
+        let attempt_id = connection.order(product, number).await?;
         let accepted = Instant::now();
         done.answered += 1;
         record(&mut done.accepted_us, accepted - due);
         if load.follow == Follow::Some && number.is_multiple_of(FOLLOW_EVERY) {
             other
                 .as_mut()
-                .unwrap_or(&mut line)
+                .unwrap_or(&mut connection)
                 .outcome(&attempt_id)
                 .await?;
             record(&mut done.visible_us, accepted.elapsed());
@@ -205,7 +205,7 @@ async fn connection(
     {
         other
             .as_mut()
-            .unwrap_or(&mut line)
+            .unwrap_or(&mut connection)
             .outcome(&attempt_id)
             .await?;
     }

@@ -1,8 +1,8 @@
-//! The embedded log against a bare loop of write and sync with batches of the same size: what
-//! does everything around the disk cost?
+//! The embedded log, compared with a bare loop of write and sync with batches of the same size: the
+//! cost of everything around the disk.
 //!
-//! Both take turns in short slices, and each slice of the log is compared with the bare one
-//! right after it, since what a sync takes changes with whatever else the machine does.
+//! Both alternate in short slices, and each slice of the log is compared with the bare one right
+//! after it, because the time of a sync depends on what else the machine does.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -106,7 +106,7 @@ impl Subject {
         }
     }
 
-    /// Appends for a while from so many tasks at once, each with one call under way.
+    /// Appends for a while from this many tasks, each with one call in flight.
     fn append(&self, appenders: u32, per_call: usize) -> Slice {
         let before = self.log.written();
         let started = Instant::now();
@@ -159,8 +159,8 @@ async fn appender(
     latencies
 }
 
-/// Writes and syncs batches of so many bytes, one after the other, into files made as the
-/// log makes its segments.
+/// Writes and syncs batches of this many bytes, one after the other, into files made like the log's
+/// segments.
 fn bare_batches_per_second(batch_bytes: usize) -> f64 {
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
     let batch = vec![b'x'; batch_bytes];

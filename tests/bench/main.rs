@@ -15,11 +15,11 @@ mod load;
 mod server;
 mod usage;
 
-/// As the product has it, so that the core is measured as it runs there.
+/// The product's allocator, so that the domain is measured as it runs there.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Where reports go if nobody says otherwise.
+/// The default directory of reports.
 const REPORTS: &str = "target/bench";
 
 const HELP: &str = "\
@@ -29,12 +29,12 @@ Usage: bench [core|log|http|kafka|all]
 
   core   decisions a second on one hot product, against a hash table insert
   log    the embedded log, against a bare loop of write and fdatasync
-  http   attempts through the HTTP door, against an endpoint that answers at once
+  http   attempts through the HTTP API, against an endpoint that answers at once
   kafka  the product on Kafka and Cassandra, which it starts: catching up, the whole path,
          recovery and projecting, against bare loops over the same clients
   all    the four of them (the default); takes about eight minutes
 
-  versus the product against Redis with a script, PostgreSQL, and a front door that only
+  versus the product against Redis with a script, PostgreSQL, and a front end that only
          appends to Kafka; takes about fifteen minutes, and four when quick
   growth what an attempt costs as one sale grows to ten million of them, and the start after
          it; takes about six minutes, and one when quick
@@ -50,8 +50,7 @@ async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let which = arguments.first().map_or("all", String::as_str);
     let result = match which {
-        // Not for people: the reference server of `http`, in a process of its own as the real
-        // one is.
+        // Internal: the reference server of `http`, in its own process like the real one.
         http::BARE_SERVER => http::serve_bare().await,
         core::MEMORY => core::print_memory(arguments.get(1).map_or("", String::as_str))
             .map_err(anyhow::Error::from),

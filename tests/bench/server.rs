@@ -1,4 +1,4 @@
-//! Servers in processes of their own.
+//! Servers, each in its own process.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,19 +13,19 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
-use crate::load::{Line, TOKEN};
+use crate::load::{Connection, TOKEN};
 
-/// How long anything is waited for before the benchmark gives up.
+/// The longest wait before the benchmark gives up.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A server in a process of its own. It is killed when this is dropped.
+/// A server in its own process, which is killed when this is dropped.
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
 }
 
 impl Server {
-    /// Starts it on a free port, which it is told by `--listen`, and waits until it listens.
+    /// Starts it on a free port, given by `--listen`, and waits until it listens.
     pub async fn start(mut command: Command) -> anyhow::Result<Self> {
         let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
         let child = command
@@ -40,13 +40,13 @@ impl Server {
         eventually(&format!("{command:?} listens"), async || {
             let ended = server.child.try_wait()?;
             ensure!(ended.is_none(), "{command:?} has ended: {ended:?}");
-            Ok(Line::open(address).await.ok())
+            Ok(Connection::open(address).await.ok())
         })
         .await?;
         Ok(server)
     }
 
-    /// The product in one process, on the data of a directory, when it says that it is ready.
+    /// Starts the product in one process on a data directory, and waits until it is ready.
     pub async fn doorbuster(data: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new(program("doorbuster")?);
         command
@@ -58,11 +58,13 @@ impl Server {
         Ok(server)
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until `/readyz` reports ready.
     pub async fn ready(&self) -> anyhow::Result<()> {
         eventually(&format!("{} is ready", self.address), async || {
-            let mut line = Line::open(self.address).await?;
-            let asked = line.send(Method::GET, "/readyz", &[], Bytes::new()).await;
+            let mut connection = Connection::open(self.address).await?;
+            let asked = connection
+                .send(Method::GET, "/readyz", &[], Bytes::new())
+                .await;
             Ok(matches!(asked, Ok((StatusCode::OK, _))).then_some(()))
         })
         .await
@@ -73,7 +75,7 @@ impl Server {
         self.child.id().and_then(|pid| Pid::from_raw(pid as i32))
     }
 
-    /// Lets it end in order, so that whoever comes after it need not wait.
+    /// Stops it in order, so that the next server need not wait.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         if let Some(pid) = self.pid() {
             kill_process(pid, Signal::TERM)?;
@@ -100,7 +102,7 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-/// Asks again and again until there is an answer.
+/// Retries until there is an answer.
 pub async fn eventually<T>(
     what: &str,
     mut probe: impl AsyncFnMut() -> anyhow::Result<Option<T>>,

@@ -1,4 +1,4 @@
-//! What processes use, as Linux accounts for it.
+//! The resources that processes use, as accounted by Linux.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,21 +8,21 @@ use anyhow::Context;
 use rustix::param::clock_ticks_per_second;
 use rustix::process::Pid;
 
-/// What some processes have used so far, and the memory they have now.
+/// The resources that some processes have used so far, and their current memory.
 #[derive(Default)]
 pub struct Usage {
-    /// By what a process is.
+    /// By kind of process.
     pub cpu_seconds: BTreeMap<String, f64>,
-    /// What the machine's disks have been given, whoever it is from: what Linux accounts to a
-    /// process is whole folios, which may be many times the blocks that a small write costs.
+    /// Bytes written to the machine's disks by all processes. What Linux accounts to one process is
+    /// whole folios, which may be many times the blocks of a small write.
     pub bytes_written: u64,
-    /// Pages that several of them share count once.
+    /// Shared pages count once.
     pub memory_bytes: u64,
 }
 
 impl Usage {
-    /// Of all these processes together, once what they wrote is on disk. One that has just ended
-    /// counts as nothing.
+    /// The usage of all these processes, once their writes are on disk. A process that has just
+    /// ended counts as zero.
     pub fn of(processes: &[(String, Pid)]) -> anyhow::Result<Self> {
         rustix::fs::sync();
         let mut all = Self {
@@ -41,7 +41,7 @@ impl Usage {
         Ok(all)
     }
 
-    /// Processor time since an earlier look, in seconds, by what a process is.
+    /// Processor time since an earlier measurement, in seconds, by kind of process.
     pub fn cpu_seconds_since(&self, before: &Self) -> BTreeMap<String, f64> {
         let since = self.cpu_seconds.iter().map(|(name, seconds)| {
             let before = before.cpu_seconds.get(name).unwrap_or(&0.0);
@@ -51,7 +51,7 @@ impl Usage {
     }
 }
 
-/// All disks together, without the devices that are made of others.
+/// All disks, without the devices that are made of others.
 fn disk_bytes_written(devices: &Path) -> anyhow::Result<u64> {
     let mut sectors = 0;
     for device in fs::read_dir(devices)? {
@@ -65,7 +65,7 @@ fn disk_bytes_written(devices: &Path) -> anyhow::Result<u64> {
     Ok(sectors * 512)
 }
 
-/// Its own time and that of children which have ended: connections of PostgreSQL, for one.
+/// A process's own time and that of its ended children, such as connections of PostgreSQL.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     // The program's name, in parentheses, may hold spaces.
     let (_, fields) = stat.rsplit_once(") ")?;

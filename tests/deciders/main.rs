@@ -1,4 +1,4 @@
-//! Deciders over a log that fails, on tokio's paused time: one seed, one run.
+//! Deciders over a log that fails, on tokio's paused time, so that a seed repeats a run.
 
 mod overlap;
 mod recovery;

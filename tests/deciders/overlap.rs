@@ -1,4 +1,5 @@
-//! Two deciders on one partition at once: what counts is what one alone would have decided.
+//! Two deciders on one partition at once: the decisions that count are those of one decider
+//! alone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,8 +17,9 @@ use schemas::topics::Topic;
 
 use crate::support::{Bench, PARTITION, Shoppers, substance};
 
-/// The worst moments: between deciding and writing, between writing and knowing, in the middle
-/// of recovery; writes that are lost, that fail but are there, that are there twice.
+/// Faults at the worst moments: between deciding and appending, between appending and reading
+/// back, in the middle of recovery; appends that are lost, that fail but arrive, that arrive
+/// twice.
 const BAD_LINE: Faults = Faults {
     slow_before: 150,
     slow_after: 150,
@@ -33,7 +35,7 @@ const SEEDS: u64 = 60;
 const COMMANDS: usize = 300;
 
 #[test]
-fn what_two_deciders_decide_is_what_one_would_have() {
+fn two_deciders_decide_what_one_would() {
     let mut dropped = 0;
     for seed in 0..SEEDS {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -43,7 +45,7 @@ fn what_two_deciders_decide_is_what_one_would_have() {
             .expect("a runtime can be built");
         dropped += runtime.block_on(overlap(seed));
     }
-    // If nothing was ever dropped, the deciders never met and the test tested nothing.
+    // If nothing was ever dropped, the deciders never overlapped and the test proves nothing.
     assert!(
         dropped > SEEDS as usize,
         "only {dropped} decisions were dropped in {SEEDS} runs"
@@ -65,14 +67,14 @@ async fn overlap(seed: u64) -> usize {
         bench.put(shoppers.next(1_800_000_000_000 + 10 * n as i64));
         tokio::time::sleep(Duration::from_millis(shoppers.pause_ms())).await;
         if dice.random_bool(0.01) {
-            // One is killed wherever it is, and another begins in its place.
+            // One is killed at any point, and another takes its place.
             let which = dice.random_range(0..2);
             let name = format!("after {n}");
             let next = bench.start(&name, line(100 + n as u64), 40);
             std::mem::replace(&mut deciders[which], next).kill().await;
         }
     }
-    // Faults end: one decider on a good line must bring everything to its end.
+    // Without faults, one decider must answer everything.
     for decider in deciders {
         decider.kill().await;
     }
@@ -90,7 +92,7 @@ async fn overlap(seed: u64) -> usize {
     bench.log.records(Topic::StockDecisions, PARTITION).len() - counting.len()
 }
 
-/// Every product's history, with its chain, stands up to the ledger.
+/// Checks every product's history and chain with the ledger.
 fn check_ledgers(bench: &Bench, seed: u64) {
     let mut ledgers = HashMap::<ProductId, Ledger>::new();
     let commands = bench.log.records(Topic::PurchaseAttempts, PARTITION);

@@ -1,4 +1,4 @@
-//! A decider that starts knows what its predecessors decided, from checkpoints or without.
+//! A decider that starts recovers its predecessors' decisions, with checkpoints or without.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn fill(bench: &Bench, shoppers: &mut Shoppers, commands: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn restarts_decide_as_if_there_had_been_none() {
+async fn restarts_change_no_decision() {
     for seed in 0..20 {
         let bench = Bench::new();
         let mut shoppers = Shoppers::new(seed);
@@ -43,12 +43,12 @@ async fn restarts_decide_as_if_there_had_been_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checkpoint_that_was_cut_off_is_passed_over() {
+async fn an_incomplete_checkpoint_is_skipped() {
     let bench = Bench::new();
     let mut shoppers = Shoppers::new(7);
     fill(&bench, &mut shoppers, 200);
     decide_all(&bench, 50).await;
-    // The beginning of a further checkpoint, without its completion.
+    // The start of another checkpoint, without its completion.
     let whole = bench.log.records(Topic::ProductSnapshots, PARTITION);
     let last = bench
         .codec
@@ -81,7 +81,7 @@ async fn a_checkpoint_that_was_cut_off_is_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_deciders_records_within_a_checkpoint_are_passed_over() {
+async fn another_deciders_records_within_a_checkpoint_are_skipped() {
     let bench = Bench::new();
     let mut shoppers = Shoppers::new(11);
     fill(&bench, &mut shoppers, 200);
@@ -93,8 +93,8 @@ async fn another_deciders_records_within_a_checkpoint_are_passed_over() {
         .iter()
         .map(|record| bench.codec.decode_snapshot(&record.value).unwrap())
         .collect();
-    // The last checkpoint once more, with the first record of an older one, by a superseded
-    // decider, among its own.
+    // The last checkpoint again, with a record of an older one by a superseded decider among its
+    // own.
     let (completing, parts) = whole.split_last().unwrap();
     let mut stray = whole[0].clone();
     stray.claim = Offset(-1);
@@ -127,10 +127,9 @@ async fn another_deciders_records_within_a_checkpoint_are_passed_over() {
     assert_eq!(counting, undisturbed);
 }
 
-/// Old checkpoints are forgotten, and one that is superseded may write on as if its own had not
-/// been.
+/// Old checkpoints are deleted, and a superseded decider may continue one that is.
 #[tokio::test(start_paused = true)]
-async fn what_names_a_forgotten_checkpoint_is_passed_over() {
+async fn records_of_a_deleted_checkpoint_are_skipped() {
     let topic = Topic::ProductSnapshots;
     for completes in [true, false] {
         let bench = Bench::new();
@@ -233,7 +232,7 @@ async fn time_passes_when_nothing_arrives() {
     ));
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(matches!(events(&bench).last(), Some(Event::SaleClosed)));
-    // With nothing due any more, log 1 does not grow.
+    // With nothing due, `purchase-attempts` does not grow.
     let before = bench.log.records(Topic::PurchaseAttempts, PARTITION).len();
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(
@@ -244,7 +243,7 @@ async fn time_passes_when_nothing_arrives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_is_none_stops_the_partition_and_shows() {
+async fn an_unreadable_record_stops_the_partition_and_shows_in_its_health() {
     let bench = Bench::new();
     let decider = bench.start("one", bench.log.clone(), 1_000);
     bench.put(sale("cap", 1, None));
@@ -264,7 +263,7 @@ async fn a_record_that_is_none_stops_the_partition_and_shows() {
         "{}",
         report.detail
     );
-    // Nothing behind it is decided, since nobody can say what it was.
+    // No later record is decided, because the unreadable one may have been an attempt.
     assert!(
         bench
             .counting()
@@ -275,7 +274,7 @@ async fn a_record_that_is_none_stops_the_partition_and_shows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_decided_when_it_stops_is_written() {
+async fn a_stopping_decider_appends_what_it_decided() {
     let slow = Faults {
         slow_before: 1_000,
         longest: Duration::from_secs(2),

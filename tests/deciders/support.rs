@@ -1,4 +1,4 @@
-//! A partition, commands for it, and what counts of what was decided.
+//! A partition, commands for it, and its decisions that count.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,20 +32,20 @@ pub struct Bench {
     pub health: Health,
 }
 
-/// A decider at work.
+/// A running decider.
 pub struct Running {
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Running {
-    /// Lets it finish.
+    /// Stops it in order.
     pub async fn stop(self) {
         self.stop.cancel();
         self.task.await.expect("the decider ends without panic");
     }
 
-    /// Ends it wherever it is.
+    /// Ends it at any point.
     pub async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
@@ -64,7 +64,7 @@ impl Bench {
         }
     }
 
-    /// Starts a decider that sees the log through `log`.
+    /// Starts a decider over `log`.
     pub fn start(&self, name: &str, log: Arc<dyn EventLog>, checkpoint_every: u64) -> Running {
         let decider = Decider {
             log,
@@ -81,7 +81,7 @@ impl Bench {
         Running { stop, task }
     }
 
-    /// Appends a command to log 1.
+    /// Appends a command to `purchase-attempts`.
     pub fn put(&self, command: Command) -> Offset {
         let key = Bytes::copy_from_slice(command.product_id.as_str().as_bytes());
         let value = self.codec.encode_command(command).into();
@@ -94,7 +94,7 @@ impl Bench {
             .put(Topic::PurchaseAttempts, PARTITION, vec![record])
     }
 
-    /// Waits until everything in log 1 has a decision that counts.
+    /// Waits until every record of `purchase-attempts` has a decision that counts.
     pub async fn all_answered(&self) {
         for _ in 0..4_000 {
             let end = self.log.records(Topic::PurchaseAttempts, PARTITION).len() as i64;
@@ -110,7 +110,7 @@ impl Bench {
         panic!("not everything was answered: {:?}", self.health.report());
     }
 
-    /// The decisions of log 2 that count.
+    /// The decisions that count in `stock-decisions`.
     pub fn counting(&self) -> Vec<Decision> {
         let mut fence = Fence::default();
         let records = self.log.records(Topic::StockDecisions, PARTITION);
@@ -131,7 +131,7 @@ impl Bench {
         counting.collect()
     }
 
-    /// What one decider that nothing disturbs decides on log 1.
+    /// The decisions of one decider without faults on `purchase-attempts`.
     pub fn undisturbed(&self) -> Vec<Decision> {
         let mut products = std::collections::HashMap::<ProductId, Product>::new();
         let mut follows = Offset(-1);
@@ -161,7 +161,7 @@ impl Bench {
     }
 }
 
-/// The decision without what depends on who made it.
+/// The decision without what depends on its decider.
 pub fn substance(decision: &Decision) -> Decision {
     Decision {
         claim: Offset(0),

@@ -1,5 +1,5 @@
-//! A shop's recorded demand comes out, product by product, as it does on the embedded engine:
-//! both are held against the same oracle.
+//! A shop's recorded demand has the same result, product by product, as on the embedded engines:
+//! both are compared with the same oracle.
 
 use std::time::Instant;
 
@@ -9,21 +9,25 @@ use crate::cluster::Cluster;
 use crate::oracle::{self, as_expected, demand_file};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn recorded_demand_comes_out_as_on_the_embedded_engine() {
+async fn recorded_demand_has_the_same_result_as_on_the_embedded_engines() {
     let cluster = Cluster::new().await;
-    let [door, questions, _projector, _decider] = cluster
+    let [command_api, query_api, _projector, _decider] = cluster
         .ready([CommandApi, QueryApi, Projector, Decider])
         .await;
     let demand = demand_file();
     let begun = Instant::now();
-    let rehearsal = cluster.rehearse(&door, &questions, &["--file", demand.to_str().unwrap()]);
+    let rehearsal = cluster.rehearse(
+        &command_api,
+        &query_api,
+        &["--file", demand.to_str().unwrap()],
+    );
     let report = rehearsal.passes().await;
     println!("{} rows in {:?}", report["totals"]["rows"], begun.elapsed());
     let audited = cluster.audit().await;
     println!("audited after {:?}", begun.elapsed());
     let totals = &audited["totals"];
     let count = |what: &str| totals[what].as_u64().unwrap();
-    // The log has every sending of an attempt, the report each attempt once.
+    // The log has every copy of a repeated attempt, the report each attempt once.
     let attempts = count("attempts") - count("repeated");
     assert_eq!(attempts, report["totals"]["attempts"], "{totals}");
     assert_eq!(totals["accepted"], report["totals"]["accepted"], "{totals}");

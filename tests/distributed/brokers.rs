@@ -1,4 +1,4 @@
-//! Brokers that vanish and come back.
+//! Brokers that are killed and come back.
 
 use runtime::settings::Service::{CommandApi, Decider, Projector, QueryApi};
 use tokio::task::block_in_place;
@@ -6,24 +6,24 @@ use tokio::task::block_in_place;
 use crate::cluster::{CROWD, Cluster, Process, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_broker_of_three_may_go_and_then_all_of_them() {
+async fn one_broker_of_three_may_fail_and_then_all_of_them() {
     let cluster = Cluster::new().await;
     let kafka = cluster.engines.kafka();
     let processes = cluster
         .ready([CommandApi, QueryApi, Projector, Decider])
         .await;
-    let [door, questions, _, decider] = &processes;
-    let rehearsal = cluster.rehearse(door, questions, &CROWD);
+    let [command_api, query_api, _, decider] = &processes;
+    let rehearsal = cluster.rehearse(command_api, query_api, &CROWD);
     decides_on(decider).await;
     block_in_place(|| kafka.kill(1)).unwrap();
-    // The others have all that was acknowledged, and do without it.
+    // The other brokers have all acknowledged records, and work without it.
     decides_on(decider).await;
     all_ready(&processes).await;
     block_in_place(|| kafka.start(1)).unwrap();
     rehearsal.passes().await;
 
     let how = [&CROWD[..], &["--seed", "2"]].concat();
-    let mut rehearsal = cluster.rehearse(door, questions, &how);
+    let mut rehearsal = cluster.rehearse(command_api, query_api, &how);
     decides_on(decider).await;
     for number in 1..=3 {
         block_in_place(|| kafka.kill(number)).unwrap();
@@ -44,11 +44,11 @@ async fn one_broker_of_three_may_go_and_then_all_of_them() {
     cluster.audit().await;
 }
 
-/// Waits until it has decided on more of what the crowd asks for.
+/// Waits until the decider has decided on more of the rehearsal's attempts.
 async fn decides_on(decider: &Process) {
     let decisions = async || decider.metric("doorbuster_decisions_total").await;
     let before = decisions().await;
-    eventually("it goes on deciding", async || {
+    eventually("it continues to decide", async || {
         (decisions().await > before + 300.0).then_some(())
     })
     .await;

@@ -1,4 +1,4 @@
-//! The real program's services over the real engines, each a process of its own.
+//! The real program's services over the real engines, each in its own process.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -28,10 +28,10 @@ use crate::instance::{Ended, free_address, program};
 
 /// Partitions of every topic.
 pub const PARTITIONS: u32 = 4;
-/// How long anything that must come about is waited for. It is long, since the machine may be
-/// slow; no test passes or fails by how much of it is used.
+/// The longest wait for any condition. It is long because the machine may be slow; no test
+/// depends on how much of it is used.
 pub const PATIENCE: Duration = Duration::from_secs(90);
-/// A crowd that comes for long enough to lose a service in its midst.
+/// A rehearsal that is long enough to lose a service in the middle.
 pub const CROWD: [&str; 8] = [
     "--buyers",
     "6000",
@@ -43,10 +43,10 @@ pub const CROWD: [&str; 8] = [
     "150",
 ];
 
-/// One cluster at a time: two would fight for the processors.
+/// One cluster at a time: two would compete for the processors.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// Topics, keyspace and subjects of its own on the shared engines, and its processes.
+/// Its own topics, keyspace and subjects on the shared engines, and its processes.
 pub struct Cluster {
     pub engines: &'static Engines,
     settings: Vec<(&'static str, String)>,
@@ -60,7 +60,7 @@ pub struct Cluster {
 pub struct Process {
     service: Service,
     child: Child,
-    /// `http://` and where it listens.
+    /// The base URL of its listener.
     pub url: String,
     output: PathBuf,
     command: Vec<(&'static str, String)>,
@@ -95,17 +95,17 @@ impl Cluster {
         }
     }
 
-    /// Another setting of the processes that are started from now on.
+    /// Sets a variable for the processes that are started from now on.
     pub fn set(&mut self, name: &'static str, value: &str) {
         self.settings.push((name, value.to_owned()));
     }
 
-    /// What the names of its topics begin with.
+    /// The prefix of its topics.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// A service's process, which is started and not waited for.
+    /// Starts a service's process without waiting for it.
     pub fn start(&self, service: Service) -> Process {
         let address = free_address();
         let mut settings = self.settings.clone();
@@ -123,7 +123,7 @@ impl Cluster {
         }
     }
 
-    /// Processes of these services, all ready.
+    /// Starts processes of these services, and waits until all are ready.
     pub async fn ready<const N: usize>(&self, services: [Service; N]) -> [Process; N] {
         let processes = services.map(|service| self.start(service));
         for process in &processes {
@@ -139,9 +139,8 @@ impl Cluster {
         command
     }
 
-    /// A rehearsal against these two doors that checks every answer by itself; it goes on
-    /// until it is waited for.
-    pub fn rehearse(&self, door: &Process, questions: &Process, how: &[&str]) -> Rehearsal {
+    /// Starts a rehearsal against these two services, which checks every answer by itself.
+    pub fn rehearse(&self, command_api: &Process, query_api: &Process, how: &[&str]) -> Rehearsal {
         let report = self.dir.path().join("report.json");
         let output = self.dir.path().join("rehearsal.log");
         let log = File::create(&output).unwrap();
@@ -150,9 +149,9 @@ impl Cluster {
             .args([
                 "rehearse",
                 "--target",
-                &door.url,
+                &command_api.url,
                 "--questions",
-                &questions.url,
+                &query_api.url,
             ])
             .args(["--patience", "120", "--json"])
             .arg(&report)
@@ -166,7 +165,7 @@ impl Cluster {
         }
     }
 
-    /// Audits both logs on Kafka and the read models in the store; everything must hold.
+    /// Audits both topics and the read models; everything must hold.
     pub async fn audit(&self) -> Value {
         self.read_models_catch_up().await;
         let summary = self.dir.path().join("audit.json");
@@ -183,7 +182,7 @@ impl Cluster {
         serde_json::from_slice(&std::fs::read(summary).unwrap()).unwrap()
     }
 
-    /// Both logs, to read what the services wrote.
+    /// The log, to read what the services appended.
     pub async fn log(&self) -> KafkaLog {
         let brokers = self.engines.kafka_brokers().split(',').count();
         KafkaLog::open(log_kafka::Options {
@@ -201,7 +200,7 @@ impl Cluster {
         .unwrap()
     }
 
-    /// Reads and writes records with the ids that the registry has given out.
+    /// A codec with the registry's schema ids.
     pub async fn codec(&self) -> Codec {
         let options = registry::Options {
             url: self.engines.registry_url(),
@@ -228,7 +227,7 @@ impl Cluster {
         store
     }
 
-    /// Waits until the read models are as far as log 2.
+    /// Waits until the read models have all of `stock-decisions`.
     pub async fn read_models_catch_up(&self) {
         let (log, store) = (self.log().await, self.store().await);
         eventually("the read models catch up", async || {
@@ -246,7 +245,7 @@ impl Cluster {
 }
 
 impl Process {
-    /// Waits until it says that it is ready.
+    /// Waits until `/readyz` reports ready.
     pub async fn becomes_ready(&self) {
         let ready = async || {
             let (status, _) = self.health().await?;
@@ -268,7 +267,7 @@ impl Process {
         Some((status, serde_json::from_slice(&body).ok()?))
     }
 
-    /// The partitions it works on by its own account; none when it does not answer.
+    /// The partitions it works on, from `/readyz`; none when it does not answer.
     pub async fn partitions(&self) -> BTreeSet<Partition> {
         let Some((_, health)) = self.health().await else {
             return BTreeSet::new();
@@ -282,7 +281,7 @@ impl Process {
         components.filter_map(partition).collect()
     }
 
-    /// Host and port where it listens.
+    /// Host and port of its listener.
     pub fn address(&self) -> &str {
         self.url.strip_prefix("http://").unwrap()
     }
@@ -309,7 +308,7 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// SIGSTOP: it stands still and knows nothing of it.
+    /// SIGSTOP: it is paused without noticing.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
     }
@@ -319,7 +318,7 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
-    /// SIGTERM, and how it ended.
+    /// SIGTERM; returns its exit status.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         let pid = self.child.id();
@@ -332,7 +331,7 @@ impl Process {
         self.child = spawn(self.service, &self.command, &self.output);
     }
 
-    /// What it has written to its standard error.
+    /// Its standard error so far.
     pub fn output(&self) -> String {
         std::fs::read_to_string(&self.output).unwrap()
     }
@@ -356,7 +355,7 @@ impl Drop for Process {
     }
 }
 
-/// A rehearsal under way.
+/// A running rehearsal.
 pub struct Rehearsal {
     child: Ended,
     report: PathBuf,
@@ -364,12 +363,12 @@ pub struct Rehearsal {
 }
 
 impl Rehearsal {
-    /// Whether it is still under way.
+    /// Whether it is still running.
     pub fn goes_on(&mut self) -> bool {
         self.child.0.try_wait().unwrap().is_none()
     }
 
-    /// Waits for its end. Everything must have been answered, and every invariant held.
+    /// Waits for its end. Every attempt must be answered, and every invariant must hold.
     pub async fn passes(mut self) -> Value {
         let begun = Instant::now();
         let status = loop {
@@ -389,7 +388,7 @@ impl Rehearsal {
     }
 }
 
-/// Waits until these two work on all partitions, each on some and no partition twice.
+/// Waits until these two share all partitions, each with some of them.
 pub async fn share(one: &Process, other: &Process) {
     let what = format!("{} and {} share the partitions", one.url, other.url);
     eventually(&what, async || {
@@ -401,7 +400,7 @@ pub async fn share(one: &Process, other: &Process) {
     .await;
 }
 
-/// Waits until something has come about.
+/// Waits until a condition holds.
 pub async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Option<T>) -> T {
     match tokio::time::timeout(PATIENCE, until(probe)).await {
         Ok(it) => it,

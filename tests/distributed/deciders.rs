@@ -1,4 +1,4 @@
-//! Deciders that vanish, stand still, and come back.
+//! Deciders that are killed, paused, and come back.
 
 use runtime::settings::Service::{CommandApi, Decider, Projector, QueryApi};
 
@@ -8,18 +8,18 @@ use crate::history::{Claimed, History, now_ms};
 const DECISIONS: &str = "doorbuster_decisions_total";
 const DROPPED: &str = "doorbuster_decisions_dropped_total";
 
-/// How often a decider is made to stand still before it must have written too late.
+/// How often a decider is paused until one of its decisions must have come too late.
 const ROUNDS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_decider_takes_over_from_one_that_is_killed() {
     let cluster = Cluster::new().await;
-    let [door, questions, _projector, mut first, second] = cluster
+    let [command_api, query_api, _projector, mut first, second] = cluster
         .ready([CommandApi, QueryApi, Projector, Decider, Decider])
         .await;
     share(&first, &second).await;
     let history = History::open(&cluster).await;
-    let rehearsal = cluster.rehearse(&door, &questions, &CROWD);
+    let rehearsal = cluster.rehearse(&command_api, &query_api, &CROWD);
     decides(&first).await;
     let lost = first.partitions().await;
     let at_ms = now_ms();
@@ -33,16 +33,16 @@ async fn another_decider_takes_over_from_one_that_is_killed() {
         assert!(claimed.is_of(&second), "{claimed:?}");
         if lost.contains(&claimed.partition) {
             assert!(claimed.counting > 0, "{claimed:?}");
-            tell_takeover(&claimed, at_ms);
+            print_takeover(&claimed, at_ms);
         }
     }
     cluster.audit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_decider_that_stood_still_writes_for_nobody_and_steps_down() {
+async fn decisions_of_a_paused_decider_are_dropped_and_it_steps_down() {
     let cluster = Cluster::new().await;
-    let [door, questions, projector, first, second] = cluster
+    let [command_api, query_api, projector, first, second] = cluster
         .ready([CommandApi, QueryApi, Projector, Decider, Decider])
         .await;
     share(&first, &second).await;
@@ -50,7 +50,7 @@ async fn a_decider_that_stood_still_writes_for_nobody_and_steps_down() {
     for round in 1.. {
         let seed = round.to_string();
         let how = [&CROWD[..], &["--seed", &seed]].concat();
-        let rehearsal = cluster.rehearse(&door, &questions, &how);
+        let rehearsal = cluster.rehearse(&command_api, &query_api, &how);
         decides(&first).await;
         let lost = first.partitions().await;
         let before = times_stepped_down(&first);
@@ -96,27 +96,26 @@ async fn a_decider_that_stood_still_writes_for_nobody_and_steps_down() {
     .await;
     let claims = history.claims().await;
     let dropped: usize = claims.iter().map(|claimed| claimed.dropped).sum();
-    for reader in [&questions, &projector] {
+    for reader in [&query_api, &projector] {
         eventually("the readers drop what came too late", async || {
             (reader.metric(DROPPED).await >= dropped as f64).then_some(())
         })
         .await;
     }
-    assert_eq!(questions.metric(DROPPED).await, dropped as f64);
+    assert_eq!(query_api.metric(DROPPED).await, dropped as f64);
     cluster.audit().await;
 }
 
-/// With a session this long nobody but the one who leaves can bring about that another takes
-/// over.
+/// A session so long that only leaving the group hands the partitions over.
 const NO_TIMEOUT_MS: &str = "300000";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_is_told_to_end_hands_over_at_once() {
+async fn a_service_that_is_terminated_hands_over_at_once() {
     let mut cluster = Cluster::new().await;
     cluster.set("KAFKA_SESSION_TIMEOUT_MS", NO_TIMEOUT_MS);
     let [
-        mut door,
-        mut questions,
+        mut command_api,
+        mut query_api,
         mut projector,
         mut heir,
         mut first,
@@ -127,7 +126,7 @@ async fn a_service_that_is_told_to_end_hands_over_at_once() {
     share(&first, &second).await;
     share(&projector, &heir).await;
     let history = History::open(&cluster).await;
-    let rehearsal = cluster.rehearse(&door, &questions, &CROWD);
+    let rehearsal = cluster.rehearse(&command_api, &query_api, &CROWD);
     decides(&first).await;
     let left = first.partitions().await;
     let at_ms = now_ms();
@@ -138,28 +137,28 @@ async fn a_service_that_is_told_to_end_hands_over_at_once() {
         current.iter().all(decided).then_some(())
     })
     .await;
-    println!("the decider of partitions {left:?} was told to end");
+    println!("the decider of partitions {left:?} was terminated");
     let taken = history.current().await;
     let taken = taken.iter().filter(|c| left.contains(&c.partition));
-    taken.for_each(|claimed| tell_takeover(claimed, at_ms));
+    taken.for_each(|claimed| print_takeover(claimed, at_ms));
 
     assert_ends_well(&mut projector).await;
     eventually("the other projector has all partitions", async || {
         (heir.partitions().await.len() == PARTITIONS as usize).then_some(())
     })
     .await;
-    assert_ends_well(&mut door).await;
-    door.start_again();
-    assert_ends_well(&mut questions).await;
-    questions.start_again();
+    assert_ends_well(&mut command_api).await;
+    command_api.start_again();
+    assert_ends_well(&mut query_api).await;
+    query_api.start_again();
     rehearsal.passes().await;
     cluster.audit().await;
-    for process in [&mut door, &mut questions, &mut heir, &mut second] {
+    for process in [&mut command_api, &mut query_api, &mut heir, &mut second] {
         assert_ends_well(process).await;
     }
 }
 
-/// Waits until it has decided on what the crowd asks for.
+/// Waits until the decider has decided on the rehearsal's attempts.
 async fn decides(decider: &Process) {
     let before = decider.metric(DECISIONS).await;
     eventually("it decides", async || {
@@ -168,7 +167,7 @@ async fn decides(decider: &Process) {
     .await;
 }
 
-/// Either the log tells it that another has its partition, or the group does, whichever is first.
+/// A decider learns from the log or from the group that another has its partition.
 fn times_stepped_down(decider: &Process) -> usize {
     let said = decider.output();
     ["stepped down", "partitions were taken back"]
@@ -182,7 +181,7 @@ async fn assert_ends_well(process: &mut Process) {
     assert_eq!(status.code(), Some(0), "{}", process.output());
 }
 
-fn tell_takeover(claimed: &Claimed, since_ms: i64) {
+fn print_takeover(claimed: &Claimed, since_ms: i64) {
     let after = |at_ms: i64| format!("{} ms", at_ms - since_ms);
     println!(
         "partition {}: claimed anew after {}, first new decision after {}",

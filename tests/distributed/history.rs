@@ -1,4 +1,4 @@
-//! Who claimed a partition and decided when, read from `stock-decisions`.
+//! Which decider decided when, read from `stock-decisions` through the fence.
 
 use std::sync::Arc;
 
@@ -13,27 +13,27 @@ use schemas::topics::Topic;
 
 use crate::cluster::{Cluster, PARTITIONS, Process};
 
-/// A reader of `stock-decisions`, which may be read again while it grows.
+/// `stock-decisions`, which can be read repeatedly while it grows.
 pub struct History {
     log: KafkaLog,
     codec: Codec,
 }
 
-/// A claim, and what was decided under it.
+/// A claim, and the decisions under it.
 #[derive(Debug)]
 pub struct Claimed {
     pub partition: Partition,
     pub claim: Offset,
     pub claimed_at_ms: TimestampMs,
-    /// Who made it, as the decider named itself.
+    /// The decider's name.
     decider: Arc<str>,
     /// When the first of its decisions that counts was appended.
     pub first_decision_at_ms: Option<TimestampMs>,
     /// Its decisions that count.
     pub counting: usize,
-    /// Its decisions that count for nobody.
+    /// Its decisions that were dropped.
     pub dropped: usize,
-    /// Those of them that stand behind another's claim.
+    /// The dropped decisions after another decider's claim.
     pub superseded: usize,
 }
 
@@ -111,7 +111,7 @@ impl History {
     }
 }
 
-/// Now, by the clock that the brokers on this machine stamp records with.
+/// The current time of this machine, which the brokers use for append times.
 pub fn now_ms() -> TimestampMs {
     SystemClock.now_ms()
 }

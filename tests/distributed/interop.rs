@@ -1,5 +1,5 @@
-//! Clients that no one here wrote read both topics: Kafka's own tools, and a Python program with
-//! Confluent's client, which recomputes every product's stock.
+//! Foreign clients read both topics: Kafka's own tools, and a Python program with Confluent's
+//! client, which recomputes every product's stock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
 use crate::cluster::{Cluster, PARTITIONS, eventually};
-use crate::doors::records;
+use crate::command_apis::records;
 use crate::instance::root;
 use crate::shop::{Shop, text};
 
@@ -23,13 +23,13 @@ const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn others_clients_read_both_topics_and_come_to_the_same_stock() {
+async fn foreign_clients_read_both_topics_and_compute_the_same_stock() {
     let python = block_in_place(python);
     let cluster = Cluster::new().await;
-    let [door, questions, _projector, mut decider] = cluster
+    let [command_api, query_api, _projector, mut decider] = cluster
         .ready([CommandApi, QueryApi, Projector, Decider])
         .await;
-    let shop = Shop::at(&door, &questions);
+    let shop = Shop::at(&command_api, &query_api);
     let load = [
         "--buyers",
         "2000",
@@ -40,15 +40,15 @@ async fn others_clients_read_both_topics_and_come_to_the_same_stock() {
         "--stock",
         "60",
     ];
-    let rehearsal = cluster.rehearse(&door, &questions, &load);
-    everything_that_can_befall_a_sale(&shop).await;
+    let rehearsal = cluster.rehearse(&command_api, &query_api, &load);
+    every_event_of_a_sale(&shop).await;
     traced_order(&shop).await;
     rehearsal.passes().await;
 
     groups_are_at_the_end(&cluster).await;
 
-    // From here on nothing is decided. A decision that stands in the log a second time counts
-    // for nobody, as one does that a paused decider writes.
+    // From here on nothing is decided. A decision that is in the log a second time is dropped by
+    // every reader, like one by a paused decider.
     assert!(decider.terminate().await.success());
     let log = cluster.log().await;
     let mut forged = 0;
@@ -120,12 +120,12 @@ async fn others_clients_read_both_topics_and_come_to_the_same_stock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trace_goes_from_the_request_through_both_logs_to_the_answer() {
+async fn a_trace_goes_from_the_request_through_both_topics_to_the_answer() {
     let cluster = Cluster::new().await;
-    let [door, questions, _projector, _decider] = cluster
+    let [command_api, query_api, _projector, _decider] = cluster
         .ready([CommandApi, QueryApi, Projector, Decider])
         .await;
-    let shop = Shop::at(&door, &questions);
+    let shop = Shop::at(&command_api, &query_api);
     shop.put("traced", json!({ "stock": 1_000 })).await;
     let untraced = shop.order("traced", "nobody", 1).await;
     let attempt = traced_order(&shop).await;
@@ -164,17 +164,17 @@ async fn a_trace_goes_from_the_request_through_both_logs_to_the_answer() {
         .unwrap()
         .unwrap();
     assert_eq!(row.trace_id, None);
-    // One that starts now has it from the read models alone.
+    // A query API that starts now has it only from the read models.
     let [late] = cluster.ready([QueryApi]).await;
     assert_eq!(
-        Shop::at(&door, &late).fate(&attempt).await["trace_id"],
+        Shop::at(&command_api, &late).fate(&attempt).await["trace_id"],
         TRACE
     );
     cluster.audit().await;
 }
 
-/// Orders accepted, refused, given back and expired; stock changed; a second round.
-async fn everything_that_can_befall_a_sale(shop: &Shop) {
+/// Orders that are accepted, refused, cancelled and expired; changed stock; a second round.
+async fn every_event_of_a_sale(shop: &Shop) {
     shop.put("held", json!({ "stock": 10, "hold_ms": 300 }))
         .await;
     let held = shop.order("held", "slow", 3).await;
@@ -206,7 +206,7 @@ async fn becomes(shop: &Shop, attempt: &str, status: &str) {
     .await;
 }
 
-/// One order whose request has a trace; the attempt's id.
+/// Places an order whose request has a trace; returns the attempt's id.
 async fn traced_order(shop: &Shop) -> String {
     shop.put("traced", json!({ "stock": 1_000 })).await;
     let headers = [(TRACEPARENT, PARENT)];
@@ -216,7 +216,7 @@ async fn traced_order(shop: &Shop) -> String {
     text(&body["attempt_id"])
 }
 
-/// Kafka's own tool shows who works on which partition, and that nothing is left to do.
+/// Kafka's own tool shows the member of each partition, and no lag.
 async fn groups_are_at_the_end(cluster: &Cluster) {
     let groups = [Group::Deciders, Group::Projectors];
     let names = groups.map(|group| log_kafka::group_name(cluster.prefix(), group));
@@ -276,7 +276,7 @@ async fn console_consumer_reads(cluster: &Cluster, log: &dyn EventLog, topic: To
         &name,
         "--from-beginning",
     ];
-    // It reads on until it has as many records as there are, or none has come for a minute.
+    // It reads until it has all records, or none has come for a minute.
     arguments.extend(["--max-messages", &count, "--timeout-ms", "60000"]);
     for property in [
         "print.partition=true",
@@ -310,7 +310,7 @@ async fn console_consumer_reads(cluster: &Cluster, log: &dyn EventLog, topic: To
     println!("the console consumer read {count} records of {name}, {traced} with the trace");
 }
 
-/// What the Python program comes to.
+/// The result of the Python program.
 fn recompute(cluster: &Cluster, python: &PathBuf) -> Value {
     let mut command = Command::new(python);
     command
@@ -323,7 +323,7 @@ fn recompute(cluster: &Cluster, python: &PathBuf) -> Value {
     serde_json::from_str(&run(&mut command)).unwrap()
 }
 
-/// A sale of the API, as the Python program has it.
+/// A sale of the API, in the form of the Python program.
 fn figures(sale: Value) -> (String, Value) {
     let figures = json!({
         "version": sale["version"],
@@ -334,7 +334,7 @@ fn figures(sale: Value) -> (String, Value) {
     (text(&sale["product_id"]), figures)
 }
 
-/// A Python with what the program imports, made once for all runs under the target directory.
+/// A Python environment with the program's imports, made once under the target directory.
 fn python() -> PathBuf {
     let venv = root().join("target/interop-venv");
     let requirements = root().join("tests/distributed/interop/requirements.txt");
@@ -379,7 +379,7 @@ fn python() -> PathBuf {
 const GET_PYTHON: &str = "others' clients are tested with Python 3.9 or newer and its venv module; \
                           on Debian: apt-get install python3 python3-venv";
 
-/// What a command prints; it must succeed.
+/// The output of a command, which must succeed.
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -13,7 +13,7 @@ mod brokers;
 mod deciders;
 mod projectors;
 
-mod doors;
+mod command_apis;
 mod outage;
 
 mod agree;

@@ -1,4 +1,5 @@
-//! The read store, the registry or Kafka is away: what goes on, and what says that it waits.
+//! The read store, the registry or Kafka is unavailable: what continues, and what reports that it
+//! waits.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +13,11 @@ use tokio::time::sleep;
 use crate::cluster::{Cluster, PARTITIONS, Process, eventually, get};
 use crate::shop::{Shop, text};
 
-/// How long the read store is away at least.
+/// How long the read store is down at least.
 const OUTAGE: Duration = Duration::from_secs(20);
-/// How long it does not answer, though it is there.
+/// How long it hangs without answering.
 const HANG: Duration = Duration::from_secs(14);
-/// Orders that are taken and answered meanwhile at least.
+/// The fewest orders that must be accepted and answered meanwhile.
 const ORDERS: u32 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,7 +26,7 @@ async fn orders_are_decided_and_answered_without_the_read_store() {
     let processes = cluster
         .ready([CommandApi, QueryApi, Projector, Decider])
         .await;
-    let [door, questions, projector, decider] = &processes;
+    let [command_api, query_api, projector, decider] = &processes;
     let load = [
         "--buyers",
         "5000",
@@ -36,19 +37,22 @@ async fn orders_are_decided_and_answered_without_the_read_store() {
         "--stock",
         "150",
     ];
-    let rehearsal = cluster.rehearse(door, questions, &load);
+    let rehearsal = cluster.rehearse(command_api, query_api, &load);
     decides_on(decider).await;
 
     let cassandra = cluster.engines.cassandra();
     let away = Away::of(|| cassandra.stop(), || cassandra.start());
     let stopped = Instant::now();
     let node = cluster.engines.cql_node();
-    for process in [door, questions, projector] {
+    for process in [command_api, query_api, projector] {
         let what = format!("{} tells that the store is away", process.url);
-        eventually(&what, async || tells_of(process, projector, &node).await).await;
+        eventually(&what, async || {
+            reports_store_failure(process, projector, &node).await
+        })
+        .await;
     }
-    // Everything from here on happens without the store: even a sale may be put on.
-    let shop = Shop::at(door, questions);
+    // Everything from here on works without the store, even a new sale.
+    let shop = Shop::at(command_api, query_api);
     shop.put("meanwhile", json!({ "stock": 1_000_000 })).await;
     let before = decider.metric("doorbuster_decisions_total").await;
     let mut orders = 0;
@@ -60,10 +64,10 @@ async fn orders_are_decided_and_answered_without_the_read_store() {
             (&"sold".into(), &2.into()),
             "{fate}"
         );
-        for process in [door, questions, projector] {
-            let told = tells_of(process, projector, &node).await;
+        for process in [command_api, query_api, projector] {
+            let reported = reports_store_failure(process, projector, &node).await;
             assert!(
-                told.is_some(),
+                reported.is_some(),
                 "{}: {:?}",
                 process.url,
                 process.health().await
@@ -73,9 +77,9 @@ async fn orders_are_decided_and_answered_without_the_read_store() {
         orders += 1;
         sleep(Duration::from_millis(100)).await;
     }
-    // A failure is said when it comes, and not with every try.
-    let said = projector.output();
-    let said = said.matches("failed; trying again").count();
+    // A failure is logged when it starts, not with every retry.
+    let output = projector.output();
+    let said = output.matches("failed; trying again").count();
     assert!(
         said < 8 * PARTITIONS as usize,
         "the projector said {said} times that it fails"
@@ -90,11 +94,10 @@ async fn orders_are_decided_and_answered_without_the_read_store() {
     let sale = sale(&shop, "meanwhile").await;
     assert_eq!(sale["stock"]["sold"], 2 * orders, "{sale}");
 
-    // A door that starts now has never heard of any sale, and takes orders all the same. As
-    // long as it does not, it does not say that it is ready.
+    // A command API that starts now knows no sale, and still accepts orders once it is ready.
     let late = cluster.start(CommandApi);
     late.becomes_ready().await;
-    let there = Shop::at(&late, questions);
+    let there = Shop::at(&late, query_api);
     let (status, order) = there
         .try_order("meanwhile", ("late", "late"), 1, &[])
         .await
@@ -107,20 +110,20 @@ async fn orders_are_decided_and_answered_without_the_read_store() {
 
     drop(away);
     for process in processes.iter().chain([&late]) {
-        is_well(process).await;
+        is_healthy(process).await;
     }
     rehearsal.passes().await;
     cluster.audit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_store_that_hangs_holds_up_no_answer_and_readiness_does_not_flicker() {
+async fn a_hanging_read_store_delays_no_answer_and_readiness_stays_stable() {
     let cluster = Cluster::new().await;
     let processes = cluster
         .ready([CommandApi, QueryApi, Projector, Decider])
         .await;
-    let [door, questions, projector, _] = &processes;
-    let shop = Shop::at(door, questions);
+    let [command_api, query_api, projector, _] = &processes;
+    let shop = Shop::at(command_api, query_api);
     shop.put("hot", json!({ "stock": 1_000_000 })).await;
     shop.fate(&shop.order("hot", "first", 1).await).await;
 
@@ -132,12 +135,12 @@ async fn a_read_store_that_hangs_holds_up_no_answer_and_readiness_does_not_flick
     let hung = Away::of(|| signal(Signal::STOP), || signal(Signal::CONT));
     let since = Instant::now();
     let mut orders = 0;
-    for process in [door, questions, projector] {
+    for process in [command_api, query_api, projector] {
         let what = format!("{} tells that the store does not answer", process.url);
         eventually(&what, async || {
             shop.order("hot", &format!("early-{orders}"), 1).await;
             orders += 1;
-            tells_of(process, projector, "").await
+            reports_store_failure(process, projector, "").await
         })
         .await;
     }
@@ -147,10 +150,10 @@ async fn a_read_store_that_hangs_holds_up_no_answer_and_readiness_does_not_flick
         let attempt = shop.order("hot", &format!("buyer-{orders}"), 1).await;
         assert_eq!(shop.fate(&attempt).await["status"], "sold");
         slowest = slowest.max(begun.elapsed());
-        for process in [door, questions, projector] {
-            let told = tells_of(process, projector, "").await;
+        for process in [command_api, query_api, projector] {
+            let reported = reports_store_failure(process, projector, "").await;
             assert!(
-                told.is_some(),
+                reported.is_some(),
                 "{}: {:?}",
                 process.url,
                 process.health().await
@@ -162,15 +165,15 @@ async fn a_read_store_that_hangs_holds_up_no_answer_and_readiness_does_not_flick
     println!("{orders} orders while the store hung; the slowest answer took {slowest:?}");
     drop(hung);
     for process in &processes {
-        is_well(process).await;
+        is_healthy(process).await;
     }
     cluster.audit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn running_services_go_on_without_the_registry_and_a_starting_one_says_why_it_waits() {
+async fn running_services_continue_without_the_registry_and_a_starting_one_reports_why_it_waits() {
     let cluster = Cluster::new().await;
-    let [door, questions, _projector, _decider] = cluster
+    let [command_api, query_api, _projector, _decider] = cluster
         .ready([CommandApi, QueryApi, Projector, Decider])
         .await;
     let registry = cluster.engines.registry();
@@ -185,29 +188,29 @@ async fn running_services_go_on_without_the_registry_and_a_starting_one_says_why
         "--stock",
         "100",
     ];
-    let rehearsal = cluster.rehearse(&door, &questions, &load);
+    let rehearsal = cluster.rehearse(&command_api, &query_api, &load);
 
     let address = cluster.engines.registry_url();
     let waiting = [CommandApi, QueryApi, Projector, Decider].map(|service| cluster.start(service));
     for process in &waiting {
-        says_why_it_waits(process, "the schema registry", &address).await;
+        reports_why_it_waits(process, "the schema registry", &address).await;
     }
     rehearsal.passes().await;
     for process in &waiting {
-        says_why_it_waits(process, "the schema registry", &address).await;
+        reports_why_it_waits(process, "the schema registry", &address).await;
     }
 
     drop(away);
     for process in &waiting {
         process.becomes_ready().await;
     }
-    let [door, questions, ..] = &waiting;
-    works(&Shop::at(door, questions)).await;
+    let [command_api, query_api, ..] = &waiting;
+    works(&Shop::at(command_api, query_api)).await;
     cluster.audit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn services_that_start_without_kafka_say_why_they_wait() {
+async fn services_that_start_without_kafka_report_why_they_wait() {
     let cluster = Cluster::new().await;
     let kafka = cluster.engines.kafka();
     let brokers = cluster.engines.kafka_brokers();
@@ -216,20 +219,20 @@ async fn services_that_start_without_kafka_say_why_they_wait() {
     let away = Away::of(kill_all, || kafka.restart_all());
     let waiting = [CommandApi, QueryApi, Projector, Decider].map(|service| cluster.start(service));
     for process in &waiting {
-        says_why_it_waits(process, "Kafka", &brokers).await;
+        reports_why_it_waits(process, "Kafka", &brokers).await;
     }
     drop(away);
     for process in &waiting {
         process.becomes_ready().await;
     }
-    let [door, questions, ..] = &waiting;
-    works(&Shop::at(door, questions)).await;
+    let [command_api, query_api, ..] = &waiting;
+    works(&Shop::at(command_api, query_api)).await;
     cluster.audit().await;
 }
 
-/// Whether a process says that the read store is away, and `why`, in the way that is true of it:
-/// the projector cannot do its work, the others can do theirs in part.
-async fn tells_of(process: &Process, projector: &Process, why: &str) -> Option<()> {
+/// Whether a process reports that the read store is unavailable, and `why`: the projector is
+/// unready, the others are degraded.
+async fn reports_store_failure(process: &Process, projector: &Process, why: &str) -> Option<()> {
     let (status, health) = process.health().await?;
     let mut components = health["components"].as_array()?.iter();
     let (expected, flag) = match process.url == projector.url {
@@ -244,8 +247,8 @@ async fn tells_of(process: &Process, projector: &Process, why: &str) -> Option<(
     (status == expected && degraded && names_it).then_some(())
 }
 
-/// Waits until all of its work is done again.
-async fn is_well(process: &Process) {
+/// Waits until it is healthy again.
+async fn is_healthy(process: &Process) {
     eventually(&format!("{} is well", process.url), async || {
         let (status, health) = process.health().await?;
         (status == 200 && health["degraded"] == false).then_some(())
@@ -253,19 +256,22 @@ async fn is_well(process: &Process) {
     .await;
 }
 
-/// A process that cannot start yet says what it waits for, where that should be, and why there
-/// is none; it is alive, and tells clients to come back.
-async fn says_why_it_waits(process: &Process, what: &str, address: &str) {
+/// A process that cannot start yet reports what it waits for, at which address, and why that
+/// fails. It is alive, and asks clients to retry.
+async fn reports_why_it_waits(process: &Process, what: &str, address: &str) {
     let says = format!("waiting for {what}: ");
-    eventually(&format!("{} says why it waits", process.url), async || {
-        let (status, health) = process.health().await?;
-        let mut components = health["components"].as_array()?.iter();
-        let told = components.any(|component| {
-            let detail = component["detail"].as_str().unwrap_or_default();
-            detail.starts_with(&says) && detail.contains(address) && component["ready"] == false
-        });
-        (status == 503 && told).then_some(())
-    })
+    eventually(
+        &format!("{} reports why it waits", process.url),
+        async || {
+            let (status, health) = process.health().await?;
+            let mut components = health["components"].as_array()?.iter();
+            let reported = components.any(|component| {
+                let detail = component["detail"].as_str().unwrap_or_default();
+                detail.starts_with(&says) && detail.contains(address) && component["ready"] == false
+            });
+            (status == 503 && reported).then_some(())
+        },
+    )
     .await;
     let log = process.output();
     let mut lines = log.lines();
@@ -289,7 +295,7 @@ async fn says_why_it_waits(process: &Process, what: &str, address: &str) {
     );
 }
 
-/// Orders are taken, decided and answered.
+/// Orders are accepted, decided and answered.
 async fn works(shop: &Shop) {
     shop.put("afterwards", json!({ "stock": 1 })).await;
     let attempt = shop.order("afterwards", "somebody", 1).await;
@@ -302,7 +308,7 @@ async fn sale(shop: &Shop, product: &str) -> Value {
     found.expect("the sale is listed")
 }
 
-/// Waits until it has decided on more than it had.
+/// Waits until the decider has made more decisions.
 async fn decides_on(decider: &Process) {
     eventually("orders are being decided", async || {
         (decider.metric("doorbuster_decisions_total").await > 300.0).then_some(())
@@ -310,8 +316,8 @@ async fn decides_on(decider: &Process) {
     .await;
 }
 
-/// A part of the engines that is away until this is dropped, also when a test fails: others use
-/// the same engines.
+/// A part of the engines that is down until this is dropped, even when a test fails: other tests
+/// use the same engines.
 struct Away<B: Fn() -> Result<(), engines::Error>>(B);
 
 impl<B: Fn() -> Result<(), engines::Error>> Away<B> {

@@ -1,4 +1,4 @@
-//! Projectors that vanish, and projectors that write the same partition at once.
+//! Projectors that are killed, and projectors that write the same partition at once.
 
 use futures::future::join_all;
 use ports::{EventLog, ReadStore};
@@ -10,16 +10,16 @@ use schemas::topics::Topic;
 use crate::cluster::{CROWD, Cluster, PARTITIONS, Process, eventually, share};
 
 const ROWS: &str = "doorbuster_projector_rows_total";
-/// How many decisions are written too late at a time: few, so that writes interleave.
+/// How many decisions the late projector writes at once: few, so that writes interleave.
 const LATE_BATCH: usize = 50;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn read_models_catch_up_after_the_projector_was_killed() {
     let cluster = Cluster::new().await;
-    let [door, questions, _decider, mut projector] = cluster
+    let [command_api, query_api, _decider, mut projector] = cluster
         .ready([CommandApi, QueryApi, Decider, Projector])
         .await;
-    let mut rehearsal = cluster.rehearse(&door, &questions, &CROWD);
+    let mut rehearsal = cluster.rehearse(&command_api, &query_api, &CROWD);
     writes(&projector).await;
     projector.kill();
     assert!(rehearsal.goes_on(), "the load was over before the kill");
@@ -30,13 +30,13 @@ async fn read_models_catch_up_after_the_projector_was_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn projectors_that_overlap_leave_the_same_rows_as_one() {
+async fn overlapping_projectors_write_the_same_rows_as_one() {
     let cluster = Cluster::new().await;
-    let [door, questions, _decider, first, second] = cluster
+    let [command_api, query_api, _decider, first, second] = cluster
         .ready([CommandApi, QueryApi, Decider, Projector, Projector])
         .await;
     share(&first, &second).await;
-    let mut rehearsal = cluster.rehearse(&door, &questions, &CROWD);
+    let mut rehearsal = cluster.rehearse(&command_api, &query_api, &CROWD);
     writes(&first).await;
     first.pause();
     eventually("the second has all partitions", async || {
@@ -55,8 +55,8 @@ async fn projectors_that_overlap_leave_the_same_rows_as_one() {
     cluster.audit().await;
 }
 
-/// Writes all rows from the first decision on, as a projector does that stood still ever since
-/// and has not learned yet that its partitions are another's. How many they were.
+/// Writes all rows from the first decision on, like a projector that was paused since then and
+/// does not know yet that it has lost its partitions. Returns their number.
 async fn write_all_again(cluster: &Cluster) -> usize {
     let (log, store, codec) = (
         cluster.log().await,
@@ -89,7 +89,7 @@ async fn write_all_again(cluster: &Cluster) -> usize {
     written
 }
 
-/// Waits until it has written rows of what the crowd brings.
+/// Waits until the projector has written rows of the rehearsal.
 async fn writes(projector: &Process) {
     let before = projector.metric(ROWS).await;
     eventually("it writes rows", async || {

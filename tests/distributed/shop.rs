@@ -1,4 +1,4 @@
-//! A seller and buyers who speak to the door by themselves, one request at a time.
+//! A seller and buyers who send single requests to the services.
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use serde_json::{Value, json};
 use crate::cluster::{Process, eventually, get};
 use crate::instance::TOKEN;
 
-/// How long one request may take: longer than any service lets one wait.
+/// The longest that a request may take: longer than any wait of a service.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where orders go, and where questions go.
+/// The addresses of the command API and the query API.
 #[derive(Clone)]
 pub struct Shop {
-    door: String,
-    questions: String,
+    command_api: String,
+    query_api: String,
 }
 
 impl Shop {
-    pub fn at(door: &Process, questions: &Process) -> Self {
+    pub fn at(command_api: &Process, query_api: &Process) -> Self {
         Self {
-            door: door.url.clone(),
-            questions: questions.url.clone(),
+            command_api: command_api.url.clone(),
+            query_api: query_api.url.clone(),
         }
     }
 
@@ -34,13 +34,13 @@ impl Shop {
     pub async fn put(&self, product: &str, mut terms: Value) {
         terms["name"] = product.into();
         terms["price"] = json!({ "minor": 1999, "currency": "EUR" });
-        let url = format!("{}/api/admin/flash-sales/{product}", self.door);
+        let url = format!("{}/api/admin/flash-sales/{product}", self.command_api);
         self.administer(Method::PUT, &url, Some(terms)).await;
     }
 
     /// `open`, `pause`, `close` or, with a body, `stock`.
     pub async fn change(&self, product: &str, how: &str, body: Option<Value>) {
-        let url = format!("{}/api/admin/flash-sales/{product}/{how}", self.door);
+        let url = format!("{}/api/admin/flash-sales/{product}/{how}", self.command_api);
         self.administer(Method::POST, &url, body).await;
     }
 
@@ -54,7 +54,7 @@ impl Shop {
         .await;
     }
 
-    /// Asks once for units; status and body, or none when no answer came.
+    /// Sends an order once; returns status and body, or none without an answer.
     pub async fn try_order(
         &self,
         product: &str,
@@ -62,15 +62,15 @@ impl Shop {
         quantity: u32,
         headers: &[(&str, &str)],
     ) -> Option<(u16, Value)> {
-        let url = format!("{}/api/flash-sales/{product}/order", self.door);
+        let url = format!("{}/api/flash-sales/{product}/order", self.command_api);
         let mut all = vec![("x-buyer-id", buyer), ("idempotency-key", key)];
         all.extend(headers);
         let body = json!({ "quantity": quantity });
         send(Method::POST, &url, &all, Some(&body)).await
     }
 
-    /// Asks for units with the buyer's name as the key, again and again until that is taken;
-    /// the attempt's id.
+    /// Sends an order with the buyer's name as the key until it is accepted; returns the attempt's
+    /// id.
     pub async fn order(&self, product: &str, buyer: &str, quantity: u32) -> String {
         let what = format!("{buyer}'s order of {product} is taken");
         eventually(&what, async || {
@@ -81,11 +81,11 @@ impl Shop {
         .await
     }
 
-    /// Gives an order back.
+    /// Cancels an order.
     pub async fn cancel(&self, product: &str, buyer: &str, attempt: &str) {
         let url = format!(
             "{}/api/flash-sales/{product}/order/{attempt}/cancel",
-            self.door
+            self.command_api
         );
         eventually(&format!("{buyer}'s cancellation is taken"), async || {
             let (status, _) = send(Method::POST, &url, &[("x-buyer-id", buyer)], None).await?;
@@ -94,9 +94,9 @@ impl Shop {
         .await;
     }
 
-    /// What became of an attempt, as soon as it is decided.
+    /// An attempt, once it is decided.
     pub async fn fate(&self, attempt: &str) -> Value {
-        let url = format!("{}/api/attempts/{attempt}?wait=3", self.questions);
+        let url = format!("{}/api/attempts/{attempt}?wait=3", self.query_api);
         eventually(&format!("{attempt} is answered"), async || {
             let (status, body) = get(&url).await?;
             let body: Value = serde_json::from_slice(&body).ok()?;
@@ -110,7 +110,7 @@ impl Shop {
         let mut sales = Vec::new();
         let mut after = String::new();
         loop {
-            let url = format!("{}/api/flash-sales?limit=500{after}", self.questions);
+            let url = format!("{}/api/flash-sales?limit=500{after}", self.query_api);
             let (status, body) = get(&url).await.expect("the sales are listed");
             assert_eq!(status, 200, "{url}");
             let page: Value = serde_json::from_slice(&body).unwrap();
@@ -128,7 +128,7 @@ pub fn text(value: &Value) -> String {
     value.as_str().expect("a text").to_owned()
 }
 
-/// Sends a request once; status and body, or none when no answer came.
+/// Sends a request once; returns status and body, or none without an answer.
 async fn send(
     method: Method,
     url: &str,

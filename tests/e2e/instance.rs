@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 /// The admin token of every instance that a test starts.
 pub const TOKEN: &str = "rehearsal-token";
 
-/// A child that does not outlive its test.
+/// A child process that is killed with its test.
 pub struct Ended(pub Child);
 
 impl Drop for Ended {
@@ -47,7 +47,7 @@ fn doorbuster() -> &'static Path {
             build.status().unwrap().success(),
             "the program does not build"
         );
-        // This test stands in target/<profile>/deps.
+        // This test is in target/<profile>/deps.
         let test = std::env::current_exe().unwrap();
         let program = test.ancestors().nth(3).unwrap().join("release/doorbuster");
         assert!(program.is_file(), "no program at {}", program.display());

@@ -3,8 +3,8 @@
 //!
 //! The rules: products are the StockCodes with at least one row of positive quantity and price,
 //! and such a row is an attempt. Stock is the share, in tenths here, of all units of those
-//! rows, rounded up. A row of an invoice beginning with C that is no attempt gives the buyer's
-//! latest standing order of just that quantity back, or is unmatched. Other rows are skipped.
+//! rows, rounded up. A row of an invoice beginning with C that is no attempt cancels the buyer's
+//! latest open order of exactly that quantity, or is unmatched. Other rows are skipped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::instance::root;
 
-/// What the whole file comes to.
+/// The result of the whole file.
 #[derive(Debug, Default, PartialEq)]
 pub struct Expected {
     pub rows: u64,
@@ -27,7 +27,7 @@ pub struct Expected {
     pub products: BTreeMap<String, Figures>,
 }
 
-/// What one product comes to.
+/// The result of one product.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Figures {
     pub stock: u64,
@@ -45,7 +45,7 @@ struct Row {
     quantity: i64,
 }
 
-/// Reckons with a file, compressed when its name ends in `.gz`.
+/// Computes the result of a file, which is compressed when its name ends in `.gz`.
 pub fn expect(path: &Path, share_tenths: u64) -> Expected {
     let file = std::fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let mut text: Box<dyn Read> = Box::new(file);
@@ -96,7 +96,7 @@ pub fn expect(path: &Path, share_tenths: u64) -> Expected {
         expected.products.insert(product.to_owned(), figures);
     }
 
-    // Orders of one buyer, product and quantity are alike, so how many stand is all that counts.
+    // Orders of one buyer, product and quantity are alike, so only the number of open ones counts.
     let mut standing: HashMap<(&str, &str, i64), u64> = HashMap::new();
     for row in &rows {
         let Some(product) = expected.products.get_mut(&row.product) else {
@@ -138,7 +138,7 @@ pub fn expect(path: &Path, share_tenths: u64) -> Expected {
     expected
 }
 
-/// The report in the oracle's words.
+/// The report in the oracle's terms.
 pub fn as_expected(report: &Value) -> Expected {
     let number = |value: &Value| {
         value
@@ -196,7 +196,7 @@ pub fn demand_file() -> PathBuf {
 }
 
 #[test]
-fn the_oracle_agrees_with_a_reckoning_by_hand() {
+fn the_oracle_agrees_with_a_calculation_by_hand() {
     let text = "\
 InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country
 C90,P,LAMP,-4,t,1,b1,UK
@@ -243,11 +243,11 @@ A1,B,Adjust bad debt,1,t,-11062.06,,UK
         ]
         .into(),
         products: [
-            // 20 units wanted, 10 on sale: 4, 4, 2 taken, 2 refused, 4 back, 3 taken, 4 back,
-            // 5 taken.
+            // 20 units ordered, 10 on sale: 4, 4, 2 sold, 2 refused, 4 cancelled, 3 sold,
+            // 4 cancelled, 5 sold.
             ("P".to_owned(), figures(10, 10, 5, 1, 2)),
             ("p".to_owned(), figures(1, 1, 1, 0, 0)),
-            // 5 units wanted, 3 on sale: 2 taken, then 1 left where 3 are asked for.
+            // 5 units ordered, 3 on sale: 2 sold, then 1 left where 3 are ordered.
             ("POST".to_owned(), figures(3, 2, 1, 1, 0)),
         ]
         .into(),

@@ -12,7 +12,7 @@ use serde_json::json;
 use instance::{Ended, free_address, program};
 use serving::serve;
 
-/// What the rehearsal sells, so that the stock has far to go.
+/// The rehearsal's stock: large enough to watch it go down.
 const STOCK: u64 = 3_000;
 
 #[tokio::test]
@@ -47,24 +47,27 @@ async fn the_page_shows_the_stock_going_down() {
         .await
         .unwrap();
     page.refresh().await.unwrap();
-    let mut seen: Vec<u64> = Vec::new();
+    let mut figures: Vec<u64> = Vec::new();
     let begun = Instant::now();
-    while seen.last() != Some(&0) {
+    while figures.last() != Some(&0) {
         assert!(
             begun.elapsed() < Duration::from_secs(60),
-            "the stock did not run out: {seen:?}"
+            "the stock did not run out: {figures:?}"
         );
         if let Some(left) = units_left(&page).await
-            && seen.last() != Some(&left)
+            && figures.last() != Some(&left)
         {
-            seen.push(left);
+            figures.push(left);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(seen.len() > 2, "it was seen on its way: {seen:?}");
     assert!(
-        seen.is_sorted_by(|a, b| a > b),
-        "it only goes down: {seen:?}"
+        figures.len() > 2,
+        "the page showed figures in between: {figures:?}"
+    );
+    assert!(
+        figures.is_sorted_by(|a, b| a > b),
+        "it only goes down: {figures:?}"
     );
     let state = text(&page, ".card .state").await.to_lowercase();
     assert!(state.contains("sold out"), "{state:?}");
@@ -73,7 +76,7 @@ async fn the_page_shows_the_stock_going_down() {
     page.close().await.unwrap();
 }
 
-/// The units left as the meter has them, once the page shows the sale that is rehearsed.
+/// The units left by the page's meter, once it shows the sale of the rehearsal.
 async fn units_left(page: &Client) -> Option<u64> {
     let script = "const meter = document.querySelector('.card .bar');
         return meter?.getAttribute('aria-valuemax') == arguments[0]
@@ -91,7 +94,7 @@ async fn text(page: &Client, selector: &str) -> String {
         .unwrap()
 }
 
-/// The program that drives the browser; ends with the test.
+/// The WebDriver process; it ends with the test.
 struct Driver {
     _child: Ended,
     port: u16,

@@ -1,5 +1,5 @@
-//! `doorbuster rehearse`, the real program against itself: the crowd, a shop's recorded demand
-//! against an oracle, and the same through a SIGKILL.
+//! `doorbuster rehearse`, the real program against itself: a crowd, a shop's recorded demand
+//! compared with an oracle, and the same with a SIGKILL in the middle.
 
 mod instance;
 mod oracle;
@@ -17,11 +17,11 @@ use self::instance::{Ended, free_address, program};
 use self::oracle::{as_expected, demand_file};
 use self::serving::serve;
 
-/// Rows of the demand file that are enough to be killed in the middle of.
+/// Rows of the demand file: enough for a kill in the middle.
 const SLICE_ROWS: usize = 40_000;
 
 #[test]
-fn a_crowd_of_ten_thousand_gets_ten_of_ten() {
+fn ten_thousand_buyers_get_exactly_ten_items() {
     let _turn = one_at_a_time();
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("report.json");
@@ -50,7 +50,7 @@ fn a_crowd_of_ten_thousand_gets_ten_of_ten() {
 }
 
 #[test]
-fn recorded_demand_comes_out_as_the_oracle_says() {
+fn recorded_demand_has_the_result_of_the_oracle() {
     let _turn = one_at_a_time();
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("report.json");
@@ -107,11 +107,11 @@ fn a_kill_in_the_middle_loses_nothing() {
         "{totals}"
     );
     assert_eq!(as_expected(&report), oracle::expect(&slice, 8));
-    // The service that was started again still runs on it.
+    // The restarted service still runs on it.
     audit_agrees(&data, &report);
 }
 
-/// The audit of an instance's data finds that everything holds, and counts the same.
+/// The audit of an instance's data passes, and counts the same.
 fn audit_agrees(data: &Path, report: &Value) {
     let json = data.with_extension("audit.json");
     let mut audit = program();
@@ -132,13 +132,13 @@ fn audit_agrees(data: &Path, report: &Value) {
     let audited: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
     let (totals, audited) = (&report["totals"], &audited["totals"]);
     let count = |of: &Value, what: &str| of[what].as_u64().unwrap();
-    // The log has every sending of an attempt, the report each attempt once.
+    // The log has every copy of a repeated attempt, the report each attempt once.
     let attempts = count(audited, "attempts") - count(audited, "repeated");
     assert_eq!(attempts, count(totals, "attempts"), "{audited}");
     assert_eq!(audited["accepted"], totals["accepted"], "{audited}");
 }
 
-/// Waits until some thousand attempts are in the instance's books.
+/// Waits until the instance has accepted some thousand attempts.
 fn wait_for_attempts(rehearsal: &mut Child, url: &str) -> u64 {
     let begun = Instant::now();
     loop {
@@ -165,7 +165,7 @@ fn wait_for_attempts(rehearsal: &mut Child, url: &str) -> u64 {
     }
 }
 
-/// The body of a GET, or nothing when there is none to be had.
+/// The body of a GET, or an empty text without an answer.
 fn get(url: &str, path: &str) -> String {
     let exchange = || {
         let address = url.trim_start_matches("http://");
@@ -184,7 +184,7 @@ fn get(url: &str, path: &str) -> String {
     exchange().unwrap_or_default()
 }
 
-/// The report of a rehearsal that went well.
+/// The report of a successful rehearsal.
 fn report(output: &Output, json: &Path) -> Value {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     let (said, warned) = (text(&output.stdout), text(&output.stderr));
@@ -220,7 +220,7 @@ fn slice(from: &Path, to: &Path) -> PathBuf {
     to.to_path_buf()
 }
 
-/// The machine is one test's alone while it measures itself.
+/// Only one test at a time uses the machine, because each measures itself.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(|held| held.into_inner())

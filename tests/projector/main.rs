@@ -1,5 +1,5 @@
-//! The read models are what the decisions make of them, however often and by how many they
-//! are written.
+//! The read models follow from the decisions alone, however often and by however many projectors
+//! they are written.
 
 #[path = "../deciders/support.rs"]
 #[allow(dead_code, reason = "the deciders' tests use the rest of it")]
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use support::{BEGIN_MS, Bench, PARTITION, Shoppers};
 
-/// A history of random commands, decided.
+/// The log of random commands and their decisions.
 async fn history(seed: u64, commands: usize) -> Bench {
     let bench = Bench::new();
     let mut shoppers = Shoppers::new(seed);
@@ -43,6 +43,20 @@ struct Running {
 }
 
 impl Running {
+    /// Waits until the projector is unready for this reason.
+    async fn fails_with(&self, reason: &str) {
+        for _ in 0..2_000 {
+            let report = self.health.report();
+            let first = report.first();
+            if first.is_some_and(|part| part.detail.contains(reason)) {
+                assert!(!self.health.is_ready(), "{report:?}");
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("no failure with {reason:?}: {:?}", self.health.report());
+    }
+
     async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap();
@@ -62,7 +76,7 @@ fn project(bench: &Bench, store: Arc<dyn ReadStore>) -> Running {
     Running { stop, task, health }
 }
 
-/// Waits until everything in log 2 is projected.
+/// Waits until all of `stock-decisions` is projected.
 async fn caught_up(bench: &Bench, store: &dyn ReadStore) {
     let end = bench.log.records(Topic::StockDecisions, PARTITION).len() as i64;
     for _ in 0..2_000 {
@@ -78,7 +92,7 @@ async fn caught_up(bench: &Bench, store: &dyn ReadStore) {
     panic!("the projector does not catch up");
 }
 
-/// Every row, in an order of its own.
+/// Every row, in a fixed order.
 async fn rows(store: &dyn ReadStore) -> BTreeSet<String> {
     let (sender, receiver) = std::sync::mpsc::channel();
     let visit = move |row: Row| sender.send(format!("{row:?}")).is_ok();
@@ -86,7 +100,7 @@ async fn rows(store: &dyn ReadStore) -> BTreeSet<String> {
     receiver.into_iter().collect()
 }
 
-/// A store whose progress was lost, so that everything is projected once more.
+/// A store without progress, so that everything is projected again.
 struct Forgetful(Arc<dyn ReadStore>);
 
 #[async_trait]
@@ -140,7 +154,7 @@ async fn replaying_everything_over_a_live_store_changes_nothing() {
         let before = rows(&*store).await;
         assert!(before.len() > 1_000, "{} rows", before.len());
 
-        // Again from the beginning, while the first still runs: two that overlap.
+        // A second projector starts from the beginning while the first still runs.
         let again = project(&bench, Arc::new(Forgetful(store.clone())));
         for _ in 0..200 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -156,11 +170,11 @@ async fn replaying_everything_over_a_live_store_changes_nothing() {
         again.stop().await;
         by_store.push(before);
     }
-    assert_eq!(by_store[0], by_store[1], "both stores hold the same");
+    assert_eq!(by_store[0], by_store[1], "both stores have the same rows");
 }
 
 #[tokio::test]
-async fn a_store_that_fails_is_caught_up_with_when_it_is_back() {
+async fn the_projector_catches_up_when_a_failed_store_is_back() {
     let bench = history(2, 500).await;
     let whole = Arc::new(MemoryStore::default());
     let undisturbed = project(&bench, whole.clone());
@@ -170,13 +184,7 @@ async fn a_store_that_fails_is_caught_up_with_when_it_is_back() {
     let store = Arc::new(MemoryStore::default());
     store.fail(true);
     let projector = project(&bench, store.clone());
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let report = projector.health.report();
-    assert!(!projector.health.is_ready(), "{report:?}");
-    assert!(
-        report[0].detail.contains("the test made it fail"),
-        "{report:?}"
-    );
+    projector.fails_with("the test made it fail").await;
     store.fail(false);
     caught_up(&bench, &*store).await;
     assert!(projector.health.is_ready());
@@ -185,10 +193,10 @@ async fn a_store_that_fails_is_caught_up_with_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_missing_decision_is_noticed() {
+async fn a_missing_decision_stops_the_projection() {
     let bench = history(3, 300).await;
     let store = Arc::new(MemoryStore::default());
-    // A store that is said to be further than it is: what lies between was never written.
+    // Progress beyond the rows: the decisions in between were never written.
     let progress = Progress {
         next: schemas::ids::Offset(200),
         claim: schemas::ids::Offset(0),
@@ -212,15 +220,9 @@ async fn a_missing_decision_is_noticed() {
         }
         sales.into_values().map(Row::Sale).collect()
     };
-    assert!(!early.is_empty(), "some sale was there early");
+    assert!(!early.is_empty(), "the first decisions include a sale");
     behind.apply(PARTITION, early, progress).await.unwrap();
     let projector = project(&bench, behind);
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let report = projector.health.report();
-    assert!(!projector.health.is_ready(), "{report:?}");
-    assert!(
-        report[0].detail.contains("decisions are missing"),
-        "{report:?}"
-    );
+    projector.fails_with("decisions are missing").await;
     projector.stop().await;
 }

@@ -1,13 +1,13 @@
-//! The attempt by id, and with it the buyer's orders and the product's intents.
+//! An attempt's rows: by id, in the buyer's orders and in the product's intents.
 
 use ports::read_store::{AttemptRow, AttemptStatus, Row};
 use schemas::decision::{Decision, Event, Order, ReleaseCause};
 use schemas::ids::{Partition, Position, TraceId};
 
-/// The rows that a decision makes of attempts. One decision touches an attempt at most once.
+/// The attempt rows of a decision. One decision changes an attempt at most once.
 ///
-/// `trace` is that of the request which the decision answers. Only the attempt that the request
-/// was about gets it: what ran out along the way was nobody's request.
+/// `trace` is that of the request which the decision answers. Only the attempt of that request
+/// gets it: a hold that expires in the same decision belongs to no request.
 pub fn attempt_rows(partition: Partition, decision: &Decision, trace: Option<TraceId>) -> Vec<Row> {
     let mut rows = Vec::with_capacity(2 * decision.events.len());
     for event in &decision.events {
@@ -20,7 +20,7 @@ pub fn attempt_rows(partition: Partition, decision: &Decision, trace: Option<Tra
                 let own = accepted.order.attempt_offset == decision.answers;
                 let row = AttemptRow {
                     trace_id: trace.filter(|_| own),
-                    ..of_order(partition, decision, &accepted.order, status)
+                    ..order_row(partition, decision, &accepted.order, status)
                 };
                 rows.push(Row::Order(row.clone()));
                 rows.push(Row::Attempt(row));
@@ -30,7 +30,7 @@ pub fn attempt_rows(partition: Partition, decision: &Decision, trace: Option<Tra
                 let own = released.cause == ReleaseCause::Cancelled;
                 let row = AttemptRow {
                     trace_id: trace.filter(|_| own),
-                    ..of_order(partition, decision, &released.order, status)
+                    ..order_row(partition, decision, &released.order, status)
                 };
                 if released.cause == ReleaseCause::Expired {
                     rows.push(Row::Intent(row.clone()));
@@ -70,8 +70,8 @@ pub fn attempt_rows(partition: Partition, decision: &Decision, trace: Option<Tra
     rows
 }
 
-/// The row of an order without its trace.
-fn of_order(
+/// The row of an order, without a trace.
+fn order_row(
     partition: Partition,
     decision: &Decision,
     order: &Order,
@@ -121,7 +121,7 @@ mod tests {
         }
     }
 
-    /// Each row's attempt and trace, of the decision on the record at offset 9.
+    /// The attempt and trace of each row of a decision on offset 9.
     fn traces(events: Vec<Event>, trace: Option<TraceId>) -> Vec<(AttemptId, Option<TraceId>)> {
         let decision = Decision {
             claim: Offset(0),
@@ -140,13 +140,13 @@ mod tests {
             Row::Attempt(row) | Row::Order(row) | Row::Intent(row) => {
                 (row.attempt_id, row.trace_id)
             }
-            Row::Sale(row) => panic!("{row:?} is no row of an attempt"),
+            Row::Sale(row) => panic!("{row:?} is not an attempt's row"),
         })
         .collect()
     }
 
     #[test]
-    fn only_the_attempt_that_was_asked_about_has_the_request_s_trace() {
+    fn only_the_requested_attempt_gets_the_trace_of_the_request() {
         let trace = TraceId::from_bytes([7; 16]);
         let released = |number, cause| {
             Event::OrderReleased(OrderReleased {
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(rows, [other, other, other, own, own]);
         let rows = traces(vec![released(3, ReleaseCause::Cancelled)], trace);
         assert_eq!(rows, [(id(3), trace); 2]);
-        // Units that came free went to one who asked before.
+        // Released units went to an earlier attempt.
         assert_eq!(traces(vec![accepted(4)], trace), [(id(4), None); 2]);
         let repeated = Event::AttemptRepeated(AttemptRepeated { attempt_id: id(9) });
         assert_eq!(traces(vec![repeated], trace), []);

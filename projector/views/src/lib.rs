@@ -1,4 +1,4 @@
-//! Which rows a decision makes: pure, the same for the store and for the live tail.
+//! The rows of a decision: pure functions, the same for the store and for the live tail.
 
 mod attempt;
 mod sale;

@@ -1,18 +1,18 @@
-//! The sale as shoppers see it.
+//! A sale's row.
 
 use ports::read_store::{SalePhase, SaleRow};
 use schemas::decision::{Decision, Event};
 
-/// The sale after a decision, from the one before it; none while the product has no sale.
+/// The sale's row after a decision, from the row before it; none while the product has no sale.
 ///
-/// A decision that the row already has in it changes nothing.
+/// A decision that the row already includes changes nothing.
 pub fn next_sale(previous: Option<&SaleRow>, decision: &Decision) -> Option<SaleRow> {
     if previous.is_some_and(|row| row.version >= decision.version) {
         return previous.cloned();
     }
     let mut sale = previous.cloned();
     for event in &decision.events {
-        sale = after(sale, event, decision);
+        sale = after_event(sale, event, decision);
     }
     let mut sale = sale?;
     sale.version = decision.version;
@@ -22,9 +22,9 @@ pub fn next_sale(previous: Option<&SaleRow>, decision: &Decision) -> Option<Sale
     Some(sale)
 }
 
-fn after(sale: Option<SaleRow>, event: &Event, decision: &Decision) -> Option<SaleRow> {
+fn after_event(sale: Option<SaleRow>, event: &Event, decision: &Decision) -> Option<SaleRow> {
     if let Event::SaleSet(set) = event {
-        // A pause outlasts a change of terms within the round.
+        // A sale stays paused when its terms change within the round.
         let paused =
             sale.is_some_and(|row| row.round == set.round && row.phase == SalePhase::Paused);
         return Some(SaleRow {

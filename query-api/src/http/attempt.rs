@@ -16,13 +16,14 @@ use web::problem::{Code, Problem, ProblemDocument};
 use web::rfc3339::Moment;
 
 use super::sales::{SaleState, state};
-use super::{NO_STORE, Place, QueryApi, as_text, as_text_or_null};
-use crate::live::{Known, QueuedAttempt};
+use super::{NO_STORE, PositionBody, QueryApi, as_text, as_text_or_null};
+use crate::live::{AttemptState, QueuedAttempt};
 
 /// The longest that a request may wait for a decision, in seconds.
 const MAX_WAIT_SECONDS: u32 = 30;
 
-/// An attempt: queued, or how it was decided. With `wait` the answer comes as soon as it is.
+/// An attempt: queued, or how it was decided. With `wait` the answer comes as soon as it is
+/// decided.
 #[utoipa::path(
     get, path = "/api/attempts/{attempt_id}", tag = "shoppers",
     params(("attempt_id" = String, Path, description = "The attempt, a UUID."), AttemptQuery),
@@ -46,15 +47,15 @@ pub(super) async fn get_attempt(
     }
     let wait = Duration::from_secs(query.wait.unwrap_or(0).into());
     match api.live.attempt(id, wait).await? {
-        Some(Known::Decided(row)) => {
+        Some(AttemptState::Decided(row)) => {
             let sale = api.live.sale(&row.product_id)?;
             let attempt = Attempt::decided(row, sale.as_ref(), api.clock.now_ms());
             Ok((NO_STORE, Json(attempt)))
         }
-        Some(Known::Queued(queued)) => Ok((NO_STORE, Json(Attempt::queued(queued)))),
+        Some(AttemptState::Queued(queued)) => Ok((NO_STORE, Json(Attempt::queued(queued)))),
         None => Err(Problem::new(
             Code::UnknownAttempt,
-            format!("No attempt of the id {id} is known."),
+            format!("No attempt with the id {id} is known."),
         )),
     }
 }
@@ -67,44 +68,43 @@ pub(super) struct AttemptQuery {
     #[param(minimum = 0, maximum = 30)]
     #[serde(default, deserialize_with = "query_number::<_, 0, MAX_WAIT_SECONDS>")]
     wait: Option<u32>,
-    /// Answer no older than the decision upon this position, `partition:offset`.
+    /// Answer no older than the decision on this position, `partition:offset`.
     #[param(value_type = Option<String>, example = "3:1842")]
     #[serde(default, deserialize_with = "query_position")]
     at_least: Option<Position>,
 }
 
-/// One buyer's asking for units of one sale.
+/// One buyer's request for units of one sale.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Attempt {
     /// The attempt, a UUID.
     #[schema(value_type = String)]
     #[serde(serialize_with = "as_text")]
     attempt_id: AttemptId,
-    /// How it stands.
+    /// Its status.
     status: Status,
     /// Why it was refused, if it was.
-    #[schema(schema_with = reasons)]
+    #[schema(schema_with = reason_schema)]
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<RefusalReason>,
-    /// Whether asking for the same again, as a new attempt, may be answered otherwise; only
-    /// when it was refused.
+    /// Whether the same request as a new attempt may succeed; only when it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_can_help: Option<bool>,
-    /// The product asked for.
+    /// The requested product.
     #[schema(value_type = String)]
     product_id: ProductId,
-    /// Who asked; shown to the sales staff only.
+    /// The buyer; shown to the sales staff only.
     #[schema(value_type = Option<String>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     buyer_id: Option<BuyerId>,
-    /// For how many units.
+    /// The requested units.
     quantity: u32,
-    /// Its place in line.
-    position: Place,
-    /// How many records of its partition are to be decided before it; only while it is queued.
+    /// Its place in the queue.
+    position: PositionBody,
+    /// How many records of its partition are decided before it; only while it is queued.
     #[serde(skip_serializing_if = "Option::is_none")]
     ahead: Option<u64>,
-    /// When it was decided how it stands.
+    /// When its status was decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     decided_at: Option<Moment>,
     /// Until when its units are held, if they are.
@@ -113,8 +113,8 @@ pub(super) struct Attempt {
     /// The order's number, if it got units.
     #[serde(skip_serializing_if = "Option::is_none")]
     order_number: Option<String>,
-    /// The trace of the request that brought it to where it stands, if that had a valid
-    /// `traceparent`: its trace id by W3C Trace Context.
+    /// The trace id by W3C Trace Context of the request that led to its status, if that had a
+    /// valid `traceparent`.
     #[schema(value_type = Option<String>, pattern = "^[0-9a-f]{32}$",
         example = "0af7651916cd43dd8448eb211c80319c")]
     #[serde(
@@ -124,11 +124,11 @@ pub(super) struct Attempt {
     trace_id: Option<TraceId>,
 }
 
-/// How an attempt stands.
+/// The status of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Status {
-    /// It waits for its turn.
+    /// It waits for its decision.
     Queued,
     /// Its units are held.
     Reserved,
@@ -136,14 +136,14 @@ enum Status {
     Sold,
     /// It was refused.
     Refused,
-    /// Its buyer gave the order back.
+    /// Its buyer cancelled the order.
     Cancelled,
-    /// Its hold ran out.
+    /// Its hold expired.
     Expired,
 }
 
 impl Attempt {
-    /// A decided attempt, and the sale as it is now.
+    /// A decided attempt, and the current sale.
     pub(super) fn decided(row: AttemptRow, sale: Option<&SaleRow>, now: TimestampMs) -> Self {
         let (status, reason) = match row.status {
             AttemptStatus::Reserved => (Status::Reserved, None),
@@ -157,7 +157,7 @@ impl Attempt {
             attempt_id: row.attempt_id,
             status,
             reason,
-            retry_can_help: reason.map(|reason| can_help(reason, row.quantity, sale, now)),
+            retry_can_help: reason.map(|reason| retry_can_help(reason, row.quantity, sale, now)),
             product_id: row.product_id,
             buyer_id: None,
             quantity: row.quantity,
@@ -170,7 +170,7 @@ impl Attempt {
         }
     }
 
-    /// The same as [`Self::decided`], and who asked.
+    /// The same as [`Self::decided`], with the buyer.
     pub(super) fn for_staff(row: AttemptRow, sale: Option<&SaleRow>, now: TimestampMs) -> Self {
         let buyer_id = Some(row.buyer_id.clone());
         Self {
@@ -198,8 +198,8 @@ impl Attempt {
     }
 }
 
-/// Whether a new attempt for the same may be answered otherwise, by how the sale stands now.
-fn can_help(
+/// Whether a new attempt for the same may succeed, by the current state of the sale.
+fn retry_can_help(
     reason: RefusalReason,
     quantity: u32,
     sale: Option<&SaleRow>,
@@ -220,11 +220,11 @@ fn can_help(
     }
 }
 
-fn reasons() -> Schema {
-    let words = RefusalReason::ALL.iter().map(|reason| reason.as_str());
+fn reason_schema() -> Schema {
+    let names = RefusalReason::ALL.iter().map(|reason| reason.as_str());
     ObjectBuilder::new()
         .schema_type(utoipa::openapi::Type::String)
-        .enum_values(Some(words))
+        .enum_values(Some(names))
         .description(Some("Why it was refused, if it was."))
         .into()
 }

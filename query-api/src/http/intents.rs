@@ -1,4 +1,4 @@
-//! Who wanted the product and did not get it?
+//! Which attempts on a product got no units?
 
 use axum::Json;
 use axum::extract::State;
@@ -14,8 +14,8 @@ use super::orders::ListQuery;
 use super::sales::{ProductPath, unknown_product};
 use super::{NO_STORE, QueryApi, as_text_or_null};
 
-/// The attempts on a product that were refused or whose hold ran out, by position, with who
-/// asked. For the sales staff: needs the admin token.
+/// The attempts on a product that were refused or whose hold expired, by position, with their
+/// buyers. For the sales staff: needs the admin token.
 #[utoipa::path(
     get, path = "/api/flash-sales/{product_id}/intents", tag = "staff",
     params(ProductPath, ListQuery),
@@ -62,7 +62,7 @@ pub(super) async fn list_intents(
 struct IntentsPage {
     /// The intents.
     intents: Vec<Attempt>,
-    /// Where the next page goes on; null when there is none.
+    /// Where the next page starts, for `after`; null when there is none.
     #[schema(value_type = Option<String>)]
     #[serde(serialize_with = "as_text_or_null")]
     next: Option<Position>,

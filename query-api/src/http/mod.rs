@@ -1,4 +1,4 @@
-//! The questions that can be asked over HTTP, one file each, and the page at `/`.
+//! The read side's HTTP API, one file per question, and the page at `/`.
 
 mod attempt;
 mod intents;
@@ -29,12 +29,12 @@ use crate::live::{AT_LEAST_WAIT, Live, LiveError};
 pub struct QueryApi {
     /// The live answers.
     pub live: Arc<Live>,
-    /// The server's time, which countdowns go by.
+    /// The server's time, which countdowns use.
     pub clock: Arc<dyn Clock>,
 }
 
-/// The routes of the read side. Without a token the intents, which are the sales staff's, are
-/// nobody's.
+/// The routes of the read side. The intents are for the sales staff: without an admin token
+/// nobody can read them.
 pub fn router(api: QueryApi, admin: Option<AdminToken>) -> OpenApiRouter {
     let staff = OpenApiRouter::new()
         .routes(routes!(intents::list_intents))
@@ -49,13 +49,13 @@ pub fn router(api: QueryApi, admin: Option<AdminToken>) -> OpenApiRouter {
         .merge(page::routes())
 }
 
-/// The most rows of a page when the request does not say.
+/// The most rows of a page when the request sets no limit.
 const DEFAULT_LIMIT: u32 = 100;
 
-/// For what changes at any moment but may be shown to anyone.
+/// For public answers, which may change at any moment.
 const REVALIDATE: [(HeaderName, &str); 1] =
     [(header::CACHE_CONTROL, "public, max-age=0, must-revalidate")];
-/// For what is one person's.
+/// For answers about one person.
 const NO_STORE: [(HeaderName, &str); 1] = [(header::CACHE_CONTROL, "private, no-store")];
 
 impl From<LiveError> for Problem {
@@ -64,21 +64,21 @@ impl From<LiveError> for Problem {
             LiveError::NotCaughtUp => Problem::new(
                 Code::NotCaughtUp,
                 format!(
-                    "The decision asked for was not read within {} s. It may come later.",
+                    "The requested decision was not read within {} s. Retry later.",
                     AT_LEAST_WAIT.as_secs()
                 ),
             ),
             LiveError::TooManyWaiters => Problem::new(
                 Code::TooManyWaiters,
-                "Too many requests are waiting for an answer. Ask again, with a shorter wait.",
+                "Too many requests are waiting for a decision. Retry with a shorter wait.",
             ),
             LiveError::Store(_) => Problem::new(
                 Code::ReadModelUnavailable,
-                "The read models cannot be read at the moment. What was ordered is not lost.",
+                "The read models cannot be read at the moment. No order is lost. Retry later.",
             ),
             LiveError::Log(_) => Problem::new(
                 Code::LogUnavailable,
-                "The log cannot be read at the moment.",
+                "The log cannot be read at the moment. Retry later.",
             ),
             LiveError::NoSuchPartition { partitions } => {
                 let last = partitions.saturating_sub(1);
@@ -88,17 +88,17 @@ impl From<LiveError> for Problem {
     }
 }
 
-/// An exact place in line.
+/// An exact place in the queue of a product.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Position)]
-struct Place {
+struct PositionBody {
     /// The partition that holds the product.
     partition: u32,
-    /// The record's offset in the partition's log.
+    /// The record's offset in that partition of `purchase-attempts`.
     offset: i64,
 }
 
-impl From<Position> for Place {
+impl From<Position> for PositionBody {
     fn from(position: Position) -> Self {
         Self {
             partition: position.partition.0,
@@ -107,12 +107,12 @@ impl From<Position> for Place {
     }
 }
 
-/// Writes a value as the text it shows itself as.
+/// Serializes a value as its `Display` text.
 fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
 
-/// The same for what may be absent.
+/// Serializes an optional value as its `Display` text, or null.
 fn as_text_or_null<S: Serializer>(
     value: &Option<impl fmt::Display>,
     serializer: S,

@@ -1,4 +1,4 @@
-//! Which orders do I have?
+//! Which orders does the buyer have?
 
 use axum::Json;
 use axum::extract::State;
@@ -13,10 +13,10 @@ use web::problem::{Problem, ProblemDocument};
 use super::attempt::Attempt;
 use super::{DEFAULT_LIMIT, NO_STORE, QueryApi, as_text_or_null};
 
-/// The orders of the buyer who asks: the attempts that got units, by position.
+/// The orders of the calling buyer: the attempts that got units, by position.
 #[utoipa::path(
     get, path = "/api/buyers/me/orders", tag = "shoppers",
-    params(ListQuery, ("X-Buyer-Id" = String, Header, description = "Who asks.")),
+    params(ListQuery, ("X-Buyer-Id" = String, Header, description = "The buyer.")),
     responses(
         (status = OK, body = OrdersPage),
         (status = BAD_REQUEST, body = ProblemDocument),
@@ -48,23 +48,23 @@ pub(super) async fn list_orders(
     Ok((NO_STORE, Json(page)))
 }
 
-/// Which part of a list is asked for.
+/// Which part of a list is requested.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
-    /// Only what stands after this position, `partition:offset`; the last page's `next`.
+    /// Only rows after this position, `partition:offset`; the last page's `next`.
     #[param(value_type = Option<String>, example = "3:1842")]
     #[serde(default, deserialize_with = "query_position")]
     pub(super) after: Option<Position>,
-    /// The most to answer with; 100 when absent.
+    /// The most rows to return; 100 when absent.
     #[param(minimum = 1, maximum = 500)]
     #[serde(
         default,
         deserialize_with = "query_number::<_, 1, { MAX_PAGE as u32 }>"
     )]
     limit: Option<u32>,
-    /// Answer no older than the decision upon this position, `partition:offset`.
+    /// Answer no older than the decision on this position, `partition:offset`.
     #[param(value_type = Option<String>, example = "3:1842")]
     #[serde(default, deserialize_with = "query_position")]
     pub(super) at_least: Option<Position>,
@@ -81,7 +81,7 @@ impl ListQuery {
 struct OrdersPage {
     /// The orders.
     orders: Vec<Attempt>,
-    /// Where the next page goes on; null when there is none.
+    /// Where the next page starts, for `after`; null when there is none.
     #[schema(value_type = Option<String>)]
     #[serde(serialize_with = "as_text_or_null")]
     next: Option<Position>,

@@ -1,4 +1,4 @@
-//! The page at `/`: what is on sale, going down as it sells.
+//! The page at `/`: the sales with their stock, live.
 
 use axum::Router;
 use axum::http::{HeaderName, header};
@@ -6,11 +6,11 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use utoipa_axum::router::OpenApiRouter;
 
-/// The page may load and talk to nothing but this service, and nobody may put it in a frame.
+/// The page may load from and connect to this service only, and may not be framed.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'; object-src 'none'";
 
-/// The files: path, type, text.
+/// The files: path, content type, text.
 const FILES: [(&str, &str, &str); 4] = [
     (
         "/",
@@ -37,16 +37,17 @@ const FILES: [(&str, &str, &str); 4] = [
 pub(super) fn routes() -> OpenApiRouter {
     let router = FILES
         .into_iter()
-        .fold(Router::new(), |router, (path, kind, text)| {
-            router.route(path, get(async move || file(kind, text)))
+        .fold(Router::new(), |router, (path, content_type, text)| {
+            router.route(path, get(async move || file(content_type, text)))
         });
     router.into()
 }
 
-fn file(kind: &'static str, text: &'static str) -> impl IntoResponse {
+fn file(content_type: &'static str, text: &'static str) -> impl IntoResponse {
     let headers: [(HeaderName, &str); 5] = [
-        (header::CONTENT_TYPE, kind),
-        // Small enough to be fetched anew, so that no old script meets a new service.
+        (header::CONTENT_TYPE, content_type),
+        // The files are small enough to be revalidated each time, so that no old script meets a
+        // new service.
         (header::CACHE_CONTROL, "no-cache"),
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

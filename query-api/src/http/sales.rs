@@ -98,7 +98,7 @@ pub(super) struct SalesQuery {
     /// Only products after this one; the last page's `next`.
     #[param(value_type = Option<String>)]
     after: Option<ProductId>,
-    /// The most sales to answer with; 100 when absent.
+    /// The most sales to return; 100 when absent.
     #[param(minimum = 1, maximum = 500)]
     #[serde(
         default,
@@ -109,7 +109,7 @@ pub(super) struct SalesQuery {
     #[param(inline)]
     #[serde(default)]
     sort: SalesOrder,
-    /// Answer no older than the decision upon this position, `partition:offset`.
+    /// Answer no older than the decision on this position, `partition:offset`.
     #[param(value_type = Option<String>, example = "3:1842")]
     #[serde(default, deserialize_with = "query_position")]
     at_least: Option<Position>,
@@ -139,7 +139,7 @@ pub(super) struct ProductPath {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SaleQuery {
-    /// Answer no older than the decision upon this position, `partition:offset`.
+    /// Answer no older than the decision on this position, `partition:offset`.
     #[param(value_type = Option<String>, example = "3:1842")]
     #[serde(default, deserialize_with = "query_position")]
     at_least: Option<Position>,
@@ -154,12 +154,12 @@ struct SalesPage {
     total: u64,
     /// The sales.
     sales: Vec<Sale>,
-    /// Where the next page goes on; null when there is none.
+    /// Where the next page starts, for `after`; null when there is none.
     #[schema(value_type = Option<String>)]
     next: Option<ProductId>,
 }
 
-/// A sale, and the time by the server's clock.
+/// A sale, and the server's time.
 #[derive(Serialize, ToSchema)]
 struct SaleNow {
     /// The server's time, for countdowns.
@@ -174,11 +174,11 @@ struct Sale {
     /// The product.
     #[schema(value_type = String)]
     product_id: ProductId,
-    /// What shoppers see.
+    /// The name that shoppers see.
     name: String,
     /// Price of one unit.
     price: Price,
-    /// Where it stands.
+    /// Its state.
     state: SaleState,
     /// Its units.
     stock: Units,
@@ -186,17 +186,17 @@ struct Sale {
     limit_per_buyer: Option<u32>,
     /// How long units are held for a buyer, in milliseconds; null when they are sold at once.
     hold_ms: Option<i64>,
-    /// From when on attempts are accepted.
+    /// When the sale starts to accept attempts.
     opens_at: Moment,
-    /// From when on they no longer are; null until it is closed by hand.
+    /// When it stops accepting them; null when only the seller closes it.
     closes_at: Option<Moment>,
     /// The round, from 1.
     round: u32,
-    /// What became of the round's attempts.
+    /// The results of the round's attempts.
     attempts: Counts,
     /// How many decisions the product has had.
     version: u64,
-    /// When the last one was taken.
+    /// When the last decision was made.
     as_of: Moment,
 }
 
@@ -209,13 +209,13 @@ struct Price {
     currency: String,
 }
 
-/// Where a sale stands.
+/// The state of a sale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum SaleState {
     /// It opens later.
     Scheduled,
-    /// It takes attempts.
+    /// It accepts attempts.
     Open,
     /// It refuses attempts for the time being.
     Paused,
@@ -230,7 +230,7 @@ pub(super) enum SaleState {
 struct Units {
     /// Units of the round.
     total: u32,
-    /// Units nobody has.
+    /// Units that can be bought.
     available: u32,
     /// Units held for buyers.
     reserved: u32,
@@ -238,16 +238,16 @@ struct Units {
     sold: u32,
 }
 
-/// How many attempts and orders of the round ended how.
+/// How many attempts and orders of the round had each result.
 #[derive(Serialize, ToSchema)]
 struct Counts {
     /// Attempts that got units.
     accepted: u64,
     /// Attempts that were refused.
     refused: u64,
-    /// Orders given back by their buyers.
+    /// Orders cancelled by their buyers.
     cancelled: u64,
-    /// Holds that ran out.
+    /// Orders whose hold expired.
     expired: u64,
 }
 
@@ -284,8 +284,8 @@ impl Sale {
     }
 }
 
-/// Where a sale stands now. Deadlines count from the moment they are due, though the decision
-/// that says so may come a little later.
+/// The current state of a sale. Deadlines take effect when they are due, although the decision
+/// may come a little later.
 pub(super) fn state(row: &SaleRow, now: TimestampMs) -> SaleState {
     let closed = row.terms.closes_at_ms.is_some_and(|closes| closes <= now);
     match row.phase {

@@ -1,4 +1,4 @@
-//! The records of log 1 that are still to be decided, in their order.
+//! The undecided records of `purchase-attempts`, in their order.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,75 +6,75 @@ use schemas::ids::{AttemptId, Offset, ProductId};
 
 /// The undecided records of one partition.
 pub(crate) struct Queue {
-    waiting: VecDeque<Waiting>,
-    /// Where each waiting attempt stands first; one sent again stands in the queue twice.
-    places: HashMap<AttemptId, Offset>,
-    /// The last offset that is decided.
+    records: VecDeque<UndecidedRecord>,
+    /// The first offset of each attempt; an attempt that was sent again is queued twice.
+    first_offsets: HashMap<AttemptId, Offset>,
+    /// The last decided offset.
     answered: Offset,
 }
 
-struct Waiting {
+struct UndecidedRecord {
     offset: Offset,
     /// None for what is not an attempt, such as a cancellation.
-    attempt: Option<Asked>,
+    attempt: Option<PendingAttempt>,
 }
 
-/// An attempt, as far as it matters while it waits.
+/// What an answer needs of an attempt while it is queued.
 #[derive(Debug, Clone)]
-pub(crate) struct Asked {
+pub(crate) struct PendingAttempt {
     pub id: AttemptId,
     pub product: ProductId,
     pub quantity: u32,
 }
 
 impl Queue {
-    /// The queue behind the last decided offset.
+    /// An empty queue of which no offset is decided.
     pub fn new() -> Self {
         Self {
-            waiting: VecDeque::new(),
-            places: HashMap::new(),
+            records: VecDeque::new(),
+            first_offsets: HashMap::new(),
             answered: Offset(-1),
         }
     }
 
-    /// How many records wait.
+    /// How many undecided records there are.
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.records.len()
     }
 
-    /// Takes the next record of log 1. What is decided already does not wait: the two logs are
-    /// read independently, and either may be ahead.
-    pub fn push(&mut self, offset: Offset, attempt: Option<Asked>) {
+    /// Takes the next record of `purchase-attempts`. A decided one is not queued: the two topics
+    /// are read independently, and either may be ahead.
+    pub fn push(&mut self, offset: Offset, attempt: Option<PendingAttempt>) {
         if offset <= self.answered {
             return;
         }
-        if let Some(asked) = &attempt {
-            self.places.entry(asked.id).or_insert(offset);
+        if let Some(attempt) = &attempt {
+            self.first_offsets.entry(attempt.id).or_insert(offset);
         }
-        self.waiting.push_back(Waiting { offset, attempt });
+        self.records.push_back(UndecidedRecord { offset, attempt });
     }
 
-    /// Tells that everything up to this offset is decided.
+    /// Removes every record up to this offset: all of them are decided.
     pub fn answered_up_to(&mut self, offset: Offset) {
         self.answered = self.answered.max(offset);
-        while let Some(first) = self.waiting.front()
+        while let Some(first) = self.records.front()
             && first.offset <= self.answered
         {
-            if let Some(asked) = &first.attempt
-                && self.places.get(&asked.id) == Some(&first.offset)
+            if let Some(attempt) = &first.attempt
+                && self.first_offsets.get(&attempt.id) == Some(&first.offset)
             {
-                self.places.remove(&asked.id);
+                self.first_offsets.remove(&attempt.id);
             }
-            self.waiting.pop_front();
+            self.records.pop_front();
         }
     }
 
-    /// Where a waiting attempt stands, and how many records are to be decided before it.
-    pub fn find(&self, id: &AttemptId) -> Option<(Offset, u64, &Asked)> {
-        let offset = *self.places.get(id)?;
-        let ahead = self.waiting.partition_point(|other| other.offset < offset);
-        let asked = self.waiting.get(ahead)?.attempt.as_ref()?;
-        Some((offset, ahead as u64, asked))
+    /// A queued attempt with its offset, and how many records are decided before it.
+    pub fn find(&self, id: &AttemptId) -> Option<(Offset, u64, &PendingAttempt)> {
+        let offset = *self.first_offsets.get(id)?;
+        let ahead = self.records.partition_point(|other| other.offset < offset);
+        let attempt = self.records.get(ahead)?.attempt.as_ref()?;
+        Some((offset, ahead as u64, attempt))
     }
 }
 
@@ -82,35 +82,36 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn asked(n: u8) -> Option<Asked> {
-        Some(Asked {
+    fn attempt(n: u8) -> Option<PendingAttempt> {
+        Some(PendingAttempt {
             id: AttemptId::from_bytes([n; 16]),
             product: "p".parse().unwrap(),
             quantity: n.into(),
         })
     }
 
-    fn place(queue: &Queue, n: u8) -> Option<(i64, u64, u32)> {
-        let (offset, ahead, asked) = queue.find(&AttemptId::from_bytes([n; 16]))?;
-        Some((offset.0, ahead, asked.quantity))
+    /// The offset of an attempt, how many records are ahead of it, and its quantity.
+    fn find(queue: &Queue, n: u8) -> Option<(i64, u64, u32)> {
+        let (offset, ahead, attempt) = queue.find(&AttemptId::from_bytes([n; 16]))?;
+        Some((offset.0, ahead, attempt.quantity))
     }
 
     #[test]
     fn counts_what_is_ahead_and_forgets_what_is_decided() {
         let mut queue = Queue::new();
-        // Offsets need not be gapless, and a cancellation waits like everything else.
-        queue.push(Offset(3), asked(1));
+        // Offsets may have gaps, and a cancellation is queued like everything else.
+        queue.push(Offset(3), attempt(1));
         queue.push(Offset(5), None);
-        queue.push(Offset(9), asked(2));
-        queue.push(Offset(10), asked(1));
-        assert_eq!(place(&queue, 1), Some((3, 0, 1)));
-        assert_eq!(place(&queue, 2), Some((9, 2, 2)));
+        queue.push(Offset(9), attempt(2));
+        queue.push(Offset(10), attempt(1));
+        assert_eq!(find(&queue, 1), Some((3, 0, 1)));
+        assert_eq!(find(&queue, 2), Some((9, 2, 2)));
         queue.answered_up_to(Offset(5));
-        assert_eq!(place(&queue, 1), None);
-        assert_eq!(place(&queue, 2), Some((9, 0, 2)));
+        assert_eq!(find(&queue, 1), None);
+        assert_eq!(find(&queue, 2), Some((9, 0, 2)));
         queue.answered_up_to(Offset(10));
-        assert_eq!((queue.len(), queue.places.len()), (0, 0));
-        queue.push(Offset(10), asked(3));
-        assert_eq!(place(&queue, 3), None, "it was decided before it was read");
+        assert_eq!((queue.len(), queue.first_offsets.len()), (0, 0));
+        queue.push(Offset(10), attempt(3));
+        assert_eq!(find(&queue, 3), None, "it was decided before it was read");
     }
 }

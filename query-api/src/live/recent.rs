@@ -1,4 +1,4 @@
-//! The attempts decided last, by id: at least all that the read store may not have yet.
+//! The attempts decided last, by id: at least those that the read store may not have yet.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,41 +6,41 @@ use ports::read_store::AttemptRow;
 use schemas::ids::{AttemptId, Offset};
 
 /// The recent attempts of one partition.
-pub(crate) struct Recent {
-    /// Each with the offset of log 2 that wrote it last.
+pub(crate) struct RecentAttempts {
+    /// Each with the offset in `stock-decisions` of its last decision.
     rows: HashMap<AttemptId, (Offset, AttemptRow)>,
-    /// In the order they were decided. One decided upon twice stands here twice.
+    /// In the order of their decisions. An attempt with two decisions is listed twice.
     decided: VecDeque<(Offset, AttemptId)>,
-    /// The next offset of log 2 that the store will apply.
+    /// The next offset of `stock-decisions` that the store will apply.
     stored: Offset,
-    /// The last offset whose row has gone from here.
-    gone: Offset,
+    /// The last offset whose row was evicted.
+    evicted: Offset,
     keep: usize,
     max: usize,
 }
 
-impl Recent {
-    /// Keeps `keep` rows, or as many as the store has not got, but at most `max`.
+impl RecentAttempts {
+    /// Keeps `keep` rows, or as many as the store lacks, but at most `max`.
     pub fn new(keep: usize, max: usize) -> Self {
         Self {
             rows: HashMap::new(),
             decided: VecDeque::new(),
             stored: Offset(0),
-            gone: Offset(-1),
+            evicted: Offset(-1),
             keep,
             max,
         }
     }
 
-    /// Takes a row that the decision at this offset of log 2 has made.
+    /// Takes a row that the decision at this offset of `stock-decisions` has made.
     pub fn put(&mut self, at: Offset, row: AttemptRow) {
         self.decided.push_back((at, row.attempt_id));
         self.rows.insert(row.attempt_id, (at, row));
         self.evict();
     }
 
-    /// Tells that the store has what was decided before this offset of log 2. That may be less
-    /// than it had, when it has crashed.
+    /// Takes the store's progress: it has every decision before this offset of
+    /// `stock-decisions`. After a crash that may be less than before.
     pub fn stored_up_to(&mut self, next: Offset) {
         self.stored = next;
         self.evict();
@@ -51,9 +51,9 @@ impl Recent {
         self.rows.get(id).map(|(_, row)| row)
     }
 
-    /// Whether there may be an attempt that is neither here nor in the store.
-    pub fn has_hole(&self) -> bool {
-        self.gone >= self.stored
+    /// Whether there may be an attempt that is neither in memory nor in the store.
+    pub fn has_gap(&self) -> bool {
+        self.evicted >= self.stored
     }
 
     fn evict(&mut self) {
@@ -63,9 +63,9 @@ impl Recent {
             if at >= self.stored && self.decided.len() <= self.max {
                 return;
             }
-            self.gone = at;
+            self.evicted = at;
             self.decided.pop_front();
-            // One that was decided upon again later stays until that is old, too.
+            // An attempt with a later decision stays until that decision is old, too.
             if self.rows.get(&id).is_some_and(|(last, _)| *last == at) {
                 self.rows.remove(&id);
             }
@@ -98,15 +98,15 @@ mod tests {
         }
     }
 
-    fn has(recent: &Recent, ids: impl IntoIterator<Item = u8>) -> Vec<bool> {
+    fn has(recent: &RecentAttempts, ids: impl IntoIterator<Item = u8>) -> Vec<bool> {
         ids.into_iter()
             .map(|n| recent.get(&AttemptId::from_bytes([n; 16])).is_some())
             .collect()
     }
 
     #[test]
-    fn nothing_goes_before_the_store_has_it() {
-        let mut recent = Recent::new(2, 10);
+    fn no_row_is_evicted_before_the_store_has_it() {
+        let mut recent = RecentAttempts::new(2, 10);
         for n in 0..5 {
             recent.put(Offset(n.into()), row(n));
         }
@@ -115,31 +115,31 @@ mod tests {
         assert_eq!(has(&recent, 0..5), [false, true, true, true, true]);
         recent.stored_up_to(Offset(5));
         assert_eq!(has(&recent, 0..5), [false, false, false, true, true]);
-        assert!(!recent.has_hole());
+        assert!(!recent.has_gap());
     }
 
     #[test]
-    fn past_the_limit_the_oldest_go_and_that_is_known_until_the_store_has_them() {
-        let mut recent = Recent::new(2, 3);
+    fn past_the_limit_the_oldest_rows_are_evicted_which_is_a_gap_until_the_store_has_them() {
+        let mut recent = RecentAttempts::new(2, 3);
         for n in 0..5 {
             recent.put(Offset(n.into()), row(n));
         }
         assert_eq!(has(&recent, 0..5), [false, false, true, true, true]);
-        assert!(recent.has_hole());
+        assert!(recent.has_gap());
         recent.stored_up_to(Offset(1));
-        assert!(recent.has_hole());
+        assert!(recent.has_gap());
         recent.stored_up_to(Offset(2));
-        assert!(!recent.has_hole());
+        assert!(!recent.has_gap());
         recent.stored_up_to(Offset(1));
         assert!(
-            recent.has_hole(),
-            "the store has lost what memory let go of"
+            recent.has_gap(),
+            "the store has lost what memory has evicted"
         );
     }
 
     #[test]
-    fn one_decided_upon_again_stays_as_long_as_its_last_decision() {
-        let mut recent = Recent::new(2, 10);
+    fn an_attempt_with_two_decisions_stays_as_long_as_its_last_one() {
+        let mut recent = RecentAttempts::new(2, 10);
         for (at, n) in [(0, 0), (1, 1), (2, 0), (3, 2)] {
             recent.put(Offset(at), row(n));
         }

@@ -1,5 +1,5 @@
-//! The sales as they stand now. All of them are kept, about half a kilobyte each: only the
-//! seller can add one.
+//! The current sales. All of them stay in memory, about half a kilobyte each: only the seller
+//! can add one.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ pub(crate) struct Sales {
 }
 
 impl Sales {
-    /// Takes rows of the read store, those that are newer than what is known.
+    /// Takes rows of the read store that are newer than those in memory.
     pub fn load(&self, rows: Vec<SaleRow>) {
         let mut known = self.rows.lock();
         for row in rows {
@@ -30,7 +30,7 @@ impl Sales {
         }
     }
 
-    /// Takes decisions, in their order. Those that a row already has in it change nothing.
+    /// Takes decisions, in their order. One that a row already includes changes nothing.
     pub fn fold<'a>(&self, decisions: impl Iterator<Item = &'a Decision>) {
         let mut rows = self.rows.lock();
         for decision in decisions {

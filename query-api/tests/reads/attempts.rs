@@ -1,4 +1,4 @@
-//! What became of my attempt?
+//! How an attempt stands, by its id.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::support::{Shop, id, order, refused, repeated, sold};
 
 #[tokio::test(start_paused = true)]
-async fn one_that_waits_is_queued_and_told_as_soon_as_it_is_decided() {
+async fn an_undecided_attempt_is_queued_and_a_waiting_read_returns_once_it_is_decided() {
     let shop = Shop::open();
     shop.put_sale(0, "p", 5);
     let at = shop.ask(0, "p", id(1));
@@ -73,12 +73,12 @@ async fn ahead_counts_what_its_partition_decides_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_superseded_decider_wrote_is_never_told() {
+async fn decisions_of_a_superseded_decider_are_never_shown() {
     let shop = Shop::open();
     shop.put_sale(0, "p", 5);
     let (first, second) = (shop.ask(0, "p", id(1)), shop.ask(0, "p", id(2)));
     shop.claim(0);
-    // The decider of the claim at offset 0 goes on unaware.
+    // The decider of the claim at offset 0 continues unaware.
     shop.decide_under(
         Offset(0),
         0,
@@ -93,7 +93,7 @@ async fn what_a_superseded_decider_wrote_is_never_told() {
         0
     );
     shop.decide(0, "p", first, sold(id(1), first));
-    // And once more for what is decided already.
+    // The same attempt is decided a second time.
     shop.decide(0, "p", first, refused(id(1), RefusalReason::SoldOut));
     shop.decide_under(Offset(0), 0, "p", second, sold(id(2), second));
     shop.settle().await;
@@ -102,7 +102,7 @@ async fn what_a_superseded_decider_wrote_is_never_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unknown_is_said_only_when_everything_before_has_been_read() {
+async fn an_attempt_is_unknown_only_when_everything_before_the_question_has_been_read() {
     let shop = Shop::open();
     shop.settle().await;
     assert_eq!(shop.status(id(1)).await, "unknown_attempt");
@@ -110,17 +110,17 @@ async fn unknown_is_said_only_when_everything_before_has_been_read() {
     shop.log.hold_back(Topic::PurchaseAttempts);
     shop.ask(1, "p", id(1));
     assert_eq!(shop.status(id(1)).await, "not_caught_up");
-    let going_on = async {
+    let release = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         shop.log.release();
     };
-    let (status, ()) = tokio::join!(shop.status(id(1)), going_on);
+    let (status, ()) = tokio::join!(shop.status(id(1)), release);
     assert_eq!(status, "queued");
     assert_eq!(shop.status(id(2)).await, "unknown_attempt");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_partition_that_stands_still_keeps_no_other_from_answering() {
+async fn a_stuck_partition_does_not_block_answers_from_others() {
     let shop = Shop::open();
     shop.settle().await;
     shop.put_unreadable(0);
@@ -132,14 +132,14 @@ async fn a_partition_that_stands_still_keeps_no_other_from_answering() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_sent_again_has_its_first_answer_before_and_after_its_turn() {
+async fn a_repeated_attempt_has_its_first_answer_before_and_after_the_repeat_is_decided() {
     let shop = Shop::closed();
     shop.claim(0);
     shop.put_sale(0, "p", 5);
     let first = shop.ask(0, "p", id(1));
     shop.decide(0, "p", first, sold(id(1), first));
     shop.project(0).await;
-    // From here on only the store knows of the first answer.
+    // From here on only the store has the first answer.
     let shop = shop.started();
     let again = shop.ask(0, "p", id(1));
     shop.settle().await;
@@ -155,7 +155,7 @@ async fn one_sent_again_has_its_first_answer_before_and_after_its_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_says_why_and_whether_asking_again_can_help() {
+async fn a_refusal_has_its_reason_and_whether_a_retry_can_help() {
     let shop = Shop::open();
     shop.put_sale(0, "p", 1);
     let held = |id, at| {
@@ -194,7 +194,7 @@ async fn a_refusal_says_why_and_whether_asking_again_can_help() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_can_ask_to_be_no_older_than_a_position() {
+async fn a_read_with_at_least_is_no_older_than_that_position() {
     let shop = Shop::open();
     shop.put_sale(0, "p", 5);
     let at = shop.ask(0, "p", id(1));

@@ -1,4 +1,4 @@
-//! Everything is bounded, and full means a clear refusal.
+//! Everything is bounded; at the limit there is a clear refusal.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use schemas::decision::RefusalReason;
 use crate::support::{PARTITIONS, Shop, id, refused};
 
 #[tokio::test(start_paused = true)]
-async fn so_many_requests_may_wait_and_no_more() {
+async fn no_more_requests_wait_than_the_limit_allows() {
     let shop = Shop::with(LiveSettings {
         max_waiters: 2,
         ..LiveSettings::default()
@@ -26,7 +26,7 @@ async fn so_many_requests_may_wait_and_no_more() {
         assert!(third.headers.contains_key("retry-after"));
         let position = shop.get("/api/flash-sales?at_least=0:99").await;
         assert_eq!(position.body["code"], "too_many_waiters");
-        // Who does not wait is answered.
+        // A request that does not wait is answered.
         assert_eq!(shop.status(id(1)).await, "queued");
         shop.decide(0, "p", at, refused(id(1), RefusalReason::UnknownProduct));
     };
@@ -35,7 +35,7 @@ async fn so_many_requests_may_wait_and_no_more() {
         (&first.body["status"], &second.body["status"]),
         (&"refused".into(), &"refused".into())
     );
-    // Their places are free again.
+    // Both may wait again.
     shop.ask(0, "p", id(2));
     let path = format!("/api/attempts/{}?wait=1", id(2));
     let (first, second) = tokio::join!(shop.get(&path), shop.get(&path));
@@ -43,7 +43,7 @@ async fn so_many_requests_may_wait_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_hangs_up_gives_its_place_back() {
+async fn a_client_that_hangs_up_frees_its_waiter() {
     let shop = Shop::with(LiveSettings {
         max_waiters: 1,
         ..LiveSettings::default()
@@ -58,7 +58,7 @@ async fn whoever_hangs_up_gives_its_place_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_queue_is_read_on_as_it_is_decided() {
+async fn a_full_queue_reads_on_as_its_records_are_decided() {
     let two_each = LiveSettings {
         max_undecided: 2 * PARTITIONS as usize,
         ..LiveSettings::default()
@@ -70,7 +70,7 @@ async fn a_full_queue_is_read_on_as_it_is_decided() {
     shop.settle().await;
     shop.ask(0, "p", id(3));
     shop.settle().await;
-    // One more may have been on its way when the queue became full.
+    // One more may have been in flight when the queue became full.
     shop.ask(0, "p", id(4));
     shop.settle().await;
     assert_eq!(shop.status(id(2)).await, "queued");
@@ -88,7 +88,7 @@ async fn a_full_queue_is_read_on_as_it_is_decided() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn memory_lets_go_of_what_the_store_has() {
+async fn memory_evicts_what_the_store_has() {
     let none = LiveSettings {
         keep_attempts: 0,
         ..LiveSettings::default()
@@ -99,19 +99,27 @@ async fn memory_lets_go_of_what_the_store_has() {
         shop.decide(0, "p", at, refused(id(n), RefusalReason::UnknownProduct));
     }
     shop.settle().await;
-    let asked = || shop.store.calls().get("attempt").copied().unwrap_or(0);
+    let store_reads = || shop.store.calls().get("attempt").copied().unwrap_or(0);
     assert_eq!(shop.status(id(1)).await, "refused");
-    assert_eq!(asked(), 0, "the store has nothing yet, so memory answers");
+    assert_eq!(
+        store_reads(),
+        0,
+        "the store has nothing yet, so memory answers"
+    );
     shop.project(0).await;
     shop.settle().await;
     assert_eq!(shop.status(id(1)).await, "refused");
-    assert_eq!(asked(), 1, "the store has it, so memory has let go");
+    assert_eq!(
+        store_reads(),
+        1,
+        "the store has it, so memory has evicted it"
+    );
     assert_eq!(shop.status(id(5)).await, "refused");
-    assert_eq!(asked(), 1, "the last one is kept");
+    assert_eq!(store_reads(), 1, "the last one is kept");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_had_to_be_dropped_is_not_denied() {
+async fn an_attempt_evicted_before_it_is_stored_is_not_unknown() {
     let few = LiveSettings {
         keep_attempts: PARTITIONS as usize,
         max_attempts: 3 * PARTITIONS as usize,
@@ -125,7 +133,7 @@ async fn what_had_to_be_dropped_is_not_denied() {
     shop.settle().await;
     assert_eq!(shop.status(id(5)).await, "refused");
     assert_eq!(shop.status(id(1)).await, "read_model_unavailable");
-    // Nor can it be told apart from one that never was.
+    // It cannot be distinguished from an id that never existed.
     assert_eq!(shop.status(id(77)).await, "read_model_unavailable");
     shop.project(0).await;
     shop.settle().await;

@@ -26,7 +26,7 @@ async fn as_staff(shop: &Shop, path: &str) -> crate::support::Answer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_buyer_sees_the_orders_and_nothing_else() {
+async fn a_buyer_sees_only_their_own_orders() {
     let shop = Shop::open();
     shop.put_sale(0, "p", 5);
     for n in 1..=4 {
@@ -67,14 +67,14 @@ async fn a_buyer_sees_the_orders_and_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn orders_can_be_asked_to_be_no_older_than_a_position() {
+async fn orders_with_at_least_are_no_older_than_that_position() {
     let shop = Shop::open();
     shop.put_sale(0, "p", 5);
     let at = shop.ask(0, "p", id(1));
     shop.decide(0, "p", at, sold(id(1), at));
     shop.settle().await;
     let path = format!("/api/buyers/me/orders?at_least=0:{at}");
-    // The tail has read the decision, but the list is the store's.
+    // The tail has read the decision, but the list comes from the store.
     let projecting = async {
         tokio::time::sleep(Duration::from_secs(2)).await;
         shop.project(0).await;
@@ -88,7 +88,7 @@ async fn orders_can_be_asked_to_be_no_older_than_a_position() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_staff_see_who_wanted_what_and_why_not() {
+async fn the_staff_see_the_buyer_and_the_reason_of_each_intent() {
     let shop = Shop::open();
     shop.put_sale(0, "p", 5);
     for n in 1..=3 {
@@ -129,7 +129,7 @@ async fn the_staff_see_who_wanted_what_and_why_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn intents_are_for_the_staff_only() {
+async fn only_the_staff_see_intents() {
     let shop = Shop::open();
     let path = "/api/flash-sales/p/intents";
     for headers in [
@@ -148,7 +148,7 @@ async fn intents_are_for_the_staff_only() {
         (answer.status.as_u16(), &answer.body["code"]),
         (404, &json!("admin_disabled"))
     );
-    // The other questions need no token; this one is merely not answered before the start.
+    // Other reads need no token; this one fails only because the read side has not started.
     assert_eq!(
         shop.get("/api/flash-sales/p").await.body["code"],
         "read_model_unavailable"

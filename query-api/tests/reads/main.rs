@@ -1,5 +1,5 @@
-//! The read side as its clients meet it: the router in process, over a log and a store in
-//! memory on which the test plays door, decider and projector. Time stands still but for waits.
+//! The read side over HTTP: the router in process, over a log and a store in memory. The test
+//! plays command API, decider and projector. Time is paused and moves only while a test waits.
 
 #[path = "../support/mod.rs"]
 mod support;

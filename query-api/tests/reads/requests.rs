@@ -1,11 +1,11 @@
-//! Hostile and mistaken requests, the page, and the description of it all.
+//! Invalid requests, the page, and the OpenAPI document.
 
 use serde_json::Value;
 
 use crate::support::{Shop, id};
 
 #[tokio::test(start_paused = true)]
-async fn each_mistake_is_named() {
+async fn each_invalid_parameter_is_named() {
     let shop = Shop::open();
     shop.settle().await;
     let attempt = format!("/api/attempts/{}", id(1));
@@ -131,7 +131,7 @@ async fn each_mistake_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_at_the_edge_of_the_rules_is_taken() {
+async fn parameters_at_their_limits_are_accepted() {
     let shop = Shop::open();
     shop.put_sale(0, "a b", 1);
     shop.ask(0, "a b", id(1));
@@ -151,10 +151,10 @@ async fn what_is_at_the_edge_of_the_rules_is_taken() {
 }
 
 #[tokio::test]
-async fn the_page_brings_everything_it_needs() {
+async fn the_page_serves_every_file_it_needs() {
     let shop = Shop::open();
     let mut texts = vec![];
-    for (path, kind) in [
+    for (path, content_type) in [
         ("/", "text/html; charset=utf-8"),
         ("/shop.css", "text/css; charset=utf-8"),
         ("/shop.js", "text/javascript; charset=utf-8"),
@@ -162,7 +162,7 @@ async fn the_page_brings_everything_it_needs() {
     ] {
         let answer = shop.get(path).await;
         assert_eq!(answer.status, 200);
-        assert_eq!(answer.headers["content-type"], kind);
+        assert_eq!(answer.headers["content-type"], content_type);
         let policy = answer.headers["content-security-policy"].to_str().unwrap();
         assert!(policy.starts_with("default-src 'self';") && !policy.contains("unsafe"));
         assert_eq!(answer.headers["x-content-type-options"], "nosniff");
@@ -175,7 +175,7 @@ async fn the_page_brings_everything_it_needs() {
     {
         assert_eq!(shop.get(reference).await.status, 200, "{reference}");
     }
-    // The policy would block these, and the page would come apart without a word.
+    // The content security policy would block these without an error on the page.
     for blocked in [
         "style=\"", "onclick", "<style", "<script>", "http://", "https://",
     ] {
@@ -184,7 +184,7 @@ async fn the_page_brings_everything_it_needs() {
 }
 
 #[test]
-fn every_question_is_described() {
+fn the_openapi_document_describes_every_path() {
     let api = Shop::openapi();
     let described: Value = serde_json::to_value(&api).unwrap();
     let paths: Vec<&String> = described["paths"].as_object().unwrap().keys().collect();

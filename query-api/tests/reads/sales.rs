@@ -1,4 +1,4 @@
-//! What is on sale, and how much of it is left?
+//! The sales and their stock.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn ids(body: &Value) -> Vec<&str> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sale_goes_down_as_it_sells() {
+async fn the_stock_goes_down_as_attempts_are_accepted() {
     let shop = Shop::open();
     shop.put_sale(0, "p", 5);
     let at = shop.ask(0, "p", id(1));
@@ -49,7 +49,7 @@ async fn a_sale_goes_down_as_it_sells() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_state_goes_by_the_servers_time() {
+async fn the_state_follows_the_servers_time() {
     let shop = Shop::open();
     let put =
         async |product: &str, change: fn(&mut schemas::command::SaleTerms), then: Vec<Event>| {
@@ -67,7 +67,7 @@ async fn the_state_goes_by_the_servers_time() {
         put("a", |t| t.opens_at_ms = NOW + 1, vec![]).await,
         "scheduled"
     );
-    // It is due, though no decision has said so yet.
+    // It is due to open, although no decision has opened it yet.
     assert_eq!(put("b", |t| t.opens_at_ms = NOW, vec![]).await, "open");
     // The seller opened it early.
     assert_eq!(
@@ -140,7 +140,7 @@ async fn sales_come_page_by_page_or_busiest_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_is_waited_for_when_its_position_is_named() {
+async fn a_read_with_at_least_waits_for_that_change() {
     let shop = Shop::open();
     shop.put_sale(1, "p", 5);
     shop.settle().await;
@@ -179,7 +179,7 @@ async fn a_product_without_a_sale_is_unknown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_restart_it_goes_on_from_the_store() {
+async fn after_a_restart_it_continues_from_the_store() {
     let shop = Shop::closed();
     shop.claim(0);
     shop.put_sale(0, "p", 5);

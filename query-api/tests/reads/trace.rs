@@ -1,4 +1,4 @@
-//! Which trace does an attempt belong to?
+//! The trace of an attempt.
 
 use schemas::decision::{Event, OrderReleased, RefusalReason, ReleaseCause};
 use schemas::ids::{AttemptId, Offset};
@@ -13,8 +13,8 @@ fn trace(digit: u8) -> (String, String) {
     (trace, traceparent)
 }
 
-/// Sold, held, refused, given back and run out, each asked for in a trace of its own; the time
-/// that ran out was noticed by the request of another.
+/// Attempts that are sold, held, refused, cancelled and expired, each requested in its own trace.
+/// The hold expires in the decision on another attempt.
 fn history(shop: &Shop) {
     shop.put_sale(0, "p", 9);
     let decide = |digit: u8, id: AttemptId, events: &dyn Fn(Offset) -> Vec<Event>| {
@@ -45,7 +45,7 @@ fn history(shop: &Shop) {
     let at = shop.tick(0, "p");
     let cancelled = released(held(id(2), second), ReleaseCause::Cancelled);
     shop.decide(0, "p", at, vec![cancelled]);
-    // The same asked again is no new answer, and a request may have no trace or a broken one.
+    // A repeated attempt has no new answer; a request may have no trace or an invalid one.
     decide(6, id(1), &|_| crate::support::repeated(id(1)));
     shop.in_trace(Some("00-abc"));
     let at = shop.ask(0, "p", id(7));
@@ -65,12 +65,12 @@ const EXPECTED: [(u8, Option<u8>); 6] = [
     (8, None),
 ];
 
-fn shown(row: &Value) -> Option<&Value> {
+fn trace_id(row: &Value) -> Option<&Value> {
     row.get("trace_id")
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_names_the_trace_that_brought_it_to_where_it_stands() {
+async fn an_attempt_has_the_trace_of_the_request_that_led_to_its_status() {
     let shop = Shop::open();
     history(&shop);
     shop.settle().await;
@@ -78,12 +78,12 @@ async fn an_attempt_names_the_trace_that_brought_it_to_where_it_stands() {
         let path = format!("/api/attempts/{}", id(number));
         let attempt = shop.get(&path).await.body;
         let expected = expected.map(|digit| json!(trace(digit).0));
-        assert_eq!(shown(&attempt), expected.as_ref(), "{attempt}");
+        assert_eq!(trace_id(&attempt), expected.as_ref(), "{attempt}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn so_do_the_lists_and_what_was_stored() {
+async fn lists_and_stored_attempts_have_the_same_traces() {
     let mut shop = Shop::closed();
     shop.claim(0);
     history(&shop);
@@ -106,7 +106,7 @@ async fn so_do_the_lists_and_what_was_stored() {
     assert_eq!(
         rows.len(),
         7,
-        "one ran out, which is an order and an intent"
+        "one expired, which is an order and an intent"
     );
     for (number, expected) in EXPECTED {
         let expected = expected.map(|digit| json!(trace(digit).0));
@@ -114,15 +114,15 @@ async fn so_do_the_lists_and_what_was_stored() {
         let of_it: Vec<_> = rows.iter().filter(|row| row["attempt_id"] == id).collect();
         assert!(!of_it.is_empty(), "{number}");
         for row in of_it {
-            assert_eq!(shown(row), expected.as_ref(), "{row}");
+            assert_eq!(trace_id(row), expected.as_ref(), "{row}");
         }
         let attempt = shop.get(&format!("/api/attempts/{id}")).await.body;
-        assert_eq!(shown(&attempt), expected.as_ref(), "{attempt}");
+        assert_eq!(trace_id(&attempt), expected.as_ref(), "{attempt}");
     }
 }
 
 #[test]
-fn the_description_says_so() {
+fn the_openapi_document_describes_the_trace_id() {
     let described = serde_json::to_value(Shop::openapi()).unwrap();
     let field = &described["components"]["schemas"]["Attempt"]["properties"]["trace_id"];
     assert_eq!(field["pattern"], "^[0-9a-f]{32}$", "{field}");

@@ -1,5 +1,5 @@
-//! A read side over a log and a store in memory, small enough to be seen through, with faults
-//! to switch on. The test plays the door, the deciders and the projector.
+//! A read side over a log and a store in memory, with faults to switch on. The test plays the
+//! command API, the deciders and the projector.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub const PARTITIONS: u32 = 2;
 pub const NOW: TimestampMs = 1_795_248_000_000;
 pub const TOKEN: &str = "a-good-token";
 
-/// A read side over a log and a store that the test plays the other services on.
+/// A read side with its log and store; the test plays the other services.
 pub struct Shop {
     pub log: Arc<MemoryLog>,
     pub store: Arc<MemoryStore>,
@@ -48,7 +48,7 @@ pub struct Shop {
     cancel: CancellationToken,
 }
 
-/// What the deciders of a partition have decided so that it counts.
+/// The accepted decisions of a partition.
 struct Decider {
     claim: Option<Offset>,
     answered: Offset,
@@ -73,7 +73,7 @@ pub struct Answer {
 }
 
 impl Shop {
-    /// A log and a store with nothing in them; the read side has not been started.
+    /// An empty log and store; the read side has not been started.
     pub fn closed() -> Self {
         let cancel = CancellationToken::new();
         let clock = Arc::new(ManualClock::still_at(NOW));
@@ -116,7 +116,7 @@ impl Shop {
         self.router = Some(router(api, AdminToken::new(TOKEN)).into());
     }
 
-    /// One that was given no admin token.
+    /// A read side without an admin token.
     pub fn without_admin() -> Self {
         let mut shop = Self::open();
         shop.router = Some(router(shop.api(LiveSettings::default()), None).into());
@@ -136,12 +136,12 @@ impl Shop {
         }
     }
 
-    /// Tells every task to end.
+    /// Stops every task.
     pub fn stop(&self) {
         self.cancel.cancel();
     }
 
-    /// Whatever is appended from now on belongs to this trace.
+    /// Every record appended from now on belongs to this trace.
     pub fn in_trace(&self, traceparent: Option<&str>) {
         *self.traceparent.lock() = traceparent.map(str::to_owned);
     }
@@ -158,7 +158,7 @@ impl Shop {
         self.log.put(topic, Partition(partition), vec![record])
     }
 
-    /// Appends to both topics of a partition what is no record.
+    /// Appends bytes that cannot be decoded to both topics of a partition.
     pub fn put_unreadable(&self, partition: u32) {
         for topic in [Topic::PurchaseAttempts, Topic::StockDecisions] {
             self.put(topic, partition, vec![0, 0, 0, 0, 99]);
@@ -175,7 +175,7 @@ impl Shop {
         self.decider.lock().entry(partition).or_default().claim = Some(offset);
     }
 
-    /// Appends an attempt to log 1.
+    /// Appends an attempt to `purchase-attempts`.
     pub fn ask(&self, partition: u32, product: &str, id: AttemptId) -> Offset {
         let command = Command {
             product_id: product.parse().unwrap(),
@@ -189,7 +189,7 @@ impl Shop {
         self.put(Topic::PurchaseAttempts, partition, bytes)
     }
 
-    /// Appends something to log 1 that is no attempt.
+    /// Appends a record to `purchase-attempts` that is not an attempt.
     pub fn tick(&self, partition: u32, product: &str) -> Offset {
         let command = Command {
             product_id: product.parse().unwrap(),
@@ -199,13 +199,14 @@ impl Shop {
         self.put(Topic::PurchaseAttempts, partition, bytes)
     }
 
-    /// The current decider answers an offset of log 1.
+    /// The current decider answers an offset of `purchase-attempts`.
     pub fn decide(&self, partition: u32, product: &str, answers: Offset, events: Vec<Event>) {
         let claim = self.decider.lock()[&partition].claim.unwrap();
         self.decide_under(claim, partition, product, answers, events);
     }
 
-    /// A decider that holds this claim, or believes so, answers an offset of log 1.
+    /// A decider with this claim, which may be superseded, answers an offset of
+    /// `purchase-attempts`.
     pub fn decide_under(
         &self,
         claim: Offset,
@@ -274,7 +275,7 @@ impl Shop {
         self.decide(partition, product, at, vec![set, Event::SaleOpened]);
     }
 
-    /// Projects everything in log 2 up to here, as the projector does, fence and all.
+    /// Projects all of `stock-decisions` so far through the fence, as the projector does.
     pub async fn project(&self, partition: u32) {
         let partition = Partition(partition);
         let records = self.log.records(Topic::StockDecisions, partition);
@@ -324,7 +325,7 @@ impl Shop {
         }
     }
 
-    /// What an attempt is said to be, at once.
+    /// The status of an attempt, or the problem code, without waiting.
     pub async fn status(&self, id: AttemptId) -> String {
         let answer = self.get(&format!("/api/attempts/{id}")).await;
         let field = if answer.status.is_success() {
@@ -335,7 +336,7 @@ impl Shop {
         answer.body[field].as_str().unwrap().to_owned()
     }
 
-    /// Lets the tails read what there is.
+    /// Lets the tails read all records.
     pub async fn settle(&self) {
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -344,8 +345,8 @@ impl Shop {
     }
 }
 
-/// Whatever a test did, the read side never writes to the log, asks it for no times, and
-/// belongs to no group; and it loads sales once, and then folds them.
+/// In every test the read side only reads: it never appends to the log, looks up no offset by
+/// time, joins no group, and writes no row.
 impl Drop for Shop {
     fn drop(&mut self) {
         if std::thread::panicking() {

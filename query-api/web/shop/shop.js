@@ -1,29 +1,29 @@
-// The page at "/": polls the sales, draws them, and buys. No outcome is guessed here: what a
-// buyer is told is what GET /api/attempts answered.
+// The page at "/": polls the sales, draws them, and buys. The page never guesses an outcome: it
+// shows what GET /api/attempts returned.
 
 const POLL_MS = 500;
 const IDLE_POLL_MS = 10_000;
 const MAX_BACKOFF_MS = 10_000;
-const REQUEST_MS = 8_000;
-const PAGE = 24;
-const MAX_SHOWN = 240;
-const REORDER_MS = 5_000;
+const REQUEST_TIMEOUT_MS = 8_000;
+const PAGE_SIZE = 24;
+const MAX_SALES = 240;
+const REORDER_EVERY_MS = 5_000;
 const SAMPLES = 60;
 const WAIT_SECONDS = 20;
-const MAX_REMEMBERED = 50;
+const MAX_SAVED_ATTEMPTS = 50;
 
 const $ = (id) => document.getElementById(id);
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 const count = new Intl.NumberFormat();
 const cards = new Map();
-let shown = PAGE;
+let saleLimit = PAGE_SIZE;
 let lastOrder = 0;
 
-// ---- Who buys, and what they have asked for ----
+// ---- The buyer, and the attempts of this browser ----
 
-// Storage may be switched off; then everything lasts as long as the page.
+// Storage may be disabled; then the values last as long as the page.
 const memory = new Map();
-const stored = {
+const storage = {
   get(key) {
     try { return localStorage.getItem(key); } catch { return memory.get(key) ?? null; }
   },
@@ -32,29 +32,29 @@ const stored = {
   },
 };
 
-// crypto.randomUUID exists in secure contexts only, and a shop on a LAN address is none.
+// crypto.randomUUID exists only in secure contexts, and a plain HTTP address on a LAN is not one.
 function uuid() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-const buyer = stored.get("doorbuster.buyer") ?? `guest-${uuid().slice(0, 20)}`;
-stored.set("doorbuster.buyer", buyer);
+const buyer = storage.get("doorbuster.buyer") ?? `guest-${uuid().slice(0, 20)}`;
+storage.set("doorbuster.buyer", buyer);
 $("buyer").textContent = buyer;
 
-function remembered() {
-  try { return JSON.parse(stored.get("doorbuster.attempts")) ?? []; } catch { return []; }
+function savedAttempts() {
+  try { return JSON.parse(storage.get("doorbuster.attempts")) ?? []; } catch { return []; }
 }
 
-function remember(product, attempt) {
-  const others = remembered().filter(([of]) => of !== product);
+function saveAttempt(product, attempt) {
+  const others = savedAttempts().filter(([of]) => of !== product);
   const all = attempt ? [...others, [product, attempt]] : others;
-  stored.set("doorbuster.attempts", JSON.stringify(all.slice(-MAX_REMEMBERED)));
+  storage.set("doorbuster.attempts", JSON.stringify(all.slice(-MAX_SAVED_ATTEMPTS)));
 }
 
-// ---- Talking to the service ----
+// ---- Requests to the service ----
 
-class Refused extends Error {
+class ServiceError extends Error {
   constructor(status, problem, retryAfter) {
     super(problem.detail ?? `The service answered ${status}.`);
     this.code = problem.code;
@@ -63,31 +63,31 @@ class Refused extends Error {
   }
 }
 
-async function ask(path, options = {}) {
-  const { patience = REQUEST_MS, ...rest } = options;
-  const response = await fetch(path, { ...rest, signal: AbortSignal.timeout(patience) });
+async function request(path, options = {}) {
+  const { timeoutMs = REQUEST_TIMEOUT_MS, ...rest } = options;
+  const response = await fetch(path, { ...rest, signal: AbortSignal.timeout(timeoutMs) });
   const body = await response.json().catch(() => ({}));
   if (response.ok) return body;
-  throw new Refused(response.status, body, response.headers.get("retry-after"));
+  throw new ServiceError(response.status, body, response.headers.get("retry-after"));
 }
 
-// Tries again while that can help. What is sent twice carries the same key, so it counts once.
-async function askPatiently(path, options, onTrouble) {
+// Retries while that can help. A repeated order carries the same key, so it counts once.
+async function requestWithRetry(path, options, onRetry) {
   for (let attempt = 0; ; attempt += 1) {
     try {
-      return await ask(path, options);
+      return await request(path, options);
     } catch (error) {
-      if ((error instanceof Refused && !error.canRetry) || attempt === 8) throw error;
-      onTrouble(error);
-      const rest = error.retryMs ?? Math.min(500 * 2 ** attempt, MAX_BACKOFF_MS);
-      await sleep(rest * (0.75 + Math.random() / 2));
+      if ((error instanceof ServiceError && !error.canRetry) || attempt === 8) throw error;
+      onRetry(error);
+      const delay = error.retryMs ?? Math.min(500 * 2 ** attempt, MAX_BACKOFF_MS);
+      await sleep(delay * (0.75 + Math.random() / 2));
     }
   }
 }
 
-// The server's clock minus ours: the samples that travelled fastest know best.
+// The server's clock minus ours, from the sample with the shortest round trip.
 const clock = { offset: 0, trip: Infinity };
-function learnTime(serverTime, sent, received) {
+function adjustClock(serverTime, sent, received) {
   const trip = received - sent;
   clock.trip *= 1.02;
   if (trip <= clock.trip) {
@@ -99,54 +99,56 @@ const serverNow = () => Date.now() + clock.offset;
 
 // ---- The sales, polled ----
 
-function onlyProduct() {
+function selectedProduct() {
   try { return decodeURIComponent(location.hash.slice(1)); } catch { return location.hash; }
 }
 
 async function fetchSales() {
   const sent = Date.now();
-  const only = onlyProduct();
-  const path = only
-    ? `/api/flash-sales/${encodeURIComponent(only)}`
-    : `/api/flash-sales?sort=busiest&limit=${shown}`;
-  const body = await ask(path);
-  learnTime(body.server_time, sent, Date.now());
-  return only ? { only, total: 1, sales: [body] } : { only, total: body.total, sales: body.sales };
+  const selected = selectedProduct();
+  const path = selected
+    ? `/api/flash-sales/${encodeURIComponent(selected)}`
+    : `/api/flash-sales?sort=busiest&limit=${saleLimit}`;
+  const body = await request(path);
+  adjustClock(body.server_time, sent, Date.now());
+  return selected
+    ? { selected, total: 1, sales: [body] }
+    : { selected, total: body.total, sales: body.sales };
 }
 
-let failures = 0;
+let pollFailures = 0;
 let wake = () => {};
 
 async function poll() {
   for (;;) {
-    const only = onlyProduct();
+    const selected = selectedProduct();
     let pause = POLL_MS;
     try {
       const answer = await fetchSales();
-      failures = 0;
-      if (answer.only === onlyProduct()) draw(answer);
-      setLink(true, "Live");
+      pollFailures = 0;
+      if (answer.selected === selectedProduct()) draw(answer);
+      setConnection(true, "Live");
     } catch (error) {
       if (error.code === "unknown_product" || error.code === "invalid_request") {
-        failures = 0;
+        pollFailures = 0;
         pause = IDLE_POLL_MS;
-        if (only === onlyProduct()) draw({ only, total: 0, sales: [] });
-        setLink(true, "Live");
+        if (selected === selectedProduct()) draw({ selected, total: 0, sales: [] });
+        setConnection(true, "Live");
       } else {
-        failures += 1;
-        setLink(false, "Reconnecting");
+        pollFailures += 1;
+        setConnection(false, "Reconnecting");
       }
     }
-    const rest = failures
-      ? Math.min(POLL_MS * 2 ** failures, MAX_BACKOFF_MS) * (0.75 + Math.random() / 2)
+    const delay = pollFailures
+      ? Math.min(POLL_MS * 2 ** pollFailures, MAX_BACKOFF_MS) * (0.75 + Math.random() / 2)
       : document.hidden ? IDLE_POLL_MS : pause;
-    await Promise.race([sleep(rest), new Promise((now) => { wake = now; })]);
+    await Promise.race([sleep(delay), new Promise((now) => { wake = now; })]);
   }
 }
 
-function setLink(live, text) {
-  $("link").classList.toggle("live", live);
-  setText($("link-text"), text);
+function setConnection(live, text) {
+  $("connection").classList.toggle("live", live);
+  setText($("connection-text"), text);
 }
 
 // ---- Drawing ----
@@ -155,7 +157,7 @@ function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-function draw({ only, total, sales }) {
+function draw({ selected, total, sales }) {
   const grid = $("grid");
   const names = new Set(sales.map((sale) => sale.product_id));
   for (const [product, card] of cards) {
@@ -176,32 +178,32 @@ function draw({ only, total, sales }) {
   reorder(grid, sales);
   const single = total === 1 && sales.length === 1;
   grid.classList.toggle("single", single);
-  $("intro").hidden = single && !only;
-  $("find").hidden = Boolean(only) || total <= sales.length;
-  $("all").hidden = !only;
-  $("more").hidden = Boolean(only) || total <= sales.length || shown >= MAX_SHOWN;
+  $("intro").hidden = single && !selected;
+  $("find").hidden = Boolean(selected) || total <= sales.length;
+  $("all").hidden = !selected;
+  $("more").hidden = Boolean(selected) || total <= sales.length || saleLimit >= MAX_SALES;
   const running = sales.filter((sale) => sale.state === "open").length;
-  setText($("summary"), only ? "" : total > sales.length
+  setText($("summary"), selected ? "" : total > sales.length
     ? `The busiest ${count.format(sales.length)} of ${count.format(total)} sales`
     : `${count.format(total)} sales, ${count.format(running)} open`);
   $("empty").hidden = sales.length > 0;
   if (sales.length === 0) {
-    setText($("empty"), only
-      ? `There is no sale of the product “${only}”.`
+    setText($("empty"), selected
+      ? `There is no sale of the product “${selected}”.`
       : "Nothing is on sale yet.\nAs soon as a sale is set up, it appears here.");
   }
 }
 
-// The busiest come first, but nothing moves under a pointer or a keyboard's focus.
+// The busiest sales come first, but no card moves while the pointer or the focus is on them.
 function reorder(grid, sales) {
-  const isNew = grid.childElementCount !== reorder.seen;
+  const isNew = grid.childElementCount !== reorder.cardCount;
   const busy = grid.matches(":hover") || grid.contains(document.activeElement);
-  if (!isNew && (busy || Date.now() - lastOrder < REORDER_MS)) return;
+  if (!isNew && (busy || Date.now() - lastOrder < REORDER_EVERY_MS)) return;
   lastOrder = Date.now();
-  reorder.seen = grid.childElementCount;
-  sales.forEach((sale, place) => {
+  reorder.cardCount = grid.childElementCount;
+  sales.forEach((sale, index) => {
     const { root } = cards.get(sale.product_id);
-    if (grid.children[place] !== root) grid.insertBefore(root, grid.children[place] ?? null);
+    if (grid.children[index] !== root) grid.insertBefore(root, grid.children[index] ?? null);
   });
 }
 
@@ -215,8 +217,8 @@ function newCard(product) {
   }
   card.name.href = `#${encodeURIComponent(product)}`;
   card.buy.addEventListener("click", () => buy(card));
-  const earlier = remembered().find(([of]) => of === product);
-  // What became of an earlier request is shown if it can be told; if not, nothing is lost.
+  const earlier = savedAttempts().find(([of]) => of === product);
+  // Shows the result of an earlier attempt if it can be read; if not, nothing is lost.
   if (earlier) follow(card, earlier[1], "").catch(() => {});
   return card;
 }
@@ -231,10 +233,10 @@ const BUTTONS = {
 
 function drawSale(card, sale) {
   const { stock, attempts } = sale;
-  if (card.state_now !== sale.state) {
-    card.root.classList.remove(card.state_now);
+  if (card.shownState !== sale.state) {
+    card.root.classList.remove(card.shownState);
     card.root.classList.add(sale.state);
-    card.state_now = sale.state;
+    card.shownState = sale.state;
   }
   card.sale = sale;
   setText(card.name, sale.name);
@@ -259,7 +261,7 @@ function drawSale(card, sale) {
 function drawButton(card) {
   const { state } = card.sale;
   card.buy.disabled = card.busy || state !== "open";
-  setText(card.buy, card.busy ? "Waiting for your turn" : BUTTONS[state]);
+  setText(card.buy, card.busy ? "Waiting for an answer" : BUTTONS[state]);
 }
 
 function price({ minor, currency }) {
@@ -272,7 +274,7 @@ function drawTime(card) {
   const now = serverNow();
   const opens = Date.parse(sale.opens_at) - now;
   const closes = sale.closes_at ? Date.parse(sale.closes_at) - now : null;
-  const limit = sale.limit_per_buyer ? `${count.format(sale.limit_per_buyer)} a person` : "";
+  const limit = sale.limit_per_buyer ? `${count.format(sale.limit_per_buyer)} per person` : "";
   let text = limit;
   if (sale.state === "scheduled") {
     text = opens > 0 ? `in ${duration(opens)}` : "any moment now";
@@ -293,7 +295,7 @@ function duration(ms) {
   return `${two(minutes)}:${two(seconds % 60)}`;
 }
 
-// ---- Attempts a second ----
+// ---- Attempts per second ----
 
 function sample(card, sale) {
   const at = performance.now();
@@ -329,9 +331,9 @@ function drawSpark(card) {
 async function buy(card) {
   card.busy = true;
   drawButton(card);
-  say(card, "", "Asking for one");
+  showAnswer(card, "", "Placing your order");
   try {
-    const receipt = await askPatiently(
+    const receipt = await requestWithRetry(
       `/api/flash-sales/${encodeURIComponent(card.product)}/order`,
       {
         method: "POST",
@@ -340,41 +342,43 @@ async function buy(card) {
         },
         body: JSON.stringify({ quantity: 1 }),
       },
-      () => say(card, "", "Still asking", "The service is busy. Your request counts once."),
+      () => showAnswer(
+        card, "", "Still placing your order", "The service is busy. Your order is placed only once.",
+      ),
     );
-    remember(card.product, receipt.attempt_id);
+    saveAttempt(card.product, receipt.attempt_id);
     await follow(card, receipt.attempt_id, "");
   } catch (error) {
-    say(card, "no", "That did not work", `${error.message} You can try again.`);
+    showAnswer(card, "no", "Something went wrong", `${error.message} You can try again.`);
   }
   card.busy = false;
   if (card.sale) drawButton(card);
 }
 
-// Follows an attempt until it is decided. Ends by itself when the card is gone.
+// Follows an attempt until it is decided or its card is removed.
 async function follow(card, attemptId, query) {
-  let trouble = 0;
+  let failures = 0;
   while (cards.get(card.product) === card || !card.sale) {
     try {
-      const wait = trouble ? 1 : card.asked ? WAIT_SECONDS : 0;
+      const wait = failures ? 1 : card.waiting ? WAIT_SECONDS : 0;
       const path = `/api/attempts/${attemptId}?wait=${wait}${query}`;
-      const attempt = await ask(path, { patience: 1000 * (wait + 10) });
-      trouble = 0;
-      if (attempt.status !== "queued") return answer(card, attempt);
-      // The first look is immediate, so that the place in line shows before the wait.
-      card.asked = true;
+      const attempt = await request(path, { timeoutMs: 1000 * (wait + 10) });
+      failures = 0;
+      if (attempt.status !== "queued") return showAttempt(card, attempt);
+      // The first request does not wait, so that the place in the queue is shown at once.
+      card.waiting = true;
       const ahead = attempt.ahead === 0 ? "You are next." : attempt.ahead === 1
         ? "1 request is ahead of yours." : `${count.format(attempt.ahead)} requests are ahead of yours.`;
-      say(card, "", "You are in line", ahead);
+      showAnswer(card, "", "You are in the queue", ahead);
     } catch (error) {
       if (error.code === "unknown_attempt") {
-        remember(card.product, null);
-        return say(card, "", "");
+        saveAttempt(card.product, null);
+        return showAnswer(card, "", "");
       }
-      if (error instanceof Refused && !error.canRetry) throw error;
-      trouble += 1;
-      say(card, "", "Waiting for the answer", "The connection is slow; your place in line is safe.");
-      await sleep(Math.min(500 * 2 ** trouble, MAX_BACKOFF_MS));
+      if (error instanceof ServiceError && !error.canRetry) throw error;
+      failures += 1;
+      showAnswer(card, "", "Waiting for an answer", "The connection is slow. Your place in the queue is safe.");
+      await sleep(Math.min(500 * 2 ** failures, MAX_BACKOFF_MS));
     }
   }
   return undefined;
@@ -382,47 +386,47 @@ async function follow(card, attemptId, query) {
 
 const REASONS = {
   unknown_product: ["There is no such sale", ""],
-  not_open_yet: ["Too early", "The sale had not opened when your turn came. Try again when it opens."],
-  closed: ["Too late", "The sale was over when your turn came."],
-  paused: ["The sale is paused", "Try again when it goes on."],
-  invalid_quantity: ["That quantity cannot be bought", "Ask for another quantity."],
-  over_buyer_limit: ["You have as many as one person may have", "Give one back to buy another."],
-  sold_out: ["Sold out", "All were taken before your turn came."],
-  not_enough_left: ["Not enough left", "Fewer were left than you asked for."],
+  not_open_yet: ["Too early", "The sale was not open yet when your order arrived. Try again when it opens."],
+  closed: ["Too late", "The sale was over when your order arrived."],
+  paused: ["The sale is paused", "Try again when it continues."],
+  invalid_quantity: ["That quantity cannot be bought", "Choose another quantity."],
+  over_buyer_limit: ["You have reached the limit", "You have as many as one person may buy. Cancel an order to buy again."],
+  sold_out: ["Sold out", "All units went to orders ahead of yours."],
+  not_enough_left: ["Not enough left", "Fewer units were left than you ordered."],
 };
 
-function answer(card, attempt) {
-  card.asked = false;
+function showAttempt(card, attempt) {
+  card.waiting = false;
   const order = attempt.order_number ? `Order ${attempt.order_number}` : "";
-  const back = () => giveBack(card, attempt);
+  const cancel = () => cancelOrder(card, attempt);
   switch (attempt.status) {
     case "sold":
-      return say(card, "yes", "It is yours", `${order}.`, ["Give it back", back]);
+      return showAnswer(card, "yes", "It is yours", `${order}.`, ["Cancel this order", cancel]);
     case "reserved":
-      say(card, "yes", "Held for you", `${order}.`, ["Give it back", back]);
+      showAnswer(card, "yes", "Held for you", `${order}.`, ["Cancel this order", cancel]);
       card.hold = { until: Date.parse(attempt.hold_until), order, attempt: attempt.attempt_id };
       return drawHold(card);
     case "cancelled":
-      return say(card, "", "Given back", `${order} is cancelled. The unit is on sale again.`);
+      return showAnswer(card, "", "Order cancelled", `${order} is cancelled. Its units are on sale again.`);
     case "expired":
-      return say(card, "no", "Your hold ran out", `${order} was not completed in time. Buy again while any are left.`);
+      return showAnswer(card, "no", "Your hold expired", `${order} was not completed in time. Buy again while any are left.`);
     default: {
       const [title, text] = REASONS[attempt.reason] ?? ["Refused", attempt.reason];
       const comeBack = ["sold_out", "not_enough_left"].includes(attempt.reason) && attempt.retry_can_help
-        ? " Some are held and may come back; try again then." : "";
-      return say(card, "no", title, text + comeBack);
+        ? " Some units are held for others and may become available again." : "";
+      return showAnswer(card, "no", title, text + comeBack);
     }
   }
 }
 
-// A hold counts down; when it is over the service is asked what became of it.
+// A hold counts down. When it is over, the page reads what became of the order.
 function drawHold(card) {
   const { hold } = card;
   if (!hold) return;
   const left = hold.until - serverNow();
   const text = card.answer.querySelector("p");
   if (left > 0) {
-    // Counted down for the eye only; reading every second aloud would be a nuisance.
+    // Screen readers do not announce the countdown: every second would be too much.
     text.setAttribute("aria-live", "off");
     setText(text, `${hold.order}, held for ${duration(left)}.`);
   } else if (left < -1500) {
@@ -431,23 +435,23 @@ function drawHold(card) {
   }
 }
 
-async function giveBack(card, attempt) {
-  say(card, "", "Giving it back");
+async function cancelOrder(card, attempt) {
+  showAnswer(card, "", "Cancelling your order");
   try {
     const product = encodeURIComponent(attempt.product_id);
-    const receipt = await askPatiently(
+    const receipt = await requestWithRetry(
       `/api/flash-sales/${product}/order/${attempt.attempt_id}/cancel`,
       { method: "POST", headers: { "x-buyer-id": buyer } },
-      () => say(card, "", "Still giving it back", "The service is busy."),
+      () => showAnswer(card, "", "Still cancelling your order", "The service is busy."),
     );
     const { partition, offset } = receipt.position;
     await follow(card, attempt.attempt_id, `&at_least=${partition}:${offset}`);
   } catch (error) {
-    say(card, "no", "That did not work", error.message);
+    showAnswer(card, "no", "Something went wrong", error.message);
   }
 }
 
-function say(card, kind, title, text = "", action = null) {
+function showAnswer(card, kind, title, text = "", action = null) {
   card.hold = null;
   card.answer.className = `answer ${kind}`;
   const parts = [];
@@ -472,10 +476,10 @@ function say(card, kind, title, text = "", action = null) {
   card.answer.replaceChildren(...parts);
 }
 
-// ---- Beginning ----
+// ---- Start ----
 
 $("more").addEventListener("click", () => {
-  shown = Math.min(shown + PAGE, MAX_SHOWN);
+  saleLimit = Math.min(saleLimit + PAGE_SIZE, MAX_SALES);
   wake();
 });
 $("find").addEventListener("submit", (event) => {

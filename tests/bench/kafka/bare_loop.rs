@@ -1,4 +1,4 @@
-//! The least that consumes records and produces as many, over librdkafka and nothing else.
+//! The minimum that consumes records and produces as many, over librdkafka alone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -14,8 +14,8 @@ use rdkafka::{ClientContext, TopicPartitionList};
 
 use crate::server::PATIENCE;
 
-/// How long the loop takes for so many records of partition 0, from when a first one, like a
-/// decider's claim, has been acknowledged until all are. Blocks.
+/// How long the loop takes for this many records of partition 0, from the acknowledgement of a
+/// first one, like a decider's claim, to that of the last. Blocks.
 pub fn run(
     brokers: &str,
     from: &str,

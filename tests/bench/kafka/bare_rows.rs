@@ -1,5 +1,5 @@
-//! The least that inserts the rows of attempts, over the driver and nothing else: one prepared
-//! insert a row, as many at once as the product's store has under way.
+//! The minimum that inserts the rows of attempts, over the driver alone: one prepared insert per
+//! row, with as many in flight as the product's store has.
 
 use anyhow::bail;
 use futures::stream::{self, StreamExt, TryStreamExt};

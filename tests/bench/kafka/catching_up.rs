@@ -1,4 +1,4 @@
-//! Catching up on one hot partition: attempts wait, and a decider comes.
+//! Catching up on one hot partition: attempts are waiting when a decider starts.
 //!
 //! The bare loop consumes as many attempts and produces as many records, which are real
 //! decisions' bytes. Both are timed from when their first record, the decider's claim, is in the
@@ -25,8 +25,8 @@ use super::site::{Site, attempt, decided, fill, read_back, sale};
 const ATTEMPTS: u32 = 300_000;
 const STOCK: u32 = 1_000;
 const ROUNDS: usize = 3;
-/// So many different decisions are produced in turn. All together they are larger than what
-/// the compression looks back upon.
+/// How many different decisions are produced in turn. In total they are larger than the window of
+/// the compression.
 const DECISIONS: u32 = 4_096;
 
 /// Runs the comparison and prints it; returns topics with all the attempts decided.
@@ -106,7 +106,7 @@ fn decisions(codec: &Codec) -> anyhow::Result<Vec<Bytes>> {
         product.head.chain = chain;
         anyhow::Ok(Bytes::from(bytes))
     };
-    // As in the whole, few of them get something.
+    // As in the whole run, few of them get units.
     decide(sale(STOCK * DECISIONS / ATTEMPTS, None), 0)?;
     let numbers = 0..DECISIONS;
     numbers

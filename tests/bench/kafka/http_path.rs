@@ -1,4 +1,4 @@
-//! The whole path: four services, each a process, with the client at one door and the other.
+//! The whole path: four services, each in its own process, with the client at both HTTP services.
 
 use std::time::Duration;
 
@@ -22,21 +22,21 @@ pub async fn run(engines: &Engines) -> anyhow::Result<()> {
     );
     let site = Site::new(engines, PARTITIONS);
     let services = Services::start(&site).await?;
-    let doors = services.doors();
-    open_sale(doors.orders, PRODUCT, r#""stock":1000"#).await?;
-    let saturate = |during| Load::saturating(doors, during).run();
+    let endpoints = services.endpoints();
+    open_sale(endpoints.orders, PRODUCT, r#""stock":1000"#).await?;
+    let saturate = |during| Load::saturating(endpoints, during).run();
     saturate(WARM_UP).await?;
     let mut rates = Vec::new();
     for round in 1..=ROUNDS {
-        settled(doors.questions, PRODUCT).await?;
+        settled(endpoints.reads, PRODUCT).await?;
         let rate = saturate(SATURATED).await?.per_second();
         println!("round {round}: {rate:.0} attempts/s accepted at saturation");
         rates.push(rate);
     }
     rates.sort_by(f64::total_cmp);
     let half = rates[ROUNDS / 2] / 2.0;
-    settled(doors.questions, PRODUCT).await?;
-    let outcome = Load::steady(doors, half, HALF).run().await?;
+    settled(endpoints.reads, PRODUCT).await?;
+    let outcome = Load::steady(endpoints, half, HALF).run().await?;
     println!("at half of the median, {half:.0}/s, in milliseconds");
     print_latencies(&outcome);
     println!("(goal: accepted to visible p99 of 25 ms)");

@@ -16,7 +16,7 @@ use super::bare_rows::BareRows;
 use super::site::{PARTITION, Site};
 use crate::server::{PATIENCE, eventually};
 
-/// So many decisions are projected.
+/// How many decisions are projected.
 const DECISIONS: usize = 40_000;
 const ROUNDS: usize = 3;
 
@@ -69,8 +69,8 @@ async fn rows(site: &Site) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Rows a second of a projector on an empty keyspace. Time begins with its first progress, when
-/// it has started and goes on.
+/// Rows a second of a projector on an empty keyspace. Time starts with its first progress, when it
+/// is running.
 async fn project(site: &Site) -> anyhow::Result<f64> {
     let site = site.with_new_keyspace();
     let store = site.store().await?;
@@ -83,7 +83,10 @@ async fn project(site: &Site) -> anyhow::Result<f64> {
         if let Some(now) = at().await?.filter(|now| now.next.0 >= DECISIONS as i64) {
             break now;
         }
-        anyhow::ensure!(began.elapsed() < PATIENCE, "the projector does not go on");
+        anyhow::ensure!(
+            began.elapsed() < PATIENCE,
+            "the projector makes no progress"
+        );
     };
     let took = began.elapsed();
     projector.stop().await?;

@@ -21,12 +21,12 @@ use super::site::{PARTITION, Site, attempt, decided, fill, read_back, record, sa
 use crate::server::eventually;
 
 const HOLDS: u32 = 1_000_000;
-/// The product has some units more, for the attempts that show that it goes on.
+/// The product has some more units, for the attempts that show that it continues.
 const STOCK: u32 = HOLDS + 1_000;
 const HOLD_MS: i64 = 3_600_000;
 const ROUNDS: u32 = 3;
 
-/// Makes the holds and their checkpoint, then times deciders that begin with it; returns the
+/// Makes the holds and their checkpoint, then times deciders that start from it; returns the
 /// topics.
 pub async fn run(engines: &Engines) -> anyhow::Result<Site> {
     println!("recovery of a product with {HOLDS} live holds from its checkpoint");
@@ -55,7 +55,8 @@ pub async fn run(engines: &Engines) -> anyhow::Result<Site> {
     let mut took = Vec::new();
     for round in 0..ROUNDS {
         let from = log.end(Topic::StockDecisions, PARTITION).await?;
-        // All of log 1 is answered: the sale, the holds, and the attempts of earlier rounds.
+        // All of `purchase-attempts` is answered: the sale, the holds, and the attempts of earlier
+        // rounds.
         let answered = Offset(i64::from(HOLDS + round));
         let record = record(&codec, attempt(HOLDS + round));
         log.append(Topic::PurchaseAttempts, PARTITION, vec![record])

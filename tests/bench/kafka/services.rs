@@ -3,7 +3,7 @@
 use runtime::settings::Service;
 
 use super::site::Site;
-use crate::load::Doors;
+use crate::load::Endpoints;
 use crate::server::Server;
 
 /// All services of the product, each a process.
@@ -11,7 +11,7 @@ pub struct Services {
     commands: Server,
     decider: Server,
     projector: Server,
-    questions: Server,
+    reads: Server,
 }
 
 impl Services {
@@ -21,7 +21,7 @@ impl Services {
             commands: site.start(Service::CommandApi).await?,
             decider: site.start(Service::Decider).await?,
             projector: site.start(Service::Projector).await?,
-            questions: site.start(Service::QueryApi).await?,
+            reads: site.start(Service::QueryApi).await?,
         };
         for (_, server) in services.all() {
             server.ready().await?;
@@ -29,10 +29,10 @@ impl Services {
         Ok(services)
     }
 
-    pub fn doors(&self) -> Doors {
-        Doors {
+    pub fn endpoints(&self) -> Endpoints {
+        Endpoints {
             orders: self.commands.address,
-            questions: self.questions.address,
+            reads: self.reads.address,
         }
     }
 
@@ -42,7 +42,7 @@ impl Services {
             ("command-api", &self.commands),
             ("decider", &self.decider),
             ("projector", &self.projector),
-            ("query-api", &self.questions),
+            ("query-api", &self.reads),
         ]
     }
 
@@ -51,7 +51,7 @@ impl Services {
         self.commands.stop().await?;
         self.decider.stop().await?;
         self.projector.stop().await?;
-        self.questions.stop().await
+        self.reads.stop().await
     }
 
     /// Kills them.
@@ -60,9 +60,9 @@ impl Services {
             commands,
             decider,
             projector,
-            questions,
+            reads,
         } = self;
-        for server in [commands, decider, projector, questions] {
+        for server in [commands, decider, projector, reads] {
             server.kill().await?;
         }
         Ok(())

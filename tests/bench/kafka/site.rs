@@ -1,4 +1,4 @@
-//! Topics and a keyspace of its own on shared engines, and processes of the real program on them.
+//! Its own topics and keyspace on shared engines, and processes of the real program on them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::server::{PATIENCE, Server, eventually, program};
 
 /// The partition that the product is in where there is one only.
 pub const PARTITION: Partition = Partition(0);
-/// The most requests that a store has under way: the product's default.
+/// The most requests that a store has in flight: the product's default.
 pub const CQL_IN_FLIGHT: usize = 256;
 
 /// Records of one append, and appends at once, when topics are filled.
@@ -127,7 +127,7 @@ impl Site {
     }
 }
 
-/// The sale of so many units, open from the start.
+/// A sale of this many units, open from the start.
 pub fn sale(stock: u32, hold_ms: Option<i64>) -> Command {
     Command {
         product_id: product(),
@@ -146,7 +146,7 @@ pub fn sale(stock: u32, hold_ms: Option<i64>) -> Command {
     }
 }
 
-/// The attempt of this number; each is another buyer's, for one unit.
+/// The attempt with this number, for one unit; each has its own buyer.
 pub fn attempt(number: u32) -> Command {
     let product_id = product();
     let buyer_id = format!("buyer-{number}").parse().expect("it is an id");
@@ -164,7 +164,7 @@ fn product() -> ProductId {
     PRODUCT.parse().expect("it is an id")
 }
 
-/// A command as the door appends it.
+/// A command as the command API appends it.
 pub fn record(codec: &Codec, command: Command) -> NewRecord {
     NewRecord {
         key: Bytes::from_static(PRODUCT.as_bytes()),
@@ -173,7 +173,7 @@ pub fn record(codec: &Codec, command: Command) -> NewRecord {
     }
 }
 
-/// Appends a sale and then so many attempts on it to log 1.
+/// Appends a sale and then this many attempts on it to `purchase-attempts`.
 pub async fn fill(
     log: &KafkaLog,
     codec: &Codec,
@@ -193,7 +193,7 @@ pub async fn fill(
     Ok(())
 }
 
-/// All records of a topic from an offset on, in order, up to where it ends now.
+/// All records of a topic from an offset on, in order, up to its current end.
 pub async fn visit(
     log: &KafkaLog,
     topic: Topic,
@@ -213,7 +213,7 @@ pub async fn visit(
     Ok(())
 }
 
-/// Waits until log 2 has so many records.
+/// Waits until `stock-decisions` has this many records.
 pub async fn decided(log: &KafkaLog, records: i64) -> anyhow::Result<()> {
     eventually("everything is decided", async || {
         let end = log.end(Topic::StockDecisions, PARTITION).await?;
@@ -222,7 +222,7 @@ pub async fn decided(log: &KafkaLog, records: i64) -> anyhow::Result<()> {
     .await
 }
 
-/// What log 2 has from a claim on.
+/// What `stock-decisions` has from a claim on.
 pub struct Decided {
     /// From the append of the claim to that of the first decision that counts.
     pub first: Duration,
@@ -232,7 +232,7 @@ pub struct Decided {
     pub count: u64,
 }
 
-/// Reads log 2 back. `fence` is what counted before `from`, where a claim stands.
+/// Reads `stock-decisions` back. `fence` is the state before `from`, the offset of a claim.
 pub async fn read_back(
     log: &KafkaLog,
     codec: &Codec,

@@ -1,4 +1,4 @@
-//! The sales that load is on.
+//! The sales that the load buys from.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::{Line, TOKEN};
+use super::{Connection, TOKEN};
 use crate::server::eventually;
 
-/// A sale as it is.
+/// The current state of a sale.
 #[derive(PartialEq, Eq, Deserialize)]
 pub struct Sale {
     pub stock: Stock,
@@ -29,12 +29,12 @@ pub struct Stock {
 
 /// Puts a sale on; `terms` are its limit, holds and so on, as JSON of the form `"stock":1000`.
 pub async fn open_sale(address: SocketAddr, product: &str, terms: &str) -> anyhow::Result<()> {
-    let mut line = Line::open(address).await?;
+    let mut connection = Connection::open(address).await?;
     let bearer = format!("Bearer {TOKEN}");
     let headers = [("authorization", bearer.as_str())];
     let terms = format!(r#"{{"name":"Hot","price":{{"minor":100,"currency":"EUR"}},{terms}}}"#);
     let path = format!("/api/admin/flash-sales/{product}");
-    let (status, body) = line
+    let (status, body) = connection
         .send(Method::PUT, &path, &headers, terms.into())
         .await?;
     ensure!(
@@ -44,12 +44,14 @@ pub async fn open_sale(address: SocketAddr, product: &str, terms: &str) -> anyho
     Ok(())
 }
 
-/// Waits until a sale is seen.
+/// Waits until a sale is visible.
 pub async fn visible(address: SocketAddr, product: &str) -> anyhow::Result<Sale> {
-    let mut line = Line::open(address).await?;
+    let mut connection = Connection::open(address).await?;
     let path = format!("/api/flash-sales/{product}");
-    eventually(&format!("{product} is seen"), async || {
-        let (status, body) = line.send(Method::GET, &path, &[], Bytes::new()).await?;
+    eventually(&format!("{product} is visible"), async || {
+        let (status, body) = connection
+            .send(Method::GET, &path, &[], Bytes::new())
+            .await?;
         match status {
             StatusCode::OK => Ok(Some(serde_json::from_slice(&body)?)),
             _ => Ok(None),
@@ -58,8 +60,8 @@ pub async fn visible(address: SocketAddr, product: &str) -> anyhow::Result<Sale>
     .await
 }
 
-/// Waits until the sale is seen and everything accepted is decided, so that one run does not
-/// pay for another.
+/// Waits until the sale is visible and every accepted attempt is decided, so that one run does not
+/// slow down the next.
 pub async fn settled(address: SocketAddr, product: &str) -> anyhow::Result<Sale> {
     let patience = Instant::now() + Duration::from_secs(60);
     let mut before = visible(address, product).await?;

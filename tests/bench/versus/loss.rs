@@ -1,4 +1,4 @@
-//! What is lost when server and engine are killed under load.
+//! The loss when server and engine are killed under load.
 
 use std::time::{Duration, Instant};
 
@@ -9,21 +9,21 @@ use tokio::task::JoinSet;
 use super::record::Loss;
 use super::systems::{Place, System};
 use super::workloads::Workload;
-use crate::load::{Doors, Line, open_sale};
+use crate::load::{Connection, Endpoints, open_sale};
 use crate::server::eventually;
 
 const CONNECTIONS: u64 = 64;
-/// The last attempts of each connection that are asked for afterwards.
+/// How many of the last attempts of each connection are read afterwards.
 const ASKED: usize = 300;
 
-/// Kills the system after a while of load, starts it again, and asks for what it acknowledged.
+/// Kills the system after a while of load, starts it again, and reads what it acknowledged.
 pub async fn measure(place: &Place<'_>, system: System, after: Duration) -> anyhow::Result<Loss> {
     let running = place.start().await?;
-    Workload::Hot.open(running.doors(), "lost").await?;
-    let doors = running.doors();
+    Workload::Hot.open(running.endpoints(), "lost").await?;
+    let endpoints = running.endpoints();
     let mut clients = JoinSet::new();
     for number in 0..CONNECTIONS {
-        clients.spawn(order_until_it_dies(doors, number));
+        clients.spawn(order_until_it_dies(endpoints, number));
     }
     tokio::time::sleep(after).await;
     running.kill().await?;
@@ -31,14 +31,14 @@ pub async fn measure(place: &Place<'_>, system: System, after: Duration) -> anyh
 
     let began = Instant::now();
     let running = place.start().await?;
-    let doors = running.doors();
-    first_answer(doors).await.context("after the restart")?;
+    let endpoints = running.endpoints();
+    first_answer(endpoints).await.context("after the restart")?;
     let back_after = began.elapsed();
     let asked: Vec<&[String]> = acknowledged
         .iter()
         .map(|attempts| &attempts[attempts.len().saturating_sub(ASKED)..])
         .collect();
-    let gone = try_join_all(asked.iter().map(|attempts| unknown(doors, attempts))).await?;
+    let gone = try_join_all(asked.iter().map(|attempts| unknown(endpoints, attempts))).await?;
     running.stop().await?;
     Ok(Loss {
         system,
@@ -53,13 +53,13 @@ pub async fn measure(place: &Place<'_>, system: System, after: Duration) -> anyh
 }
 
 /// The attempts that were acknowledged, in their order.
-async fn order_until_it_dies(doors: Doors, client: u64) -> Vec<String> {
+async fn order_until_it_dies(endpoints: Endpoints, client: u64) -> Vec<String> {
     let mut acknowledged = Vec::new();
-    let Ok(mut line) = Line::open(doors.orders).await else {
+    let Ok(mut connection) = Connection::open(endpoints.orders).await else {
         return acknowledged;
     };
     let mut number = client;
-    while let Ok(attempt) = line.order("hot-lost-0", number).await {
+    while let Ok(attempt) = connection.order("hot-lost-0", number).await {
         acknowledged.push(attempt);
         number += CONNECTIONS;
     }
@@ -67,30 +67,33 @@ async fn order_until_it_dies(doors: Doors, client: u64) -> Vec<String> {
 }
 
 /// Sells something again, under another name.
-async fn first_answer(doors: Doors) -> anyhow::Result<()> {
-    open_sale(doors.orders, "again", r#""stock":1"#).await?;
-    let attempt = Line::open(doors.orders).await?.order("again", 0).await?;
-    let mut line = Line::open(doors.questions).await?;
-    known(&mut line, &attempt).await?;
+async fn first_answer(endpoints: Endpoints) -> anyhow::Result<()> {
+    open_sale(endpoints.orders, "again", r#""stock":1"#).await?;
+    let attempt = Connection::open(endpoints.orders)
+        .await?
+        .order("again", 0)
+        .await?;
+    let mut connection = Connection::open(endpoints.reads).await?;
+    known(&mut connection, &attempt).await?;
     Ok(())
 }
 
-/// How many of these attempts nobody knows.
-async fn unknown(doors: Doors, attempts: &[String]) -> anyhow::Result<u64> {
-    let mut line = Line::open(doors.questions).await?;
+/// How many of these attempts are unknown.
+async fn unknown(endpoints: Endpoints, attempts: &[String]) -> anyhow::Result<u64> {
+    let mut connection = Connection::open(endpoints.reads).await?;
     let mut unknown = 0;
     for attempt in attempts {
-        if !known(&mut line, attempt).await? {
+        if !known(&mut connection, attempt).await? {
             unknown += 1;
         }
     }
     Ok(unknown)
 }
 
-/// Whether an attempt is known, and decided. What was interrupted may take a while to be.
-async fn known(line: &mut Line, attempt: &str) -> anyhow::Result<bool> {
+/// Whether an attempt is known and decided. An interrupted one may take a while.
+async fn known(connection: &mut Connection, attempt: &str) -> anyhow::Result<bool> {
     eventually("an attempt is decided", async || {
-        Ok(line.known_outcome(attempt).await.ok())
+        Ok(connection.known_outcome(attempt).await.ok())
     })
     .await
 }

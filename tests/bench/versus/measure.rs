@@ -19,7 +19,7 @@ pub struct Times {
     pub half: Duration,
 }
 
-/// Load that is not measured, so that caches, pools and compilers have seen some.
+/// Load that is not measured, to warm up caches, pools and compilers.
 pub async fn warm_up(running: &Running<'_>, times: Times) -> anyhow::Result<()> {
     hot(running, times.warm_up).await?;
     Ok(())
@@ -33,8 +33,8 @@ pub async fn hot_rate(running: &Running<'_>, times: Times) -> anyhow::Result<f64
 
 async fn hot(running: &Running<'_>, during: Duration) -> anyhow::Result<f64> {
     let name = format!("for-{}", during.as_millis());
-    let demand = Workload::Hot.open(running.doors(), &name).await?;
-    let load = Load::saturating(running.doors(), during);
+    let demand = Workload::Hot.open(running.endpoints(), &name).await?;
+    let load = Load::saturating(running.endpoints(), during);
     Ok(demand.of(load).run().await?.per_second())
 }
 
@@ -46,16 +46,16 @@ pub async fn measure(
     round: usize,
     times: Times,
 ) -> anyhow::Result<Run> {
-    let doors = running.doors();
+    let endpoints = running.endpoints();
     let follow = match system.decides() {
         true => Follow::Last,
         false => Follow::None,
     };
-    let demand = workload.open(doors, "full").await?;
+    let demand = workload.open(endpoints, "full").await?;
     let before = Usage::of(&running.processes())?;
     let load = Load {
         follow,
-        ..Load::saturating(doors, workload.saturated(times.saturated))
+        ..Load::saturating(endpoints, workload.saturated(times.saturated))
     };
     let full = demand.of(load).run().await?;
     if system.decides() {
@@ -74,9 +74,9 @@ pub async fn measure(
         half: None,
     };
     if system.decides() {
-        let demand = workload.open(doors, "half").await?;
+        let demand = workload.open(endpoints, "half").await?;
         let per_second = run.per_second() / 2.0;
-        let load = Load::steady(doors, per_second, times.half);
+        let load = Load::steady(endpoints, per_second, times.half);
         let half = demand.of(load).run().await?;
         demand.settled(half.answered).await?;
         run.half = Some(Half {

@@ -1,5 +1,5 @@
-//! The product against what people would use instead: the same workloads on every system in one
-//! session, each behind the same front door and under the same client.
+//! The product compared with its alternatives: the same workloads on every system in one session,
+//! each behind the same front end and under the same client.
 
 mod loss;
 mod measure;
@@ -64,7 +64,7 @@ pub async fn run(quick: bool, dir: &Path) -> anyhow::Result<()> {
     run.session.decisions_per_second = tokio::task::block_in_place(core::decisions_per_second);
     run.tune().await?;
     run.all(&System::ALONE, None).await?;
-    // Kept at once: the engines that come next may fail to start.
+    // Saved at once: the next engines may fail to start.
     run.session.write(dir)?;
     run.bar.set_message("starting Kafka and Cassandra");
     let engines = kafka::start_engines().await?;
@@ -83,7 +83,7 @@ struct Running {
 }
 
 impl Running {
-    /// Tries how many connections a system that has a pool of them does best with.
+    /// Finds the best number of connections for a system with a connection pool.
     async fn tune(&mut self) -> anyhow::Result<()> {
         for system in System::POOLED {
             for connections in POOLS {
@@ -107,21 +107,21 @@ impl Running {
         Ok(())
     }
 
-    /// Runs all rounds on some systems, and then kills each of them. They take turns at each
-    /// workload, every other round in the opposite order: the machine's speed drifts, and what is
-    /// compared is to be measured close together.
+    /// Runs all rounds on some systems, and then kills each of them. They alternate within each
+    /// workload, every other round in the opposite order: the machine's speed drifts, so compared
+    /// figures must be measured close together.
     async fn all(&mut self, systems: &[System], engines: Option<&Engines>) -> anyhow::Result<()> {
-        let mut turns = systems.to_vec();
+        let mut systems = systems.to_vec();
         for round in 1..=self.times.rounds {
             for workload in Workload::ALL {
-                for system in turns.iter().filter(|system| system.is_asked_for(workload)) {
+                for system in systems.iter().filter(|system| system.runs(workload)) {
                     let what = || format!("{}, {}", system.title(), workload.title());
                     self.turn(round, *system, workload, engines)
                         .await
                         .with_context(what)?;
                 }
             }
-            turns.reverse();
+            systems.reverse();
         }
         for system in systems.iter().filter(|system| system.decides()) {
             self.bar.set_message(format!("{}, killed", system.title()));
@@ -140,8 +140,7 @@ impl Running {
         Ok(())
     }
 
-    /// One workload on one system, which is started anew for it: nothing that another left to be
-    /// done goes on beside it.
+    /// One workload on one system, which is started for it, so that no leftover work runs beside it.
     async fn turn(
         &mut self,
         round: usize,
@@ -176,8 +175,8 @@ impl Running {
 
 fn bar(rounds: usize) -> ProgressBar {
     let deciding = System::all().filter(|system| system.decides()).count();
-    let turns = |workload| System::all().filter(move |system| system.is_asked_for(workload));
-    let runs = Workload::ALL.into_iter().flat_map(turns).count();
+    let systems = |workload| System::all().filter(move |system| system.runs(workload));
+    let runs = Workload::ALL.into_iter().flat_map(systems).count();
     let style = ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos}/{len} {msg}");
     let bar = ProgressBar::new((rounds * runs + deciding) as u64);
     bar.enable_steady_tick(Duration::from_secs(1));

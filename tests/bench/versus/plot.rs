@@ -12,7 +12,7 @@ use super::workloads::Workload;
 pub const FILE: &str = "versus.svg";
 
 const SIZE: (u32, u32) = (1_000, 760);
-/// One a workload, told apart also by those who see few colours.
+/// One colour per workload, also distinguishable with colour blindness.
 const COLOURS: [RGBColor; 4] = [
     RGBColor(0, 114, 178),
     RGBColor(86, 180, 233),

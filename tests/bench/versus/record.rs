@@ -1,4 +1,4 @@
-//! What a session measured, as it is kept: every run, so that anyone can look again.
+//! The stored measurements of a session: every run, so that they can be checked again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -44,7 +44,7 @@ pub struct Run {
     /// At saturation.
     pub attempts: u64,
     pub seconds: f64,
-    /// By what a process is: the server, its engine, or the product's services and engines.
+    /// By kind of process: the server, its engine, or the product's services and engines.
     pub cpu_seconds: BTreeMap<String, f64>,
     pub bytes_written: u64,
     pub memory_bytes: i64,
@@ -75,15 +75,15 @@ pub struct Quantiles {
     pub p999: f64,
 }
 
-/// What is lost when server and engine are killed under load.
+/// The loss when server and engine are killed under load.
 #[derive(Serialize, Deserialize)]
 pub struct Loss {
     pub system: System,
     /// Attempts that had been acknowledged.
     pub acknowledged: u64,
-    /// How many of them were asked for afterwards, the last ones first.
+    /// How many of them were read afterwards, the last ones first.
     pub asked: u64,
-    /// How many of those nobody knows any more.
+    /// How many of those are unknown.
     pub gone: u64,
     /// From the start after the kill until the first attempt was answered.
     pub back_after_seconds: f64,

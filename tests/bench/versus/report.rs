@@ -18,10 +18,10 @@ mod goals;
 const FILE: &str = "report.md";
 
 const HOW: &str = "\
-Every system stands behind the same axum front door: the same routes, extractors, bounds and sizes
+Every system is behind the same axum front end: the same routes, extractors, bounds and sizes
 of answers, in a process of its own, under the same client. Engines, server and client share the
 machine. The rivals decide before they answer the order; Doorbuster answers once the attempt is
-durably in line, and tells the outcome when asked for it.
+durably queued, and returns the outcome on a read.
 
 - **Redis** decides by one Lua script, called by its hash over one pipelined connection that all
   requests share, on a Unix socket. Its log is not rewritten during a run.
@@ -31,8 +31,8 @@ durably in line, and tells the outcome when asked for it.
   last; *SKIP LOCKED* spreads the stock over as many rows as there are connections, of which each
   takes one that is free, and gives up on serving who came first. The faster of the two is the
   reference. An advisory lock was not tried: held until the commit it queues as the row's does, and
-  let go before it promises what may be rolled back.
-- **The bare door** appends to Kafka with the product's producer settings, and decides nothing.
+  released earlier it would promise what may be rolled back.
+- **The bare front end** appends to Kafka with the product's producer settings, and decides nothing.
 
 Saturation: 256 connections, each with its next attempt when the last was answered, until every
 attempt is decided. Then half of that rate by a timetable, whatever the answers do, so that a slow
@@ -119,7 +119,7 @@ fn latency(text: &mut String, session: &Session) -> std::fmt::Result {
             |run| Some(&run.half.as_ref()?.due_to_accepted),
         ),
         (
-            "From due to the outcome in the client's hands, asked for in the same way:",
+            "From due to the outcome at the client, read in the same way:",
             |run| Some(&run.half.as_ref()?.due_to_visible),
         ),
     ];
@@ -185,10 +185,10 @@ fn losses(text: &mut String, session: &Session) -> std::fmt::Result {
     writeln!(
         text,
         "### What SIGKILL takes\n\nServer and engine are killed under load and started again; the \
-         attempts acknowledged last are asked for. The machine runs on, so what an engine wrote and \
+         attempts acknowledged last are read. The machine runs on, so what an engine wrote and \
          did not sync is not lost here.\n"
     )?;
-    writeln!(text, "| | acknowledged | asked for | gone | back after |")?;
+    writeln!(text, "| | acknowledged | read | gone | back after |")?;
     writeln!(text, "|---|---|---|---|---|")?;
     for loss in &session.losses {
         writeln!(
@@ -207,7 +207,7 @@ fn losses(text: &mut String, session: &Session) -> std::fmt::Result {
 fn growing(text: &mut String, growth: &Growth) -> std::fmt::Result {
     writeln!(
         text,
-        "### One sale as it grows\n\nThe embedded product, through its HTTP door, all but 10,000 \
+        "### One sale as it grows\n\nThe embedded product, through its HTTP API, all but 10,000 \
          attempts refused; every slice is in [growth.json](growth.json).\n"
     )?;
     writeln!(

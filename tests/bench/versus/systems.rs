@@ -1,4 +1,4 @@
-//! What is compared, and how it is started.
+//! The systems under comparison, and how they are started.
 
 use engines::Engines;
 use log_kafka::topic_name;
@@ -12,7 +12,7 @@ use tokio::task::block_in_place;
 
 use super::workloads::Workload;
 use crate::kafka::{Services, Site};
-use crate::load::Doors;
+use crate::load::Endpoints;
 use crate::server::{Server, program};
 
 /// Partitions on Kafka: as many as the embedded log has.
@@ -50,7 +50,7 @@ impl System {
             Self::PostgresRow => "PostgreSQL, hot row",
             Self::PostgresSlots => "PostgreSQL, SKIP LOCKED",
             Self::Embedded => "Doorbuster, embedded",
-            Self::KafkaAppend => "bare door, only appends to Kafka",
+            Self::KafkaAppend => "bare front end, only appends to Kafka",
             Self::Kafka => "Doorbuster, Kafka",
         }
     }
@@ -59,18 +59,18 @@ impl System {
         Self::ALONE.into_iter().chain(Self::ON_KAFKA)
     }
 
-    /// Whether it tells how an attempt ended.
+    /// Whether it decides on attempts.
     pub fn decides(self) -> bool {
         self != Self::KafkaAppend
     }
 
-    /// One that only appends does the same for whatever comes.
-    pub fn is_asked_for(self, workload: Workload) -> bool {
+    /// A system that only appends does the same for every workload.
+    pub fn runs(self, workload: Workload) -> bool {
         self.decides() || workload == Workload::Hot
     }
 }
 
-/// Where a system lives: it can be started there again with what it has kept.
+/// A system's data: it can be started on it again.
 pub struct Place<'a> {
     system: System,
     data: TempDir,
@@ -79,8 +79,7 @@ pub struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// A new place, with nothing in it. `pool` is how many connections there are where one does
-    /// not do.
+    /// An empty one. `pool` is the number of connections of a system that needs several.
     pub fn new(system: System, engines: Option<&'a Engines>, pool: u32) -> anyhow::Result<Self> {
         Ok(Self {
             system,
@@ -90,11 +89,11 @@ impl<'a> Place<'a> {
         })
     }
 
-    /// Starts the system, and returns when it takes orders.
+    /// Starts the system, and returns once it accepts orders.
     pub async fn start(&self) -> anyhow::Result<Running<'_>> {
         let dir = self.data.path();
         let alone = |server, engine| Running {
-            servers: Servers::One(server),
+            servers: Servers::One(Box::new(server)),
             engine,
             engines: None,
         };
@@ -133,7 +132,9 @@ impl<'a> Place<'a> {
                 site.log().await?.close().await;
                 let topic = topic_name(&site.topic_prefix, Topic::PurchaseAttempts);
                 let partitions = PARTITIONS.to_string();
-                Servers::One(rival(&["kafka", &site.brokers, &topic, &partitions]).await?)
+                Servers::One(Box::new(
+                    rival(&["kafka", &site.brokers, &topic, &partitions]).await?,
+                ))
             }
         };
         Ok(Running {
@@ -150,7 +151,7 @@ async fn rival(arguments: &[&str]) -> anyhow::Result<Server> {
     Server::start(command).await
 }
 
-/// A running system. Everything that it started is killed when this is dropped.
+/// A running system. All its processes are killed when this is dropped.
 pub struct Running<'a> {
     servers: Servers,
     engine: Option<Engine>,
@@ -158,22 +159,22 @@ pub struct Running<'a> {
 }
 
 enum Servers {
-    One(Server),
+    One(Box<Server>),
     Product(Box<Services>),
 }
 
 impl Running<'_> {
-    pub fn doors(&self) -> Doors {
+    pub fn endpoints(&self) -> Endpoints {
         match &self.servers {
             Servers::One(server) => server.address.into(),
-            Servers::Product(services) => services.doors(),
+            Servers::Product(services) => services.endpoints(),
         }
     }
 
-    /// All its processes and what each is, those of its engines among them.
+    /// All its processes with their kind, including those of its engines.
     pub fn processes(&self) -> Vec<(String, Pid)> {
         let servers = match &self.servers {
-            Servers::One(server) => vec![("server", server)],
+            Servers::One(server) => vec![("server", &**server)],
             Servers::Product(services) => services.all().to_vec(),
         };
         let servers = servers.into_iter();
@@ -188,7 +189,7 @@ impl Running<'_> {
         all
     }
 
-    /// Ends it in order; engines that others use too run on.
+    /// Stops it in order; shared engines keep running.
     pub async fn stop(self) -> anyhow::Result<()> {
         match self.servers {
             Servers::One(server) => server.stop().await?,

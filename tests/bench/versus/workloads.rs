@@ -1,4 +1,4 @@
-//! What is asked of every system.
+//! The workloads that every system runs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand_distr::Zipf;
 use serde::{Deserialize, Serialize};
 
-use crate::load::{Doors, Load, Stock, open_sale, settled, visible};
+use crate::load::{Endpoints, Load, Stock, open_sale, settled, visible};
 
 /// The demand of one kind of sale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ use crate::load::{Doors, Load, Stock, open_sale, settled, visible};
 pub enum Workload {
     /// One product that does not sell out, so that every attempt takes from one stock.
     Hot,
-    /// A hundred products, asked for by Zipf's law, that do not sell out.
+    /// A hundred products that do not sell out, with demand by Zipf's law.
     Zipf,
     /// A hundred thousand attempts for ten units.
     Storm,
@@ -27,15 +27,15 @@ pub enum Workload {
     Holds,
 }
 
-/// More than anybody can ask for here.
+/// More units than any run can buy.
 const PLENTY: u32 = 100_000_000;
 const ZIPF_PRODUCTS: usize = 100;
-/// So many draws come before the same ones again.
+/// The draws before they repeat.
 const ZIPF_DRAWS: usize = 65_536;
 const STORM_UNITS: u64 = 10;
 const STORM_ATTEMPTS: u64 = 100_000;
-/// Enough that a system of twenty thousand attempts a second gives all of it away and waits for
-/// it to come back.
+/// Few enough that a system with twenty thousand attempts a second holds all of them and waits for
+/// their return.
 const HELD_UNITS: u32 = 10_000;
 const HOLD: Duration = Duration::from_millis(500);
 
@@ -51,8 +51,8 @@ impl Workload {
         }
     }
 
-    /// How long saturation lasts, if others last so long: the storm is to end with its attempts
-    /// even on a slow system.
+    /// How long saturation lasts, given the usual time: the storm must place all its attempts even on
+    /// a slow system.
     pub fn saturated(self, others: Duration) -> Duration {
         match self {
             Self::Storm => others * 3,
@@ -60,8 +60,8 @@ impl Workload {
         }
     }
 
-    /// Puts its sales on, under names that no other run has.
-    pub async fn open(self, doors: Doors, run: &str) -> anyhow::Result<Demand> {
+    /// Puts its sales on, under names of this run alone.
+    pub async fn open(self, endpoints: Endpoints, run: &str) -> anyhow::Result<Demand> {
         let count = match self {
             Self::Zipf => ZIPF_PRODUCTS,
             _ => 1,
@@ -76,14 +76,14 @@ impl Workload {
             }
         };
         for sale in &sales {
-            open_sale(doors.orders, sale, &terms).await?;
+            open_sale(endpoints.orders, sale, &terms).await?;
         }
         for sale in &sales {
-            visible(doors.questions, sale).await?;
+            visible(endpoints.reads, sale).await?;
         }
         Ok(Demand {
             workload: self,
-            doors,
+            endpoints,
             sales,
         })
     }
@@ -103,7 +103,7 @@ impl fmt::Display for Workload {
 /// A workload whose sales are on.
 pub struct Demand {
     workload: Workload,
-    doors: Doors,
+    endpoints: Endpoints,
     sales: Vec<String>,
 }
 
@@ -135,7 +135,7 @@ impl Demand {
             .collect()
     }
 
-    /// Waits until everything is decided, and looks whether the job was done.
+    /// Waits until everything is decided, and checks the result.
     pub async fn settled(&self, answered: u64) -> anyhow::Result<()> {
         if self.workload == Workload::Holds {
             tokio::time::sleep(HOLD).await;
@@ -143,8 +143,8 @@ impl Demand {
         let mut sold = 0;
         for sale in &self.sales {
             let stock = match sale == &self.sales[0] {
-                true => settled(self.doors.questions, sale).await?.stock,
-                false => visible(self.doors.questions, sale).await?.stock,
+                true => settled(self.endpoints.reads, sale).await?.stock,
+                false => visible(self.endpoints.reads, sale).await?.stock,
             };
             let Stock {
                 total,

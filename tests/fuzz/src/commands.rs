@@ -1,9 +1,9 @@
-//! Requests to the write side: orders and cancellations as they come, and those of the
-//! administration with the admin token added.
+//! Requests to the command API: orders and cancellations as they are, and those of the seller with
+//! the admin token added.
 //!
-//! What is taken is in the log once, at the place that the answer and its receipt name, and says
-//! what the answer says. What is refused leaves nothing in the log, and the client is to blame
-//! for it. Whatever headers of the request are kept stay within the log's bounds.
+//! An accepted command is in the log once, at the position of the answer and its receipt, and
+//! matches the answer. A refused one leaves nothing in the log, and is the client's mistake. The
+//! headers that are kept stay within the log's bounds.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -27,10 +27,10 @@ use crate::http::{ADMIN_TOKEN, NOW, Process, request, settings};
 use crate::questions::open_sale;
 
 const PARTITIONS: u32 = 4;
-/// After so many commands the log is begun anew, lest it grow for as long as libFuzzer runs.
+/// After this many commands a new log is started, so that it does not grow without bound.
 const MAX_APPENDED: usize = 500;
 
-/// A write side over a log and a store in memory, which knows one product, the sneaker.
+/// A command API over a log and a store in memory, which knows one product, the sneaker.
 struct WriteSide {
     process: Process,
     log: Arc<MemoryLog>,
@@ -72,7 +72,7 @@ fn run(input: &[u8], as_admin: bool) {
             let code = answer.check_problem();
             assert_ne!(code, Code::RequestTimeout, "nothing here takes time");
         }
-        // Of what is asked with GET the write side has the description of itself alone.
+        // The only GET of the command API is its own description.
         assert!(
             refused || is_head || answer.status.is_success(),
             "{}: the client is to blame, or nobody",
@@ -108,7 +108,7 @@ impl WriteSide {
         self.log.records(Topic::PurchaseAttempts, partition)
     }
 
-    /// How many records each partition of log 1 has.
+    /// How many records each partition of `purchase-attempts` has.
     fn ends(&self) -> Vec<usize> {
         (0..PARTITIONS).map(|p| self.records(p).len()).collect()
     }

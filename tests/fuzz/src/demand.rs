@@ -1,7 +1,7 @@
 //! Files of recorded demand, compressed or not, and the share of it that is put on sale.
 //!
-//! What is read of a file are attempts and cancellations that the door would take, the survey
-//! counts just them, and compressing the file changes nothing.
+//! A file gives only attempts and cancellations that the command API would accept, the survey
+//! counts exactly them, and compressing the file changes nothing.
 
 use std::fs;
 use std::io::Write;
@@ -86,10 +86,10 @@ fn check(row: &Row) {
     }
 }
 
-/// A share as a person writes it, and the units that it is a share of behind a space.
+/// A share as text, then a space and the units that it is a share of.
 ///
-/// It shows itself as what reads as the same, and its part of the units is never more than
-/// them times itself, rounded up.
+/// Its text form parses to the same share, and its part of the units is never more than their
+/// product, rounded up.
 pub(crate) fn share(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let (text, units) = text.split_once(' ').unwrap_or((&text, ""));

@@ -1,5 +1,5 @@
-//! A second writer of the embedded log's files, after `infra/docs/log-format.md` alone, which
-//! also writes what the log's own writer never would.
+//! A second writer of the embedded log's files, made from `infra/docs/log-format.md` alone. It can
+//! also write what the log's own writer never would.
 
 use bytes::Bytes;
 use ports::{LogRecord, NewRecord};
@@ -22,7 +22,7 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// The records as they are to be read.
+    /// The records that a reader must return.
     pub(crate) fn read(&self) -> Vec<LogRecord> {
         let records = (self.base..).zip(&self.records);
         let read = records.map(|(offset, record)| LogRecord {
@@ -36,8 +36,7 @@ impl Block {
     }
 }
 
-/// A change to a batch's bytes, made before they are sealed: what it says, its checksums vouch
-/// for.
+/// A change to a batch's bytes before the checksums are written, so that they match it.
 pub(crate) struct Lie {
     pub(crate) at: usize,
     pub(crate) bytes: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Requests from bytes, sent through a process's own routes, and what every answer must be.
+//! Requests from bytes, sent through a process's own routes, and the rules for every answer.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use web::problem::Code;
 pub(crate) const NOW: i64 = 1_795_248_000_007;
 pub(crate) const ADMIN_TOKEN: &str = "let-me-in";
 
-/// The routes of a process, and a runtime to serve them in whose waits take no time.
+/// The routes of a process, and a runtime with paused time, so that waits take none.
 pub(crate) struct Process {
     runtime: Runtime,
     routes: Router,
@@ -104,8 +104,8 @@ impl Answer {
         value.unwrap_or_default()
     }
 
-    /// An answer that is not the one hoped for is a problem document, whole and of a code that
-    /// the client is to blame for, and says which part of the request is wrong.
+    /// Any other answer must be a complete problem document with a code for a client's mistake,
+    /// which names the wrong part of the request.
     pub(crate) fn check_problem(&self) -> Code {
         assert_eq!(self.header("content-type"), "application/problem+json");
         let problem = self.json();
@@ -128,8 +128,8 @@ impl Answer {
                 | Code::InvalidTerms
         );
         if names_a_part {
-            let told = is_text(&problem["field"]) && is_text(&problem["expected"]);
-            assert!(told, "the part that is wrong is not named: {problem}");
+            let named = is_text(&problem["field"]) && is_text(&problem["expected"]);
+            assert!(named, "the part that is wrong is not named: {problem}");
         }
         let later = self.headers.contains_key("retry-after");
         assert_eq!(

@@ -1,10 +1,8 @@
-//! Fuzz targets: what is asked of everything that reads what outsiders wrote, whatever they
-//! wrote.
+//! Fuzz targets for everything that reads input from outside.
 //!
-//! A target takes any bytes and panics when something does not hold that must. That nothing
-//! panics or hangs is the least of it; each says at its top what more it asks. libFuzzer calls
-//! them by way of `libfuzzer/`, and the ordinary tests with all inputs that are kept in `seeds/`
-//! and `findings/`.
+//! A target takes any bytes and panics when a rule is broken. Nothing may panic or hang; each
+//! target lists its further rules at its top. libFuzzer calls the targets through `libfuzzer/`, and
+//! the ordinary tests run them on all inputs in `seeds/` and `findings/`.
 
 mod records;
 mod schema;
@@ -27,7 +25,7 @@ mod settings;
 pub struct Target {
     /// The name.
     pub name: &'static str,
-    /// Takes an input, and panics when something does not hold.
+    /// Takes an input, and panics when a rule is broken.
     pub run: fn(&[u8]),
 }
 
@@ -53,14 +51,14 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 
 /// Runs the target of this name.
 ///
-/// Panics when there is none, or when something does not hold.
+/// Panics when there is none, or when a rule is broken.
 pub fn run(name: &str, input: &[u8]) {
     let target = TARGETS.iter().find(|target| target.name == name);
     let target = target.unwrap_or_else(|| panic!("there is no fuzz target {name}"));
     (target.run)(input);
 }
 
-/// A directory for one input's files, in memory where the system has a place for that.
+/// A directory for one input's files, in memory where the system has a file system for that.
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())

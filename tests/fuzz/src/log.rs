@@ -1,4 +1,4 @@
-//! The embedded log over files that a target wrote: opened, read, opened to be written on.
+//! The embedded log over files that a target wrote: opened, read, opened for writing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,11 +38,10 @@ thread_local! {
         .expect("a runtime of one thread can be built");
 }
 
-/// Opens these files and returns what is read in them: none when they are refused, at once or
-/// by the reader.
+/// Opens these files and returns their records; none when opening or reading refuses them.
 ///
-/// Panics when a refusal names no place; and, if the log is to be written on as well, which
-/// takes a while, when that is refused otherwise or not read again.
+/// Panics when a refusal names no place. With `write`, which takes longer, also panics when opening
+/// for writing gives another result, or when the written record cannot be read.
 pub(crate) fn open(files: &Files, write: bool) -> Option<Contents> {
     let dir = crate::scratch();
     for (name, bytes) in files {
@@ -57,7 +56,7 @@ pub(crate) fn open(files: &Files, write: bool) -> Option<Contents> {
             }
             let to_write = open_to_write(dir.path()).err();
             let same = to_write.is_some_and(|other| same_kind(&refusal, &other));
-            assert!(same, "not refused to be written on: {refusal}");
+            assert!(same, "opening for writing gives another refusal: {refusal}");
             assert_unchanged(dir.path(), files);
             return None;
         }
@@ -68,7 +67,7 @@ pub(crate) fn open(files: &Files, write: bool) -> Option<Contents> {
     match open_to_write(dir.path()) {
         Ok(log) => write_on(log, dir.path(), &contents),
         Err(OpenError::Partitions { found, .. }) => assert_ne!(found, PARTITIONS),
-        Err(other) => panic!("refused only to be written on: {other}"),
+        Err(other) => panic!("refused only for writing: {other}"),
     }
     contents
 }
@@ -77,8 +76,8 @@ fn open_to_write(dir: &Path) -> Result<EmbeddedLog, OpenError> {
     EmbeddedLog::open(dir, OPTIONS, Arc::new(ManualClock::still_at(1)))
 }
 
-/// Appends a record, closes the log and opens it again: what it had is still there, and then
-/// the record.
+/// Appends a record, closes the log and opens it again: the earlier records and then the new one
+/// must be there.
 fn write_on(log: EmbeddedLog, dir: &Path, before: &Option<Contents>) {
     assert_eq!(&contents(&log), before);
     let place = (Topic::StockDecisions, Partition(1));
@@ -138,7 +137,7 @@ async fn read(
     Ok(records)
 }
 
-/// A refusal says what to look at: a file, and a place within it.
+/// A refusal must name a file, and a place in it.
 fn check_refusal(refusal: &OpenError, files: &Files) {
     let name_of = |file: &Path| {
         file.file_name()
@@ -170,8 +169,8 @@ fn check_refusal(refusal: &OpenError, files: &Files) {
     }
 }
 
-/// Whether both say the same; only to be written on may a log also have other partitions, or
-/// want a meta file where files of a log are.
+/// Whether both refusals are the same. Only opening for writing may also find another number of
+/// partitions, or a missing meta file beside the log's files.
 fn same_kind(read_only: &OpenError, to_write: &OpenError) -> bool {
     matches!(to_write, OpenError::Partitions { .. })
         || matches!(read_only, OpenError::NoLog { .. })
@@ -183,7 +182,7 @@ fn assert_unchanged(dir: &Path, files: &Files) {
         let now = fs::read(dir.join(name)).expect("a log that is refused keeps its files");
         assert_eq!(
             &now, bytes,
-            "{name} was changed, though the log was refused"
+            "{name} was changed although the log was refused"
         );
     }
 }

@@ -2,8 +2,8 @@
 //! lost and swapped files, and writes that went to the wrong place. Six are fewer than it takes
 //! to forge a record, its block's checksum and its batch's.
 //!
-//! The log is refused, with the place, or gives back what was written up to some record in the
-//! order of writing; and all of it if it was closed and the mark that says so is whole.
+//! The log is refused, with the place, or returns the records up to some point in the order of
+//! writing; and all of them if it was closed and the mark of that is intact.
 
 use schemas::ids::Partition;
 use schemas::topics::Topic;
@@ -22,7 +22,7 @@ pub(crate) fn run(input: &[u8]) {
     let (whole, states) = log(closed);
     let mut files = whole.clone();
     for damage in damages.chunks_exact(DAMAGE_BYTES).take(MAX_DAMAGES) {
-        do_harm(&mut files, damage);
+        apply_damage(&mut files, damage);
     }
     if may_become_a_log(&files) {
         return;
@@ -45,8 +45,8 @@ pub(crate) fn run(input: &[u8]) {
     }
 }
 
-/// Whether there is no more than what is left where making a log was cut short; a new one is made
-/// there, so nothing is refused.
+/// Whether there is only what an interrupted creation of a log leaves; a new one is created there,
+/// so nothing is refused.
 fn may_become_a_log(files: &Files) -> bool {
     let first = (frames::segment_name(1), frames::segment(1).len());
     files.iter().all(|(name, bytes)| {
@@ -94,8 +94,8 @@ fn log(closed: bool) -> (Files, Vec<Contents>) {
     (files, states)
 }
 
-/// Eight bytes say what is done, to which file, where, how far, and what with.
-fn do_harm(files: &mut Files, damage: &[u8]) {
+/// Eight bytes define the damage: its kind, file, place, length and value.
+fn apply_damage(files: &mut Files, damage: &[u8]) {
     let names: Vec<String> = files.keys().cloned().collect();
     if names.is_empty() {
         return;

@@ -1,8 +1,9 @@
-//! A log that somebody else wrote, with valid checksums over whatever it says.
+//! A log by another writer, with valid checksums over any contents.
 //!
-//! The input is a script: blocks and records, batches and segments, and lies about them. A log
-//! without a lie is read as the script has it. Any other is refused, with the place, or read in
-//! one way that does not depend on how it is opened, without gaps, and can be written on.
+//! The input is a script: blocks and records, batches and segments, and false statements about
+//! them. A log without a false statement is read exactly as the script wrote it. Any other is
+//! refused, with the place, or read without gaps, in the same way however it is opened, and can be
+//! appended to.
 
 use schemas::ids::Partition;
 use schemas::topics::Topic;
@@ -40,7 +41,7 @@ struct Script {
 }
 
 impl Script {
-    /// The files of a script, and what they hold if nothing in them is a lie.
+    /// The files of a script, and their records if nothing in them is false.
     fn read(input: &[u8]) -> (Files, Option<Contents>) {
         let mut input = Input(input);
         let mut script = Self {

@@ -1,8 +1,7 @@
-//! Requests to the read side: paths, queries and headers.
+//! Requests to the query API: paths, queries and headers.
 //!
-//! An answer is JSON, or a file of the page, and the same when the same is asked again. A
-//! refusal says what is wrong; that the client is not to blame is said only of a position whose
-//! decision has not come.
+//! An answer is JSON, or a file of the page, and the same for the same request. A refusal names the
+//! mistake of the client; only a position whose decision has not come is not the client's mistake.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,8 +54,8 @@ fn ask(request: axum::http::Request<axum::body::Body>) -> Answer {
     READ_SIDE.with(|side| side.send(request))
 }
 
-/// A read side whose store has a sale, and an attempt that was accepted and one that was not; a
-/// third one waits in the log.
+/// A query API whose store has a sale, an accepted attempt and a refused one; a third attempt is
+/// undecided in the log.
 async fn read_side() -> OpenApiRouter {
     let clock = Arc::new(ManualClock::still_at(NOW));
     let log = Arc::new(MemoryLog::new(2, clock.clone()));
@@ -86,7 +85,7 @@ async fn read_side() -> OpenApiRouter {
     let live = Live::new(log, Arc::new(store), codec, LiveSettings::default());
     let stop = CancellationToken::new();
     tokio::spawn(live::run(live.clone(), Health::default(), stop.clone()));
-    // Until the tails have begun, nothing can be answered.
+    // Nothing can be answered before the tails have started.
     tokio::time::sleep(Duration::from_secs(1)).await;
     doorbuster::routes::questions(QueryApi { live, clock }, &settings(), &stop)
 }

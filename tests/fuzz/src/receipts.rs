@@ -1,5 +1,5 @@
-//! Receipts: of any text, whether it is a receipt; and of any record, whether its receipt says
-//! what was signed, and no other text says so too.
+//! Receipts: no forged text verifies; the receipt of any record has the signed contents; and no
+//! changed receipt verifies.
 //!
 //! The input is a position to change, what to, an attempt id, an offset, and the record.
 

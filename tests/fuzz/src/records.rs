@@ -1,9 +1,9 @@
-//! The values of records, of all topics: a topic's own are known by the schema's id in them.
+//! The values of records of all topics; the schema id in them tells the topic.
 //!
-//! What is read is written and read again as the same. A command that is read gets its turn: the
-//! decision on it keeps every invariant, also when it is read back. A decision that is read
-//! goes to all who read decisions, and a piece of a checkpoint into a product; that may be
-//! refused, but no more than that.
+//! A decoded record is encoded and decoded again as the same. A decoded command is decided, and the
+//! decision keeps every invariant, also when it is read back. A decoded decision goes to all
+//! readers of decisions, and a piece of a checkpoint into a product. Those may refuse it, but not
+//! fail otherwise.
 
 use std::sync::LazyLock;
 
@@ -24,7 +24,7 @@ pub(crate) fn run(input: &[u8]) {
     if let Ok(command) = codec.decode_command(input) {
         let bytes = codec.encode_command(command.clone());
         assert_eq!(codec.decode_command(&bytes), Ok(command.clone()));
-        decide(codec, &command);
+        decide_twice(codec, &command);
     }
     if let Ok(record) = codec.decode_decision(input) {
         let bytes = codec.encode_decision(record.clone());
@@ -41,9 +41,9 @@ pub(crate) fn run(input: &[u8]) {
     }
 }
 
-/// Decides a command on a product that was never put on sale, and on one that is open; on
-/// each twice, since the second time is another case.
-fn decide(codec: &Codec, command: &Command) {
+/// Decides a command on a product without a sale, and on one with an open sale; twice on each,
+/// because the second time is another case.
+fn decide_twice(codec: &Codec, command: &Command) {
     let open = Command {
         product_id: command.product_id.clone(),
         body: CommandBody::PutSale(terms()),
@@ -64,14 +64,14 @@ fn decide(codec: &Codec, command: &Command) {
                 panic!("a decision does not read back as one")
             };
             assert_eq!(chain_hash(&bytes, shadow.head.chain), decision.chain);
-            absorb(&mut shadow, &decision).expect("what was decided can be absorbed");
+            absorb(&mut shadow, &decision).expect("a decision can be applied");
             assert_eq!(shadow, product);
             read_by_all(&decision);
         }
     }
 }
 
-/// What every reader of log 2 does with a decision that counts.
+/// What every reader of `stock-decisions` does with a decision that counts.
 fn read_by_all(decision: &Decision) {
     let mut fence = Fence {
         claim: decision.claim,
@@ -80,7 +80,7 @@ fn read_by_all(decision: &Decision) {
     let record = DecisionRecord::Decision(decision.clone());
     let verdict = fence.pass(Offset(i64::MAX), &record);
     assert_ne!(verdict, Verdict::Claimed);
-    // A violation is an answer: the reader stops there.
+    // A violation is a valid result: the reader stops there.
     let _ = absorb(&mut Product::default(), decision);
     let sale = views::next_sale(None, decision);
     assert_eq!(views::next_sale(sale.as_ref(), decision), sale);
@@ -103,7 +103,7 @@ fn restore(record: SnapshotRecord) {
         snapshot::restore(&mut again, part);
     }
     assert_eq!(again, product);
-    // Whether it is whole is for the reader to refuse.
+    // The reader checks whether the checkpoint is complete.
     let _ = snapshot::check(&product);
 }
 

@@ -1,21 +1,21 @@
 //! A schema as a registry may answer with it, and a record that was written with it. The record
 //! is what follows the schema's text: its first byte is zero, and no text has that.
 //!
-//! What is read by whatever schema is written by today's and read again as the same, and takes
-//! no more memory than its bytes can stand for.
+//! A record decoded with any schema is encoded with the current one and decoded again as the same,
+//! and takes no more memory than its bytes allow.
 
 use std::cell::RefCell;
 
 use schemas::codec::Codec;
 use schemas::topics::Topic;
 
-/// Inputs for which a codec serves, since it takes a thousand schemas at most.
+/// How many inputs share a codec, which takes a thousand schemas at most.
 const INPUTS: u32 = 300;
-/// The id of the first input's schema; those before it are today's.
+/// The id of the first input's schema; the ids before it are the current schemas'.
 const FIRST_ID: u32 = 17;
 
 thread_local! {
-    /// A codec, and the id of the next input's schema. To make one takes longer than an input.
+    /// A codec, and the id of the next input's schema. Making a codec takes longer than an input.
     static CODEC: RefCell<(Codec, u32)> = RefCell::new((Codec::embedded(), FIRST_ID));
 }
 

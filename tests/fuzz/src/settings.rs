@@ -1,15 +1,15 @@
 //! Settings: a TOML file, then a line of three dashes, then variables, `NAME=value` a line.
 //!
-//! Settings that are taken are within their bounds. Of those that are not, every mistake is told
-//! at once: whatever is wrong with a variable on its own is told among all others too, with its
-//! name. No secret is ever shown.
+//! Accepted settings are within their bounds. Otherwise all mistakes are reported at once: the
+//! mistake of a single variable is reported among all others, too, with its name. No secret is
+//! ever shown.
 
 use std::ffi::OsString;
 use std::fs;
 
 use runtime::settings::{Flags, Mistakes, Service, Settings};
 
-/// Stands in the secrets whose showing is looked for.
+/// The mark in secrets, which must not be shown.
 const HIDDEN: &str = "S3CRET";
 
 pub(crate) fn run(input: &[u8]) {
@@ -18,7 +18,7 @@ pub(crate) fn run(input: &[u8]) {
     let variables: Vec<(&str, &str)> = variables
         .lines()
         .filter_map(|line| line.split_once('='))
-        // It would name any file of this machine, and the input has a file of its own.
+        // It could name any file of this machine; the input has its own file.
         .filter(|(name, _)| *name != "DOORBUSTER_CONFIG")
         .collect();
     let dir = crate::scratch();
@@ -41,7 +41,7 @@ pub(crate) fn run(input: &[u8]) {
         if only_in_secrets(file, &variables) {
             assert!(!shown.contains(HIDDEN), "{shown}");
         }
-        assert_told_at_once(service, &variables, &loaded);
+        assert_reported_at_once(service, &variables, &loaded);
     }
 }
 
@@ -70,7 +70,7 @@ fn check(settings: &Settings) {
     assert!(settings.registry.url.starts_with("http"));
 }
 
-/// Whether the mark stands in the values of secret variables and nowhere else.
+/// Whether the mark is only in the values of secret variables.
 fn only_in_secrets(file: &str, variables: &[(&str, &str)]) -> bool {
     let is_secret = |name: &str| {
         [
@@ -87,9 +87,9 @@ fn only_in_secrets(file: &str, variables: &[(&str, &str)]) -> bool {
     !elsewhere && !file.contains(HIDDEN)
 }
 
-/// What is wrong with a variable alone is wrong with it among others. Only where a setting is
-/// given twice may the other one count.
-fn assert_told_at_once(
+/// A variable that is wrong alone is wrong among others. Only a setting that is given twice may be
+/// taken from the other source.
+fn assert_reported_at_once(
     service: Service,
     variables: &[(&str, &str)],
     loaded: &Result<Settings, Mistakes>,
@@ -105,7 +105,7 @@ fn assert_told_at_once(
         let from = format!("(from the variable {})", variable.0);
         for mistake in alone.0.iter().filter(|mistake| mistake.ends_with(&from)) {
             let told = loaded.as_ref().is_err_and(|all| all.0.contains(mistake));
-            assert!(told, "{mistake}: not told among {loaded:?}");
+            assert!(told, "{mistake}: not reported among {loaded:?}");
         }
     }
 }

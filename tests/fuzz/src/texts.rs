@@ -1,6 +1,6 @@
 //! Small texts that come in paths, queries, headers and bodies: ids, positions, moments, traces.
 //!
-//! What is read as a value shows itself in one form, and that form reads as the same value.
+//! A parsed value has one text form, which parses to the same value.
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
@@ -36,7 +36,7 @@ pub(crate) fn run(input: &[u8]) {
         assert!(position.offset.0 >= 0);
     }
     if let Ok(moment) = text.parse::<Moment>() {
-        // Those before 1970, which no sale has, are shown as its begin.
+        // Times before 1970, which no sale has, are shown as the start of 1970.
         let shown = Moment(moment.0.max(0));
         assert_eq!(shown.to_string().parse(), Ok(shown));
     }

@@ -1,5 +1,5 @@
-//! Every input that is kept goes through its target: the seeds, which fuzzing begins with, and
-//! the findings, each of which once showed a fault.
+//! Every stored input passes its target: the seeds, from which fuzzing starts, and the findings,
+//! each of which once showed a bug.
 
 use std::fs;
 use std::panic::catch_unwind;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use fuzz::{TARGETS, Target};
 
-/// The inputs kept for a target in a folder, by name.
+/// The stored inputs of a target in a folder, by name.
 fn kept(folder: &str, target: &Target) -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join(folder)
@@ -21,7 +21,7 @@ fn kept(folder: &str, target: &Target) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_input_that_is_kept_passes_its_target() {
+fn every_stored_input_passes_its_target() {
     let mut failed = Vec::new();
     for target in &TARGETS {
         let seeds = kept("seeds", target);
@@ -37,7 +37,7 @@ fn every_input_that_is_kept_passes_its_target() {
 }
 
 #[test]
-fn nothing_is_kept_for_a_target_that_is_not_there() {
+fn every_stored_input_has_a_target() {
     for folder in ["seeds", "findings"] {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         for entry in fs::read_dir(dir).unwrap() {

@@ -1,5 +1,5 @@
-//! Real engines in processes of their own, each on a socket in its own directory. Unix sockets
-//! take no ports, and are faster than loopback.
+//! Real engines, each in its own process, on a socket in its own directory. Unix sockets need no
+//! ports, and are faster than loopback.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -37,7 +37,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts Redis with its data in a directory, where it goes on with what is there.
+    /// Starts Redis with its data in a directory, and continues with existing data.
     ///
     /// # Errors
     /// It is not installed, or does not start.
@@ -56,14 +56,14 @@ impl Engine {
             .arg(&socket)
             .args(["--port", "0", "--save", ""])
             .args(["--appendonly", keeps, "--appendfsync", "always"])
-            // A rewrite of the log in the middle of a run would cost Redis what it need not.
+            // A rewrite of the log in the middle of a run would slow Redis down needlessly.
             .args(["--auto-aof-rewrite-percentage", "0"]);
         let address = format!("redis+unix://{}", socket.display());
         Self::start(command, dir, &socket, address).await
     }
 
-    /// Starts PostgreSQL with its data in a directory, where it goes on with what is there. The
-    /// directory's owner becomes the user it runs as.
+    /// Starts PostgreSQL with its data in a directory, and continues with existing data. It runs as
+    /// the directory's owner.
     ///
     /// # Errors
     /// It is not installed, or does not start.
@@ -94,8 +94,8 @@ impl Engine {
         let program = program("postgres", "postgresql", &places)?;
         let mut command = as_user(Command::new(program));
         command.arg("-D").arg(&data).arg("-k").arg(dir);
-        // Commits are durable, as they are by default. Checkpoints stay out of the way, and what
-        // is in use fits into memory.
+        // Commits are durable, as by default. Checkpoints are rare, and the working set fits into
+        // memory.
         for setting in [
             "listen_addresses=",
             "shared_buffers=512MB",
@@ -115,7 +115,7 @@ impl Engine {
         socket: &Path,
         address: String,
     ) -> anyhow::Result<Self> {
-        // One that was killed has left its own.
+        // A killed server has left its own.
         let _ = fs::remove_file(socket);
         let log = dir.join("log");
         let said = fs::File::create(&log)?;
@@ -165,7 +165,7 @@ impl Engine {
     pub async fn kill(mut self) -> anyhow::Result<()> {
         let pids = self.pid().map(with_children).unwrap_or_default();
         for pid in &pids {
-            // It fails only for one that has ended meanwhile.
+            // It fails only for a process that has already ended.
             let _ = kill_process(*pid, Signal::KILL);
         }
         self.child.wait().await?;
@@ -181,7 +181,7 @@ impl Engine {
     }
 }
 
-/// What the installed engines say they are.
+/// The versions of the installed engines.
 ///
 /// # Errors
 /// One is not installed.

@@ -1,5 +1,5 @@
-//! The least that a front door over Kafka can do: append, and decide nothing. What Doorbuster
-//! does on Kafka beyond that is its own cost.
+//! The minimum that a front end over Kafka can do: append, and decide nothing. Everything beyond
+//! that is Doorbuster's own cost.
 
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use schemas::placement::Placement;
 
 use crate::seller::{Attempt, Outcome, Sale, Seller, Stock, Terms};
 
-/// Appends what comes; sales are whatever is asked for.
+/// Appends every attempt; any product has a sale.
 pub struct AppendOnly {
     producer: FutureProducer,
     codec: Codec,

@@ -1,8 +1,7 @@
-//! What people would use instead of Doorbuster, behind the same front door: the same routes,
-//! extractors, checks and sizes of answers, so that what differs is how an attempt is decided
-//! and kept. For the comparison in `bench versus`.
+//! The alternatives to Doorbuster, behind the same front end: the same routes, extractors, checks
+//! and sizes of answers, so that only deciding and storing an attempt differ. For the comparison in `bench versus`.
 
-mod door;
+mod front_end;
 mod seller;
 
 mod kafka;
@@ -12,7 +11,7 @@ mod redis;
 mod engine;
 mod process;
 
-pub use self::door::serve;
+pub use self::front_end::serve;
 pub use self::seller::{Attempt, Outcome, Sale, Seller, Stock, Terms};
 
 pub use self::kafka::AppendOnly;

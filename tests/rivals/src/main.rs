@@ -1,4 +1,4 @@
-//! A front door over one of the rivals, for the comparison: `rival redis URL --listen ADDRESS`.
+//! A front end over one of the rivals, for the comparison: `rival redis URL --listen ADDRESS`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use rivals::{AppendOnly, Postgres, Redis, Seller, Take, serve};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// The allocator that Doorbuster has, so that this is no difference.
+/// Doorbuster's allocator, so that the allocator makes no difference.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

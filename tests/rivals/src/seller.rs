@@ -1,30 +1,30 @@
-//! What a front door asks of whatever decides behind it.
+//! What a front end needs of the system that decides behind it.
 
 use async_trait::async_trait;
 use schemas::ids::{AttemptId, BuyerId, ProductId, TimestampMs};
 use serde::{Deserialize, Serialize};
 
-/// Decides on attempts at once, and keeps what it decided.
+/// Decides on attempts at once, and stores its decisions.
 #[async_trait]
 pub trait Seller: Send + Sync {
     /// Puts a sale on.
     async fn put_sale(&self, product: &ProductId, terms: &Terms) -> anyhow::Result<()>;
 
-    /// Decides on an attempt, unless it has been decided on before. Returns its place in line;
-    /// none if there is no such sale.
+    /// Decides on an attempt, unless it is already decided. Returns its position; none if there is
+    /// no such sale.
     async fn place(&self, attempt: &Attempt) -> anyhow::Result<Option<i64>>;
 
     /// How an attempt was decided; none if it never came.
     async fn outcome(&self, attempt: AttemptId) -> anyhow::Result<Option<Outcome>>;
 
-    /// A sale as it is; none if there is no such.
+    /// The current state of a sale; none if there is no such sale.
     async fn sale(&self, product: &ProductId) -> anyhow::Result<Option<Sale>>;
 
-    /// Gives units back whose holds have run out. It is called again and again.
+    /// Releases units whose holds have expired. It is called periodically.
     async fn expire(&self) -> anyhow::Result<()>;
 }
 
-/// What is offered, and how. A name and a price may be sent too; they decide nothing.
+/// The terms of a sale. A name and a price may be sent, too; they affect no decision.
 #[derive(Deserialize)]
 pub struct Terms {
     /// Units in all.
@@ -35,15 +35,15 @@ pub struct Terms {
     pub hold_ms: Option<i64>,
 }
 
-/// One buyer asking for units.
+/// One buyer's request for units.
 pub struct Attempt {
-    /// What makes a retry known as one.
+    /// The key by which a retry is recognised.
     pub attempt_id: AttemptId,
-    /// What is asked for.
+    /// The requested product.
     pub product: ProductId,
-    /// Who asks.
+    /// The buyer.
     pub buyer: BuyerId,
-    /// For how many units.
+    /// The requested units.
     pub quantity: u32,
 }
 
@@ -54,11 +54,11 @@ pub struct Outcome {
     pub status: String,
     /// Why it was refused; empty if it was not.
     pub reason: String,
-    /// What was asked for.
+    /// The requested product.
     pub product: String,
-    /// For how many units.
+    /// The requested units.
     pub quantity: u32,
-    /// Its place in line.
+    /// Its position.
     pub position: i64,
     /// When it was decided.
     pub decided_at_ms: TimestampMs,
@@ -66,12 +66,12 @@ pub struct Outcome {
     pub hold_until_ms: TimestampMs,
 }
 
-/// A sale as it is.
+/// The current state of a sale.
 #[derive(Serialize)]
 pub struct Sale {
     /// Its units.
     pub stock: Stock,
-    /// It grows as long as attempts are decided.
+    /// A number that grows with every decision.
     pub version: i64,
 }
 
@@ -80,7 +80,7 @@ pub struct Sale {
 pub struct Stock {
     /// Units in all.
     pub total: i64,
-    /// Units nobody has.
+    /// Units that can be bought.
     pub available: i64,
     /// Units held for buyers.
     pub reserved: i64,

@@ -1,5 +1,5 @@
-//! The rivals do the job that they are measured at: each sells exactly its stock, answers a
-//! repeated attempt as before, and gives back what has run out. One list of cases, every rival.
+//! The rivals do the work that is measured: each sells exactly its stock, gives a repeated attempt
+//! its first answer, and releases expired holds. One list of cases for every rival.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -134,7 +134,7 @@ async fn the_limit_of_a_buyer(shop: &Shop) -> anyhow::Result<()> {
     .await
 }
 
-/// Units whose hold has run out go to the next, and count no longer for who had them.
+/// Units of an expired hold can be sold again, and no longer count for their former buyer.
 async fn a_hold_returns(shop: &Shop) -> anyhow::Result<()> {
     let terms = json!({ "stock": 2, "limit_per_buyer": 1, "hold_ms": 700 });
     shop.put("held", terms).await?;
@@ -173,7 +173,7 @@ async fn what_is_unknown(shop: &Shop) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a durable rival said before it was killed is still so.
+/// A durable rival's answers from before a kill still hold.
 async fn everything_is_kept(seller: impl Seller + 'static) -> anyhow::Result<()> {
     let shop = Shop::open(seller).await?;
     shop.has(
@@ -181,7 +181,7 @@ async fn everything_is_kept(seller: impl Seller + 'static) -> anyhow::Result<()>
         json!({"total": 50, "available": 0, "reserved": 0, "sold": 50}),
     )
     .await?;
-    // The key names the attempt, so this asks for the first answer.
+    // The key names the attempt, so this returns the first answer.
     let attempt = shop.order("twice", "ann", "same").await?;
     let outcome = shop.outcome(&attempt).await?;
     ensure!(outcome["status"] == "sold", "{outcome}");
@@ -192,7 +192,7 @@ async fn everything_is_kept(seller: impl Seller + 'static) -> anyhow::Result<()>
     .await
 }
 
-/// The front door over a rival, and a client at it.
+/// The front end over a rival, and its client.
 struct Shop {
     address: SocketAddr,
     client: Client,
@@ -250,7 +250,7 @@ impl Shop {
         Ok(body)
     }
 
-    /// Waits a moment until the stock is so.
+    /// Waits until the stock has these figures.
     async fn has(&self, product: &str, stock: Value) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {

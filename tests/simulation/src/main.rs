@@ -1,4 +1,4 @@
-//! `simulate`: runs seeds, repeats a failing one, shortens it, and shows that bugs are found.
+//! `simulate`: runs seeds, repeats a failing one and shortens it, and shows that it finds bugs.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -21,9 +21,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs seeds until one fails: so many, or for so long.
+    /// Runs seeds until one fails, or until the count or the time is reached.
     Seeds {
-        /// The first seed; by default one that was never run before.
+        /// The first seed; random by default.
         #[arg(long)]
         from: Option<u64>,
         /// How many seeds.
@@ -32,26 +32,25 @@ enum Command {
         /// For how many hours.
         #[arg(long)]
         hours: Option<f64>,
-        /// Does not shorten the history of a seed that fails.
+        /// Does not shorten the plan of a failing seed.
         #[arg(long)]
         as_found: bool,
     },
-    /// Runs one seed, says what did not hold, and shortens its history. `RUST_LOG=info` shows
-    /// what the services log meanwhile.
+    /// Runs one seed, prints each violation, and shortens its plan. `RUST_LOG=info` shows the
+    /// services' logs.
     Seed {
         /// The seed.
         seed: u64,
-        /// Only these steps of its plan, by number from 0, as a shortened history names them.
+        /// Only these steps of its plan, by number from 0, as a shortened plan lists them.
         #[arg(long, value_delimiter = ',')]
         steps: Option<Vec<usize>>,
     },
-    /// Puts each of a list of bugs into a copy of the code, and counts the seeds until it is
-    /// caught.
+    /// Puts each bug of a list into a copy of the code, and counts the seeds until it is caught.
     Mutants {
-        /// Only those whose name has this in it.
+        /// Only bugs whose name contains this text.
         #[arg(long, default_value = "")]
         only: String,
-        /// The most seeds for each.
+        /// The most seeds for each bug.
         #[arg(long, default_value_t = 300)]
         seeds: u64,
     },
@@ -64,7 +63,7 @@ fn main() -> ExitCode {
         .without_time()
         .with_writer(std::io::stderr)
         .init();
-    // A panic is a violation of the run, and told as one.
+    // A panic is reported as a violation of its run.
     std::panic::set_hook(Box::new(|_| {}));
     match Arguments::parse().command {
         Command::Seeds {
@@ -72,8 +71,8 @@ fn main() -> ExitCode {
             count,
             hours,
             as_found,
-        } => seeds(from.unwrap_or_else(rand::random), count, hours, as_found),
-        Command::Seed { seed, steps } => one(seed, steps),
+        } => run_seeds(from.unwrap_or_else(rand::random), count, hours, as_found),
+        Command::Seed { seed, steps } => run_one(seed, steps),
         Command::Mutants { only, seeds } => match mutants::run(&only, seeds) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
@@ -85,9 +84,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn seeds(from: u64, count: u64, hours: Option<f64>, as_found: bool) -> ExitCode {
-    let began = Instant::now();
-    let until = hours.map(|hours| began + Duration::from_secs_f64(hours * 3_600.0));
+fn run_seeds(from: u64, count: u64, hours: Option<f64>, as_found: bool) -> ExitCode {
+    let started = Instant::now();
+    let until = hours.map(|hours| started + Duration::from_secs_f64(hours * 3_600.0));
     let bar = ProgressBar::new(if until.is_some() { u64::MAX } else { count });
     let style = match until {
         Some(_) => "{spinner} {pos} seeds, {per_sec}, {elapsed} {msg}",
@@ -101,7 +100,7 @@ fn seeds(from: u64, count: u64, hours: Option<f64>, as_found: bool) -> ExitCode 
             println!(
                 "{n} seeds from {from} hold: {:.1} simulated hours in {}",
                 simulated.as_secs_f64() / 3_600.0,
-                HumanDuration(began.elapsed())
+                HumanDuration(started.elapsed())
             );
             return ExitCode::SUCCESS;
         }
@@ -112,17 +111,17 @@ fn seeds(from: u64, count: u64, hours: Option<f64>, as_found: bool) -> ExitCode 
         if !outcome.violations.is_empty() {
             bar.finish_and_clear();
             println!("seed {seed} fails, after {n} that hold");
-            show(&outcome);
+            print_violations(&outcome);
             return match as_found {
                 true => ExitCode::FAILURE,
-                false => explain(&Plan::of(seed)),
+                false => print_shortened(&Plan::of(seed)),
             };
         }
     }
     ExitCode::SUCCESS
 }
 
-fn one(seed: u64, steps: Option<Vec<usize>>) -> ExitCode {
+fn run_one(seed: u64, steps: Option<Vec<usize>>) -> ExitCode {
     let mut plan = Plan::of(seed);
     if let Some(steps) = &steps {
         let kept: BTreeSet<_> = steps.iter().collect();
@@ -140,12 +139,12 @@ fn one(seed: u64, steps: Option<Vec<usize>>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("seed {seed} fails: digest {}", outcome.digest);
-    show(&outcome);
-    explain(&plan)
+    print_violations(&outcome);
+    print_shortened(&plan)
 }
 
-/// Says what did not hold.
-fn show(outcome: &Outcome) {
+/// Prints the first violations.
+fn print_violations(outcome: &Outcome) {
     const SHOWN: usize = 5;
     for violation in outcome.violations.iter().take(SHOWN) {
         println!("  {violation}");
@@ -155,8 +154,8 @@ fn show(outcome: &Outcome) {
     }
 }
 
-/// Says how to see a failure again, with as few steps as possible.
-fn explain(plan: &Plan) -> ExitCode {
+/// Shortens a failing plan and prints it, with the commands that repeat the failure.
+fn print_shortened(plan: &Plan) -> ExitCode {
     let bar = ProgressBar::new_spinner().with_message("shortening");
     let short = shorten::shorten(plan, |steps| {
         bar.set_message(format!("shortening: {steps} steps left"));
@@ -165,8 +164,8 @@ fn explain(plan: &Plan) -> ExitCode {
     bar.finish_and_clear();
     println!(
         "{:?}\n{:?}\nshortened from {} to {} steps:",
-        plan.cast,
-        plan.weather,
+        plan.deployment,
+        plan.fault_rates,
         plan.steps.len(),
         short.steps.len()
     );

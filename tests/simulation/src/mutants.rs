@@ -1,5 +1,5 @@
-//! Bugs put into the real code, one at a time, to show that the simulation finds them. The list
-//! is `mutants.toml`; each is built in a copy of the workspace, and seeds are run until one
+//! Bugs put into the real code, one at a time, to show that the simulation finds them. They are
+//! listed in `mutants.toml`. Each is built in a copy of the workspace, and seeds run until one
 //! fails.
 
 use std::fs;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 /// The list.
 const LIST: &str = include_str!("../mutants.toml");
-/// Every mutant meets the same seeds.
+/// Every mutant runs on the same seeds.
 const FIRST_SEED: u64 = 1;
 
 #[derive(Deserialize)]
@@ -29,14 +29,14 @@ struct Mutant {
     name: String,
     /// The file, from the workspace's root.
     file: PathBuf,
-    /// What stands there, once.
+    /// The text to replace, which occurs once.
     find: String,
-    /// What takes its place.
+    /// The replacement.
     replace: String,
 }
 
-/// Builds and runs the mutants whose name has `only` in it, each with so many seeds at most, and
-/// the code as it is. Whether all were caught, and the code as it is holds.
+/// Builds and runs the unchanged code, which must hold, and then the mutants whose name contains
+/// `only`, each on at most `seeds` seeds. Returns whether all were caught.
 pub fn run(only: &str, seeds: u64) -> anyhow::Result<bool> {
     let mutants = toml::from_str::<List>(LIST)?.mutant;
     let root = workspace()?;
@@ -50,33 +50,33 @@ pub fn run(only: &str, seeds: u64) -> anyhow::Result<bool> {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}");
     bar.set_style(style.context("the template is valid")?);
     println!("| mutant | caught by seed | what did not hold |\n|---|---|---|");
-    bar.set_message("the code as it is");
+    bar.set_message("the unchanged code");
     let holds = try_seeds(&copy, &root, seeds)?;
     ensure!(
         holds.status.success(),
-        "the code as it is fails:\n{}",
+        "the unchanged code fails:\n{}",
         text(&holds)
     );
     bar.inc(1);
     let mut missed = 0;
     for mutant in chosen {
         bar.set_message(mutant.name.clone());
-        let place = copy.join(&mutant.file);
-        let as_it_is = fs::read_to_string(&place)
-            .with_context(|| format!("cannot read {}", place.display()))?;
-        let found = as_it_is.matches(&mutant.find).count();
+        let file = copy.join(&mutant.file);
+        let original =
+            fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let found = original.matches(&mutant.find).count();
         ensure!(
             found == 1,
-            "{}: what is to be replaced stands {found} times in {}; bring mutants.toml up to date",
+            "{}: the text to replace occurs {found} times in {} instead of once; update mutants.toml",
             mutant.name,
             mutant.file.display()
         );
-        fs::write(&place, as_it_is.replacen(&mutant.find, &mutant.replace, 1))?;
+        fs::write(&file, original.replacen(&mutant.find, &mutant.replace, 1))?;
         let tried = try_seeds(&copy, &root, seeds);
-        fs::write(&place, as_it_is)?;
+        fs::write(&file, original)?;
         let tried = tried?;
-        let said = text(&tried);
-        let mut lines = said.lines();
+        let output = text(&tried);
+        let mut lines = output.lines();
         let row = match (tried.status.success(), lines.next()) {
             (true, _) => {
                 missed += 1;
@@ -91,7 +91,7 @@ pub fn run(only: &str, seeds: u64) -> anyhow::Result<bool> {
                     what.replace('|', "\\|")
                 )
             }
-            (false, None) => bail!("{}: the run said nothing", mutant.name),
+            (false, None) => bail!("{}: the run failed without output", mutant.name),
         };
         bar.suspend(|| println!("{row}"));
         bar.inc(1);
@@ -101,8 +101,8 @@ pub fn run(only: &str, seeds: u64) -> anyhow::Result<bool> {
     Ok(missed == 0)
 }
 
-/// Runs seeds on the copy, which is built first: with little optimisation and what was built
-/// before, since each mutant is run for seconds only.
+/// Builds the copy and runs seeds on it. The build is incremental and hardly optimised, because
+/// each mutant runs for seconds only.
 fn try_seeds(copy: &Path, root: &Path, seeds: u64) -> anyhow::Result<Output> {
     let built = Command::new("cargo")
         .args(["build", "--quiet", "--package", "simulation"])
@@ -118,7 +118,7 @@ fn try_seeds(copy: &Path, root: &Path, seeds: u64) -> anyhow::Result<Output> {
         .context("cannot run cargo")?;
     ensure!(
         built.status.success(),
-        "it does not build:\n{}",
+        "the copy does not build:\n{}",
         String::from_utf8_lossy(&built.stderr)
     );
     let program = root.join("target/mutants/target/debug/simulate");
@@ -149,8 +149,8 @@ fn workspace() -> anyhow::Result<PathBuf> {
     Ok(root.context("run it within the workspace")?.to_owned())
 }
 
-/// Copies every file that git knows of, as it is now. One that is there already and the same is
-/// left, so that it is not built again.
+/// Copies every file of the git work tree. An unchanged one is not written again, so that it is
+/// not built again.
 fn copy_workspace(root: &Path, copy: &Path) -> anyhow::Result<()> {
     let known = Command::new("git")
         .args(["ls-files", "--cached", "--others", "--exclude-standard"])
@@ -160,7 +160,7 @@ fn copy_workspace(root: &Path, copy: &Path) -> anyhow::Result<()> {
     for name in String::from_utf8(known.stdout)?.lines() {
         let (from, to) = (root.join(name), copy.join(name));
         let Ok(bytes) = fs::read(&from) else { continue };
-        if fs::read(&to).is_ok_and(|there| there == bytes) {
+        if fs::read(&to).is_ok_and(|existing| existing == bytes) {
             continue;
         }
         fs::create_dir_all(to.parent().context("every file is in a directory")?)?;

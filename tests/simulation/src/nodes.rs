@@ -1,4 +1,4 @@
-//! The nodes: the services as production wires them, over a simulated line.
+//! The nodes: the services as production wires them, over a simulated connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,14 +22,14 @@ use tokio_util::sync::CancellationToken;
 use turmoil::net::TcpListener;
 use web::receipt::ReceiptKey;
 
-use crate::plan::Cast;
+use crate::plan::Deployment;
 use crate::world::{Connection, Node, Role, World};
 
 /// The port of every node that speaks HTTP.
 pub const PORT: u16 = 80;
-/// What the administration must know.
+/// The token of the sales staff.
 pub const ADMIN_TOKEN: &str = "open-sesame";
-/// The longest that a door works on one request.
+/// The longest that the command API works on one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The key that receipts are signed with.
@@ -38,72 +38,72 @@ pub fn receipt_key() -> ReceiptKey {
 }
 
 /// Runs a node until it is crashed.
-pub async fn run(world: Arc<World>, node: Node, cast: Cast) -> turmoil::Result {
-    let line = world.connect(node);
+pub async fn run(world: Arc<World>, node: Node, deployment: Deployment) -> turmoil::Result {
+    let connection = world.connect(node);
     match node.0 {
-        Role::Door => serve(door(&line)).await?,
-        Role::Decider => decide(line, node, cast).await,
-        Role::Projector => project(line).await,
-        Role::Query => serve(questions(&line, cast)).await?,
+        Role::CommandApi => serve(command_api(&connection)).await?,
+        Role::Decider => decide(connection, node, deployment).await,
+        Role::Projector => project(connection).await,
+        Role::QueryApi => serve(query_api(&connection, deployment)).await?,
         Role::Shop => {
-            tokio::spawn(decide(line.clone(), node, cast));
-            tokio::spawn(project(line.clone()));
-            serve(door(&line).merge(questions(&line, cast))).await?;
+            tokio::spawn(decide(connection.clone(), node, deployment));
+            tokio::spawn(project(connection.clone()));
+            serve(command_api(&connection).merge(query_api(&connection, deployment))).await?;
         }
     }
     Ok(())
 }
 
-fn door(line: &Arc<Connection>) -> Router {
+fn command_api(connection: &Arc<Connection>) -> Router {
     let commands = CommandApi {
-        log: line.clone(),
-        store: line.clone(),
+        log: connection.clone(),
+        store: connection.clone(),
         codec: Arc::new(Codec::embedded()),
-        placement: Placement::new(line.partitions()),
+        placement: Placement::new(connection.partitions()),
         receipts: receipt_key(),
-        clock: line.clone(),
+        clock: connection.clone(),
         known: KnownProducts::default(),
     };
     let admin = AdminToken::new(ADMIN_TOKEN);
     command_api::http::router(Arc::new(commands), admin, REQUEST_TIMEOUT).into()
 }
 
-async fn decide(line: Arc<Connection>, node: Node, cast: Cast) {
+async fn decide(connection: Arc<Connection>, node: Node, deployment: Deployment) {
     let decider = Decider {
-        log: line.clone(),
+        log: connection.clone(),
         codec: Arc::new(Codec::embedded()),
-        clock: line,
+        clock: connection,
         health: Health::default(),
         name: node.to_string().into(),
         checkpoints: CheckpointPolicy {
-            min_decisions: cast.checkpoint_every,
+            min_decisions: deployment.checkpoint_every,
         },
     };
     decider::run(decider, CancellationToken::new()).await;
 }
 
-async fn project(line: Arc<Connection>) {
+async fn project(connection: Arc<Connection>) {
     let projector = Projector {
-        log: line.clone(),
-        store: line,
+        log: connection.clone(),
+        store: connection,
         codec: Arc::new(Codec::embedded()),
         health: Health::default(),
     };
     projector::run::run(projector, CancellationToken::new()).await;
 }
 
-/// The read side, whose tails begin at once. It keeps little in memory, so that answers come
-/// from the store, too.
-fn questions(line: &Arc<Connection>, cast: Cast) -> Router {
+/// The query API, whose tails start at once. It keeps little in memory, so that answers come from
+/// the store, too.
+fn query_api(connection: &Arc<Connection>, deployment: Deployment) -> Router {
     let settings = LiveSettings {
-        keep_attempts: cast.keep_attempts,
+        keep_attempts: deployment.keep_attempts,
         max_attempts: 10_000,
-        max_undecided: cast.max_undecided,
+        max_undecided: deployment.max_undecided,
         max_waiters: 200,
     };
     let live = Live::new(
-        line.clone(),
-        line.clone(),
+        connection.clone(),
+        connection.clone(),
         Arc::new(Codec::embedded()),
         settings,
     );
@@ -114,13 +114,13 @@ fn questions(line: &Arc<Connection>, cast: Cast) -> Router {
     ));
     let api = QueryApi {
         live,
-        clock: line.clone(),
+        clock: connection.clone(),
     };
     query_api::http::router(api, AdminToken::new(ADMIN_TOKEN)).into()
 }
 
-/// Answers requests from the simulated network. The connections are part of this one task, and
-/// so are closed in their order when the node is crashed: a runtime ends its tasks in any.
+/// Answers requests from the simulated network. One task serves all connections, so that a crash
+/// closes them in order: a runtime drops its tasks in any order.
 async fn serve(routes: Router) -> turmoil::Result {
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
     let mut connections = FuturesUnordered::new();
@@ -132,7 +132,7 @@ async fn serve(routes: Router) -> turmoil::Result {
                 let stream = TokioIo::new(accepted?.0);
                 connections.push(http1::Builder::new().serve_connection(stream, service));
             }
-            // A client that goes away is no news.
+            // A client may close its connection at any time.
             Some(_ended) = connections.next() => {}
         }
     }

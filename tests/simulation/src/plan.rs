@@ -1,40 +1,40 @@
-//! What happens in a run, all of it drawn from the seed beforehand: who takes part, what
-//! shoppers and seller ask, what breaks. A plan is data, so that a failing one can be shortened.
+//! What happens in a run, drawn from the seed beforehand: which nodes there are, what shoppers
+//! and the seller request, what fails. A plan is data, so that a failing one can be shortened.
 
 use std::fmt;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::world::{Ms, Node, Role, Weather};
+use crate::world::{FaultRates, Ms, Node, Role};
 
-/// How long shoppers come and things break.
+/// How long requests are sent and faults happen.
 pub const SCRIPT_MS: Ms = 12_000;
-/// Products that there may be.
+/// The products that a run may have.
 pub const PRODUCTS: [&str; 3] = ["cap", "shoe", "bag"];
 const BUYERS: u32 = 9;
 
 /// A run.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// What it was drawn from, and what the dice of the run are seeded with.
+    /// The seed of the plan and of the run's random numbers.
     pub seed: u64,
-    /// Who takes part.
-    pub cast: Cast,
-    /// How the lines are until the faults end.
-    pub weather: Weather,
-    /// What happens, in the order of time.
+    /// The nodes.
+    pub deployment: Deployment,
+    /// How often calls fail until the faults end.
+    pub fault_rates: FaultRates,
+    /// What happens, in order of time.
     pub steps: Vec<Step>,
 }
 
-/// Who takes part.
+/// The nodes of a run and their limits.
 #[derive(Debug, Clone, Copy)]
-pub struct Cast {
-    /// All services in one process over an embedded log, or each alone.
+pub struct Deployment {
+    /// Whether all services are in one process over an embedded log.
     pub embedded: bool,
     /// Partitions of every topic.
     pub partitions: u32,
-    /// How many of each service there are.
+    /// How many nodes each service has.
     pub of_each: usize,
     /// Decisions between two checkpoints.
     pub checkpoint_every: u64,
@@ -44,14 +44,14 @@ pub struct Cast {
     pub max_undecided: usize,
 }
 
-impl Cast {
+impl Deployment {
     /// The nodes of a role.
     pub fn nodes(&self, role: Role) -> Vec<Node> {
         let count = match (role, self.embedded) {
             (Role::Shop, embedded) => usize::from(embedded),
             (_, true) => 0,
             (Role::Decider | Role::Projector, false) => self.of_each,
-            (Role::Door | Role::Query, false) => self.of_each.min(2),
+            (Role::CommandApi | Role::QueryApi, false) => self.of_each.min(2),
         };
         (0..count).map(|n| Node(role, n)).collect()
     }
@@ -59,10 +59,10 @@ impl Cast {
     /// All nodes.
     pub fn all(&self) -> Vec<Node> {
         let roles = [
-            Role::Door,
+            Role::CommandApi,
             Role::Decider,
             Role::Projector,
-            Role::Query,
+            Role::QueryApi,
             Role::Shop,
         ];
         roles
@@ -77,23 +77,23 @@ impl Cast {
 pub struct Step {
     /// When.
     pub at: Ms,
-    /// What.
-    pub what: What,
+    /// What happens.
+    pub action: Action,
 }
 
 /// What may happen.
 #[derive(Debug, Clone)]
-pub enum What {
-    /// A person asks over HTTP.
-    Ask(Ask),
-    /// Something breaks.
+pub enum Action {
+    /// A person requests over HTTP.
+    Request(Request),
+    /// A failure.
     Fault(Fault),
 }
 
-/// What is asked.
+/// What is requested over HTTP.
 #[derive(Debug, Clone)]
-pub enum Ask {
-    /// A buyer orders, under a key that says which order it is.
+pub enum Request {
+    /// A buyer orders, with an idempotency key.
     Order {
         /// The product, by number.
         product: usize,
@@ -105,10 +105,10 @@ pub enum Ask {
         quantity: u32,
         /// How many times it is sent at once.
         copies: u8,
-        /// Whether the client sends it again until it is taken.
+        /// Whether the client sends it again until it is accepted.
         insists: bool,
     },
-    /// A buyer gives back the order of that key; another buyer may try, too.
+    /// A buyer cancels the order with that key; another buyer may try, too.
     Cancel {
         /// The product, by number.
         product: usize,
@@ -116,7 +116,7 @@ pub enum Ask {
         buyer: u32,
         /// The order's key.
         key: u32,
-        /// Who asks.
+        /// Who requests.
         by: u32,
     },
     /// The seller puts a sale on, or changes its terms.
@@ -129,16 +129,16 @@ pub enum Ask {
         limit: Option<u32>,
         /// How long units are held.
         hold_ms: Option<Ms>,
-        /// Opens so long from now; none: at once.
+        /// Opens after this time; none: at once.
         opens_in: Option<Ms>,
-        /// Closes so long from now; none: never.
+        /// Closes after this time; none: never.
         closes_in: Option<Ms>,
     },
-    /// The seller opens, pauses or closes the sale, as the API's path has it.
+    /// The seller opens, pauses or closes the sale.
     Change {
         /// The product.
         product: usize,
-        /// The path's last part.
+        /// The last segment of the API's path.
         how: &'static str,
     },
     /// The seller sets the round's total.
@@ -148,209 +148,209 @@ pub enum Ask {
         /// Units.
         stock: u32,
     },
-    /// Somebody looks at the sale.
+    /// Someone reads the sale.
     Look {
         /// The product.
         product: usize,
     },
 }
 
-/// What breaks.
+/// What fails.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// A node ends wherever it is, and starts again after a while.
+    /// A node crashes at any point, and starts again after a while.
     Crash(Node, Ms),
-    /// Nothing goes to or from a node; others take over what it had, or nobody does.
+    /// A node is cut off from everything; others take over its partitions, if it is noticed.
     Freeze(Node, Ms, bool),
-    /// Partitions move in mid-batch.
+    /// Partitions move in the middle of a batch.
     Rebalance(Role),
     /// A node's clock steps.
     NodeClock(Node, i64),
     /// The log's clock steps.
     LogClock(i64),
-    /// The store is away.
-    StoreAway(Ms),
-    /// What shoppers send to a node is lost.
+    /// The store is unavailable.
+    StoreUnavailable(Ms),
+    /// Requests to a node are lost.
     Cut(Node, Ms),
-    /// What shoppers send to a node, and what it answers, arrives only afterwards.
+    /// Requests to a node and its responses arrive only afterwards.
     Hold(Node, Ms),
-    /// The machine with everything in one process loses power for a while.
+    /// The machine of the single process loses power for a while.
     PowerCut(Ms),
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.what {
-            What::Ask(ask) => write!(f, "{:>6} ms  {ask:?}", self.at),
-            What::Fault(fault) => write!(f, "{:>6} ms  ** {fault:?}", self.at),
+        match &self.action {
+            Action::Request(request) => write!(f, "{:>6} ms  {request:?}", self.at),
+            Action::Fault(fault) => write!(f, "{:>6} ms  ** {fault:?}", self.at),
         }
     }
 }
 
 impl Plan {
-    /// The run of a seed.
+    /// The plan of a seed.
     pub fn of(seed: u64) -> Self {
-        let mut dice = StdRng::seed_from_u64(seed);
-        let cast = cast(&mut dice);
-        let weather = weather(&mut dice);
+        let mut rng = StdRng::seed_from_u64(seed);
+        let deployment = deployment(&mut rng);
+        let fault_rates = fault_rates(&mut rng);
         let mut steps = Vec::new();
-        let products = dice.random_range(1..=PRODUCTS.len());
+        let products = rng.random_range(1..=PRODUCTS.len());
         for product in 0..products {
-            let at = dice.random_range(1..400);
+            let at = rng.random_range(1..400);
             steps.push(Step {
                 at,
-                what: What::Ask(put(&mut dice, product)),
+                action: Action::Request(put(&mut rng, product)),
             });
         }
-        let asks = dice.random_range(20..140);
+        let requests = rng.random_range(20..140);
         let mut orders = Vec::new();
-        for _ in 0..asks {
-            let what = What::Ask(ask(&mut dice, products, &mut orders));
+        for _ in 0..requests {
+            let action = Action::Request(request(&mut rng, products, &mut orders));
             steps.push(Step {
-                at: moment(&mut dice),
-                what,
+                at: request_time(&mut rng),
+                action,
             });
         }
-        for _ in 0..dice.random_range(0..8) {
-            let what = What::Fault(fault(&mut dice, &cast));
+        for _ in 0..rng.random_range(0..8) {
+            let action = Action::Fault(fault(&mut rng, &deployment));
             steps.push(Step {
-                at: dice.random_range(200..SCRIPT_MS),
-                what,
+                at: rng.random_range(200..SCRIPT_MS),
+                action,
             });
         }
         steps.sort_by_key(|step| step.at);
         Self {
             seed,
-            cast,
-            weather,
+            deployment,
+            fault_rates,
             steps,
         }
     }
 }
 
-fn cast(dice: &mut StdRng) -> Cast {
-    let embedded = dice.random_bool(0.25);
-    Cast {
+fn deployment(rng: &mut StdRng) -> Deployment {
+    let embedded = rng.random_bool(0.25);
+    Deployment {
         embedded,
-        partitions: dice.random_range(1..=3),
-        of_each: dice.random_range(1..=3),
-        checkpoint_every: dice.random_range(3..60),
-        keep_attempts: dice.random_range(1..60),
-        max_undecided: dice.random_range(1..60),
+        partitions: rng.random_range(1..=3),
+        of_each: rng.random_range(1..=3),
+        checkpoint_every: rng.random_range(3..60),
+        keep_attempts: rng.random_range(1..60),
+        max_undecided: rng.random_range(1..60),
     }
 }
 
-fn weather(dice: &mut StdRng) -> Weather {
-    let mut up_to = |most: u32| match dice.random_bool(0.4) {
+fn fault_rates(rng: &mut StdRng) -> FaultRates {
+    let mut up_to = |most: u32| match rng.random_bool(0.4) {
         true => 0,
-        false => dice.random_range(0..=most),
+        false => rng.random_range(0..=most),
     };
-    Weather {
+    FaultRates {
         slow: up_to(300),
         longest_ms: up_to(3_000).into(),
         lost: up_to(40),
-        unsaid: up_to(40),
+        unacknowledged: up_to(40),
         late: up_to(40),
         mangled: up_to(40),
         failed_read: up_to(20),
     }
 }
 
-/// Orders come in rushes.
-fn moment(dice: &mut StdRng) -> Ms {
-    match dice.random_bool(0.5) {
-        true => 1_000 * dice.random_range(1..10) + dice.random_range(0..30),
-        false => dice.random_range(300..SCRIPT_MS),
+/// Half of the requests come in bursts.
+fn request_time(rng: &mut StdRng) -> Ms {
+    match rng.random_bool(0.5) {
+        true => 1_000 * rng.random_range(1..10) + rng.random_range(0..30),
+        false => rng.random_range(300..SCRIPT_MS),
     }
 }
 
-fn put(dice: &mut StdRng, product: usize) -> Ask {
-    Ask::Put {
+fn put(rng: &mut StdRng, product: usize) -> Request {
+    Request::Put {
         product,
-        stock: dice.random_range(0..25),
-        limit: dice.random_bool(0.5).then(|| dice.random_range(1..5)),
-        hold_ms: dice.random_bool(0.5).then(|| dice.random_range(1..3_000)),
-        opens_in: dice.random_bool(0.3).then(|| dice.random_range(1..2_000)),
-        closes_in: dice
+        stock: rng.random_range(0..25),
+        limit: rng.random_bool(0.5).then(|| rng.random_range(1..5)),
+        hold_ms: rng.random_bool(0.5).then(|| rng.random_range(1..3_000)),
+        opens_in: rng.random_bool(0.3).then(|| rng.random_range(1..2_000)),
+        closes_in: rng
             .random_bool(0.2)
-            .then(|| dice.random_range(3_000..15_000)),
+            .then(|| rng.random_range(3_000..15_000)),
     }
 }
 
-/// An order by product, buyer and key.
-type Named = (usize, u32, u32);
+/// An order's name: product, buyer and key.
+type OrderName = (usize, u32, u32);
 
-fn ask(dice: &mut StdRng, products: usize, orders: &mut Vec<Named>) -> Ask {
-    let product = dice.random_range(0..products);
+fn request(rng: &mut StdRng, products: usize, orders: &mut Vec<OrderName>) -> Request {
+    let product = rng.random_range(0..products);
     let earlier = match orders.len() {
         0 => None,
-        len => Some(orders[dice.random_range(0..len)]),
+        len => Some(orders[rng.random_range(0..len)]),
     };
-    match (dice.random_range(0..100), earlier) {
-        (0..=3, _) => put(dice, product),
-        (4..=6, _) => Ask::Change {
+    match (rng.random_range(0..100), earlier) {
+        (0..=3, _) => put(rng, product),
+        (4..=6, _) => Request::Change {
             product,
-            how: ["open", "open", "pause", "close"][dice.random_range(0..4)],
+            how: ["open", "open", "pause", "close"][rng.random_range(0..4)],
         },
-        (7..=9, _) => Ask::Stock {
+        (7..=9, _) => Request::Stock {
             product,
-            stock: dice.random_range(0..30),
+            stock: rng.random_range(0..30),
         },
-        (10..=13, _) => Ask::Look { product },
+        (10..=13, _) => Request::Look { product },
         (14..=24, Some((product, buyer, key))) => {
-            let by = if dice.random_bool(0.9) {
+            let by = if rng.random_bool(0.9) {
                 buyer
             } else {
-                dice.random_range(0..BUYERS)
+                rng.random_range(0..BUYERS)
             };
-            Ask::Cancel {
+            Request::Cancel {
                 product,
                 buyer,
                 key,
                 by,
             }
         }
-        (25..=34, Some((product, buyer, key))) => order(dice, (product, buyer, key)),
+        (25..=34, Some((product, buyer, key))) => order(rng, (product, buyer, key)),
         _ => {
-            let named = (product, dice.random_range(0..BUYERS), orders.len() as u32);
-            orders.push(named);
-            order(dice, named)
+            let name = (product, rng.random_range(0..BUYERS), orders.len() as u32);
+            orders.push(name);
+            order(rng, name)
         }
     }
 }
 
-fn order(dice: &mut StdRng, (product, buyer, key): Named) -> Ask {
-    Ask::Order {
+fn order(rng: &mut StdRng, (product, buyer, key): OrderName) -> Request {
+    Request::Order {
         product,
         buyer,
         key,
         // The same key with another quantity is the same order: its first answer stands.
-        quantity: dice.random_range(1..4),
-        copies: if dice.random_bool(0.15) { 2 } else { 1 },
-        insists: dice.random_bool(0.9),
+        quantity: rng.random_range(1..4),
+        copies: if rng.random_bool(0.15) { 2 } else { 1 },
+        insists: rng.random_bool(0.9),
     }
 }
 
-fn fault(dice: &mut StdRng, cast: &Cast) -> Fault {
-    let all = cast.all();
-    let node = all[dice.random_range(0..all.len())];
-    let doors: Vec<_> = all
+fn fault(rng: &mut StdRng, deployment: &Deployment) -> Fault {
+    let all = deployment.all();
+    let node = all[rng.random_range(0..all.len())];
+    let http_nodes: Vec<_> = all
         .iter()
         .copied()
         .filter(|node| node.0 != Role::Decider && node.0 != Role::Projector)
         .collect();
-    let door = doors[dice.random_range(0..doors.len())];
-    let away = dice.random_range(50..4_000);
-    let step = dice.random_range(-3_000..3_000);
-    match dice.random_range(0..100) {
-        0..=29 if cast.embedded => Fault::PowerCut(away),
-        0..=29 => Fault::Crash(node, away),
-        30..=49 => Fault::Freeze(node, away, dice.random_bool(0.7)),
-        50..=59 => Fault::Rebalance([Role::Decider, Role::Projector][dice.random_range(0..2)]),
+    let http_node = http_nodes[rng.random_range(0..http_nodes.len())];
+    let for_ms = rng.random_range(50..4_000);
+    let step = rng.random_range(-3_000..3_000);
+    match rng.random_range(0..100) {
+        0..=29 if deployment.embedded => Fault::PowerCut(for_ms),
+        0..=29 => Fault::Crash(node, for_ms),
+        30..=49 => Fault::Freeze(node, for_ms, rng.random_bool(0.7)),
+        50..=59 => Fault::Rebalance([Role::Decider, Role::Projector][rng.random_range(0..2)]),
         60..=65 => Fault::NodeClock(node, step),
         66..=71 => Fault::LogClock(step),
-        72..=79 => Fault::StoreAway(away),
-        80..=89 => Fault::Cut(door, away),
-        _ => Fault::Hold(door, away),
+        72..=79 => Fault::StoreUnavailable(for_ms),
+        80..=89 => Fault::Cut(http_node, for_ms),
+        _ => Fault::Hold(http_node, for_ms),
     }
 }

@@ -1,5 +1,5 @@
-//! One run: the nodes and the people on the simulated network, stepped through the plan, then
-//! through calm weather until everything has come to its end.
+//! One run: the nodes and the shoppers on the simulated network, stepped through the plan, then
+//! on without faults until all work is done.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,42 +11,47 @@ use turmoil::Sim;
 
 use crate::checker;
 use crate::nodes;
-use crate::plan::{Fault, Plan, SCRIPT_MS, What};
+use crate::plan::{Action, Fault, Plan, SCRIPT_MS};
 use crate::shoppers::{self, Shoppers};
-use crate::world::{Ms, Node, Role, Weather, World};
+use crate::world::{FaultRates, Ms, Node, Role, World};
 
-/// How much time passes at once.
+/// The simulated time of one step.
 const TICK_MS: Ms = 2;
-/// How long everything may take to end once the faults have.
+/// How long all work may take once the faults have ended.
 const END_WITHIN_MS: Ms = 60_000;
-/// How long nothing is asked before the last questions.
-const REST_MS: Ms = 3_000;
-/// How long after a node has gone or come the others learn of it.
+/// How long no request is sent before the last reads.
+const QUIET_MS: Ms = 3_000;
+/// How long after a node left or joined the others notice it.
 const SESSION_MS: Ms = 400;
 
-/// What became of a run.
+/// The result of a run.
 pub struct Outcome {
-    /// SHA-256 of everything that was appended, stored and told.
+    /// SHA-256 of every record, row and response.
     pub digest: String,
     /// How long it took, in simulated time.
     pub simulated: Duration,
-    /// What did not hold; empty when all did.
+    /// The rules that were broken; empty when all held.
     pub violations: Vec<String>,
 }
 
-/// Carries out a plan and checks what came of it.
+/// Runs a plan and checks the result.
 pub fn run(plan: &Plan) -> Outcome {
     let Plan {
         seed,
-        cast,
-        weather,
+        deployment,
+        fault_rates,
         ..
     } = *plan;
-    let world = World::new(seed, cast.partitions, weather, cast.embedded);
-    let people = Shoppers::new(world.clone(), &cast);
+    let world = World::new(
+        seed,
+        deployment.partitions,
+        fault_rates,
+        deployment.embedded,
+    );
+    let shoppers = Shoppers::new(world.clone(), &deployment);
     let ran = catch_unwind(AssertUnwindSafe(|| {
-        let mut run = Run::new(plan, world.clone(), people.clone());
-        run.go_to_the_end()
+        let mut run = Run::new(plan, world.clone(), shoppers.clone());
+        run.run_to_the_end()
     }));
     let simulated = Duration::from_millis(world.now());
     let mut violations = match ran {
@@ -55,10 +60,10 @@ pub fn run(plan: &Plan) -> Outcome {
         Err(panic) => vec![format!("panicked: {}", text_of(&*panic))],
     };
     let end = world.end_state();
-    let told = people.told.lock();
-    violations.extend(checker::check(&end, &told));
+    let observations = shoppers.observations.lock();
+    violations.extend(checker::check(&end, &observations));
     Outcome {
-        digest: checker::digest(&end, &told),
+        digest: checker::digest(&end, &observations),
         simulated,
         violations,
     }
@@ -74,13 +79,13 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
 struct Run<'a> {
     plan: &'a Plan,
     world: Arc<World>,
-    people: Arc<Shoppers>,
+    shoppers: Arc<Shoppers>,
     sim: Sim<'static>,
-    /// What is to be undone, by time.
+    /// The ends of faults, by time.
     later: BTreeMap<(Ms, usize), Undo>,
     down: Vec<Node>,
-    /// How far the partitions are turned round among the members.
-    turned: BTreeMap<Role, usize>,
+    /// How far each role's partitions are rotated among its members.
+    rotations: BTreeMap<Role, usize>,
 }
 
 /// What ends a fault.
@@ -93,7 +98,7 @@ enum Undo {
 }
 
 impl<'a> Run<'a> {
-    fn new(plan: &'a Plan, world: Arc<World>, people: Arc<Shoppers>) -> Self {
+    fn new(plan: &'a Plan, world: Arc<World>, shoppers: Arc<Shoppers>) -> Self {
         let mut sim = turmoil::Builder::new()
             .rng_seed(plan.seed)
             .tick_duration(Duration::from_millis(TICK_MS))
@@ -103,74 +108,73 @@ impl<'a> Run<'a> {
             .tcp_capacity(1_024)
             .enable_random_order()
             .build();
-        for node in plan.cast.all() {
-            let (world, cast) = (world.clone(), plan.cast);
+        for node in plan.deployment.all() {
+            let (world, deployment) = (world.clone(), plan.deployment);
             sim.host(node.to_string(), move || {
-                nodes::run(world.clone(), node, cast)
+                nodes::run(world.clone(), node, deployment)
             });
         }
-        sim.client(shoppers::HOST, people.clone().run(plan.clone()));
+        sim.client(shoppers::HOST, shoppers.clone().run(plan.clone()));
         Self {
             plan,
             world,
-            people,
+            shoppers,
             sim,
             later: BTreeMap::new(),
             down: Vec::new(),
-            turned: BTreeMap::new(),
+            rotations: BTreeMap::new(),
         }
     }
 
-    fn go_to_the_end(&mut self) -> Result<(), String> {
+    fn run_to_the_end(&mut self) -> Result<(), String> {
         self.share();
         let plan = self.plan;
         let mut faults = plan
             .steps
             .iter()
             .enumerate()
-            .filter_map(|(n, step)| match &step.what {
-                What::Fault(fault) => Some((n, step.at, fault)),
-                What::Ask(_) => None,
+            .filter_map(|(n, step)| match &step.action {
+                Action::Fault(fault) => Some((n, step.at, fault)),
+                Action::Request(_) => None,
             });
         let mut next = faults.next();
         while self.world.now() < SCRIPT_MS {
             while let Some((n, _, fault)) = next.filter(|(_, at, _)| *at <= self.world.now()) {
-                self.strike(n, fault)?;
+                self.inject(n, fault)?;
                 next = faults.next();
             }
             self.step()?;
         }
-        self.calm_down();
+        self.end_faults();
         let patience = self.world.now() + END_WITHIN_MS;
-        while !(*self.people.satisfied.borrow() && self.world.is_quiet()) {
+        while !(*self.shoppers.all_answered.borrow() && self.world.is_quiet()) {
             self.step()?;
             if self.world.now() > patience {
-                return Err(self.what_is_left());
+                return Err(self.describe_unfinished());
             }
         }
-        // What the read side keeps in memory follows the store at its own pace, and what is due
-        // by time alone comes with time.
-        for _ in 0..REST_MS / TICK_MS {
+        // The query API's memory follows the store at its own pace, and deadlines pass with time.
+        for _ in 0..QUIET_MS / TICK_MS {
             self.step()?;
         }
         self.world.settle();
-        self.people.over.send_replace(true);
+        self.shoppers.settled.send_replace(true);
         while !self.step()? {
             if self.world.now() > patience + END_WITHIN_MS {
-                return Err("the last questions are not answered".into());
+                return Err("the last reads are not answered".into());
             }
         }
-        // Time may have brought something meanwhile, which the store is to have, too.
+        // Deadlines may have caused decisions meanwhile, which the store must have, too.
         while !self.world.is_quiet() {
             self.step()?;
             if self.world.now() > patience + 2 * END_WITHIN_MS {
-                return Err(self.what_is_left());
+                return Err(self.describe_unfinished());
             }
         }
         Ok(())
     }
 
-    /// One tick; whether all has been asked and answered.
+    /// One step; returns whether the shoppers have finished.
     fn step(&mut self) -> Result<bool, String> {
         let now = self.sim.elapsed().as_millis() as Ms;
         self.world.advance(now);
@@ -183,7 +187,7 @@ impl<'a> Run<'a> {
             .map_err(|error| format!("a node failed: {error}"))
     }
 
-    fn strike(&mut self, n: usize, fault: &Fault) -> Result<(), String> {
+    fn inject(&mut self, n: usize, fault: &Fault) -> Result<(), String> {
         let now = self.world.now();
         match *fault {
             Fault::Crash(node, ms) => {
@@ -206,12 +210,12 @@ impl<'a> Run<'a> {
                 self.later.insert((now + ms + SESSION_MS, n), Undo::Share);
             }
             Fault::Rebalance(role) => {
-                *self.turned.entry(role).or_default() += 1;
+                *self.rotations.entry(role).or_default() += 1;
                 self.share();
             }
             Fault::NodeClock(node, by_ms) => self.world.step_clock(node, by_ms),
             Fault::LogClock(by_ms) => self.world.step_log_clock(by_ms),
-            Fault::StoreAway(ms) => self.world.silence_store(now + ms),
+            Fault::StoreUnavailable(ms) => self.world.stop_store(now + ms),
             Fault::Cut(node, ms) => {
                 self.sim.partition(shoppers::HOST, node.to_string());
                 self.later.insert((now + ms, n), Undo::Repair(node));
@@ -249,45 +253,45 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Shares the partitions out among the members that are there. One that is frozen is not
-    /// told that it no longer has any.
+    /// Assigns the partitions to the members that are up. A frozen one is not notified that it has
+    /// lost its own.
     fn share(&mut self) {
-        let cast = self.plan.cast;
+        let deployment = self.plan.deployment;
         for role in [Role::Decider, Role::Projector, Role::Shop] {
-            let turned = self.turned.get(&role).copied().unwrap_or(0);
-            let is_there = |node: &Node| !self.down.contains(node) && !self.world.is_frozen(*node);
-            let members: Vec<_> = cast.nodes(role).into_iter().filter(is_there).collect();
+            let rotations = self.rotations.get(&role).copied().unwrap_or(0);
+            let is_up = |node: &Node| !self.down.contains(node) && !self.world.is_frozen(*node);
+            let members: Vec<_> = deployment.nodes(role).into_iter().filter(is_up).collect();
             for (n, member) in members.iter().enumerate() {
-                let mine = |p: &u32| (*p as usize + turned) % members.len() == n;
-                let partitions = (0..cast.partitions).filter(mine).map(Partition);
+                let mine = |p: &u32| (*p as usize + rotations) % members.len() == n;
+                let partitions = (0..deployment.partitions).filter(mine).map(Partition);
                 self.world.assign(*member, partitions.collect());
             }
         }
     }
 
-    /// The faults end: whoever is down starts, whatever is cut is mended.
-    fn calm_down(&mut self) {
+    /// Ends all faults: nodes that are down start, and connections are repaired.
+    fn end_faults(&mut self) {
         for (_, undo) in std::mem::take(&mut self.later) {
             self.undo(undo);
         }
-        self.world.set_weather(Weather::default());
-        for node in self.plan.cast.all() {
+        self.world.set_fault_rates(FaultRates::default());
+        for node in self.plan.deployment.all() {
             self.world.freeze(node, 0);
             self.world.set_clock_right(node);
         }
-        self.world.silence_store(0);
+        self.world.stop_store(0);
         self.share();
     }
 
-    fn what_is_left(&self) -> String {
-        let satisfied = *self.people.satisfied.borrow();
+    fn describe_unfinished(&self) -> String {
+        let all_answered = *self.shoppers.all_answered.borrow();
         let end = self.world.end_state();
         let lengths = end.records.iter().map(|((topic, partition), records)| {
             format!("{topic} {partition} has {} records", records.len())
         });
         let lengths: Vec<_> = lengths.collect();
         format!(
-            "not everything ends within {} s of calm weather: shoppers satisfied: {satisfied}; {}; stored: {:?}",
+            "work is left after {} s without faults: all requests answered: {all_answered}; {}; stored: {:?}",
             END_WITHIN_MS / 1_000,
             lengths.join(", "),
             end.progress

@@ -1,12 +1,11 @@
-//! The shoppers and the seller: they ask over HTTP by the plan, send again what was not
-//! answered, and write down what they were told.
+//! The shoppers and the seller: they send the plan's requests over HTTP, repeat those without an
+//! answer, and record every response.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::Request;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -18,72 +17,75 @@ use turmoil::net::TcpStream;
 use web::rfc3339::Moment;
 
 use crate::nodes::{ADMIN_TOKEN, PORT};
-use crate::plan::{Ask, Cast, PRODUCTS, Plan, What};
+use crate::plan::{Action, Deployment, PRODUCTS, Plan, Request};
 use crate::world::{BEGIN_MS, Ms, Node, Role, World};
 
 /// How long a client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(4);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 /// The name of the shoppers' host.
 pub const HOST: &str = "shoppers";
 
-/// Something that a client was told.
+/// A response that a client got.
+///
+/// The digest of a run covers the debug text of observations, so the names of variants and fields
+/// are part of it.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Told {
-    /// An order is in line.
+pub enum Observation {
+    /// An order was accepted.
     Taken {
         /// The order's name: product, buyer and key.
         order: (usize, u32, u32),
         /// The attempt.
         attempt: String,
-        /// Its place.
+        /// Its position.
         position: (u32, i64),
         /// The signed receipt.
         receipt: String,
     },
-    /// How an attempt stands.
+    /// The status of an attempt.
     Attempt {
         /// The attempt.
         attempt: String,
         /// The body of the answer.
         body: Value,
-        /// The position that the answer was asked to be no older than.
+        /// The requested position that the answer must not be older than.
         at_least: Option<(u32, i64)>,
-        /// Whether the question was asked when all was over.
+        /// Whether it was read after all work was done.
         at_the_end: bool,
     },
-    /// There is no such attempt, though it had been taken.
+    /// The attempt is unknown, although it had been accepted.
     Unknown {
         /// The attempt.
         attempt: String,
     },
-    /// How a sale stands.
+    /// The state of a sale.
     Sale {
         /// The body of the answer.
         body: Value,
-        /// Whether the question was asked when all was over.
+        /// Whether it was read after all work was done.
         at_the_end: bool,
     },
-    /// An answer that none should get.
+    /// A response that no client should get.
     Wrong(String),
 }
 
-/// Everybody who asks.
+/// The clients of a run.
 pub struct Shoppers {
     world: Arc<World>,
-    doors: Vec<Node>,
-    windows: Vec<Node>,
-    /// What was told, with the time.
-    pub told: Mutex<Vec<(Ms, Told)>>,
-    /// Whether everything has come to its end, and the last questions may be asked.
-    pub over: watch::Sender<bool>,
-    /// Whether all that was to be asked before has been answered.
-    pub satisfied: watch::Sender<bool>,
+    command_apis: Vec<Node>,
+    query_apis: Vec<Node>,
+    /// Every response, with its time.
+    pub observations: Mutex<Vec<(Ms, Observation)>>,
+    /// Whether all work is done, and the last reads may start.
+    pub settled: watch::Sender<bool>,
+    /// Whether all requests of the plan have been answered.
+    pub all_answered: watch::Sender<bool>,
 }
 
 impl Shoppers {
-    /// The people of a run.
-    pub fn new(world: Arc<World>, cast: &Cast) -> Arc<Self> {
-        let shop = cast.nodes(Role::Shop);
+    /// The clients of a run.
+    pub fn new(world: Arc<World>, deployment: &Deployment) -> Arc<Self> {
+        let shop = deployment.nodes(Role::Shop);
         let or_shop = |nodes: Vec<Node>| {
             if nodes.is_empty() {
                 shop.clone()
@@ -93,38 +95,42 @@ impl Shoppers {
         };
         Arc::new(Self {
             world,
-            doors: or_shop(cast.nodes(Role::Door)),
-            windows: or_shop(cast.nodes(Role::Query)),
-            told: Mutex::default(),
-            over: watch::Sender::new(false),
-            satisfied: watch::Sender::new(false),
+            command_apis: or_shop(deployment.nodes(Role::CommandApi)),
+            query_apis: or_shop(deployment.nodes(Role::QueryApi)),
+            observations: Mutex::default(),
+            settled: watch::Sender::new(false),
+            all_answered: watch::Sender::new(false),
         })
     }
 
-    /// Asks all that the plan has, waits until all is over, and asks once more how it stands.
+    /// Sends all requests of the plan, waits until all work is done, and reads everything once
+    /// more.
     pub async fn run(self: Arc<Self>, plan: Plan) -> turmoil::Result {
-        let mut asking = JoinSet::new();
+        let mut requests = JoinSet::new();
         for (n, step) in plan.steps.into_iter().enumerate() {
-            if let What::Ask(ask) = step.what {
-                let everybody = self.clone();
-                asking.spawn_local(async move {
+            if let Action::Request(request) = step.action {
+                let shoppers = self.clone();
+                requests.spawn_local(async move {
                     sleep(Duration::from_millis(step.at)).await;
-                    everybody.ask(n, ask).await;
+                    shoppers.perform(n, request).await;
                 });
             }
         }
-        while let Some(asked) = asking.join_next().await {
-            asked?;
+        while let Some(request) = requests.join_next().await {
+            request?;
         }
-        self.satisfied.send_replace(true);
-        self.over.subscribe().wait_for(|over| *over).await?;
-        self.ask_at_the_end().await;
+        self.all_answered.send_replace(true);
+        self.settled
+            .subscribe()
+            .wait_for(|settled| *settled)
+            .await?;
+        self.read_at_the_end().await;
         Ok(())
     }
 
-    async fn ask(&self, n: usize, ask: Ask) {
-        match ask {
-            Ask::Order {
+    async fn perform(&self, n: usize, request: Request) {
+        match request {
+            Request::Order {
                 product,
                 buyer,
                 key,
@@ -140,7 +146,7 @@ impl Shoppers {
                     self.follow(n, &attempt, None).await;
                 }
             }
-            Ask::Cancel {
+            Request::Cancel {
                 product,
                 buyer,
                 key,
@@ -155,11 +161,14 @@ impl Shoppers {
                 );
                 let buyer = format!("buyer-{by}");
                 let headers = [("x-buyer-id", buyer.as_str())];
-                if let Some(body) = self.insist(n, "POST", &path, &headers, None).await {
+                if let Some(body) = self
+                    .send_until_accepted(n, "POST", &path, &headers, None)
+                    .await
+                {
                     self.follow(n, &attempt, position(&body)).await;
                 }
             }
-            Ask::Put {
+            Request::Put {
                 product,
                 stock,
                 limit,
@@ -176,19 +185,19 @@ impl Shoppers {
                 });
                 self.change(n, "PUT", product, "", Some(body)).await;
             }
-            Ask::Change { product, how } => {
+            Request::Change { product, how } => {
                 self.change(n, "POST", product, &format!("/{how}"), None)
                     .await;
             }
-            Ask::Stock { product, stock } => {
+            Request::Stock { product, stock } => {
                 self.change(n, "POST", product, "/stock", Some(json!({"stock": stock})))
                     .await;
             }
-            Ask::Look { product } => self.look(n, product, false).await,
+            Request::Look { product } => self.look(n, product, false).await,
         }
     }
 
-    /// Sends an order until it is taken; the attempt if it was.
+    /// Sends an order until it is accepted; returns the attempt if it was.
     async fn order(
         &self,
         n: usize,
@@ -205,17 +214,20 @@ impl Shoppers {
         ];
         let body = Some(json!({"quantity": quantity}));
         let body = match insists {
-            true => self.insist(n, "POST", &path, &headers, body).await?,
+            true => {
+                self.send_until_accepted(n, "POST", &path, &headers, body)
+                    .await?
+            }
             false => {
-                let door = self.doors[n % self.doors.len()];
-                let answer = self.call(door, "POST", &path, &headers, body).await;
+                let command_api = self.command_apis[n % self.command_apis.len()];
+                let answer = self.call(command_api, "POST", &path, &headers, body).await;
                 answer.filter(|(status, _)| *status == 202)?.1
             }
         };
         let attempt = body["attempt_id"].as_str()?.to_owned();
         let receipt = body["receipt"].as_str()?.to_owned();
         let position = position(&body)?;
-        self.note(Told::Taken {
+        self.observe(Observation::Taken {
             order,
             attempt: attempt.clone(),
             position,
@@ -224,19 +236,19 @@ impl Shoppers {
         Some(attempt)
     }
 
-    /// Asks for an attempt until it is decided.
+    /// Reads an attempt until it is decided.
     async fn follow(&self, n: usize, attempt: &str, at_least: Option<(u32, i64)>) {
         let mut path = format!("/api/attempts/{attempt}?wait=3");
         if let Some((partition, offset)) = at_least {
             path = format!("{path}&at_least={partition}:{offset}");
         }
-        for turn in n.. {
-            let window = self.windows[turn % self.windows.len()];
-            match self.call(window, "GET", &path, &[], None).await {
+        for round in n.. {
+            let query_api = self.query_apis[round % self.query_apis.len()];
+            match self.call(query_api, "GET", &path, &[], None).await {
                 Some((200, body)) => {
                     let is_decided = body["status"] != "queued";
                     let attempt = attempt.to_owned();
-                    self.note(Told::Attempt {
+                    self.observe(Observation::Attempt {
                         attempt,
                         body,
                         at_least,
@@ -246,12 +258,12 @@ impl Shoppers {
                         return;
                     }
                 }
-                Some((404, _)) => self.note(Told::Unknown {
+                Some((404, _)) => self.observe(Observation::Unknown {
                     attempt: attempt.to_owned(),
                 }),
                 Some((503 | 504, _)) | None => {}
                 Some((status, body)) => {
-                    self.note(Told::Wrong(format!("{path} got {status}: {body}")))
+                    self.observe(Observation::Wrong(format!("{path} got {status}: {body}")))
                 }
             }
             sleep(Duration::from_millis(200)).await;
@@ -259,10 +271,10 @@ impl Shoppers {
     }
 
     async fn look(&self, n: usize, product: usize, at_the_end: bool) {
-        let window = self.windows[n % self.windows.len()];
+        let query_api = self.query_apis[n % self.query_apis.len()];
         let path = format!("/api/flash-sales/{}", PRODUCTS[product]);
-        if let Some((200, body)) = self.call(window, "GET", &path, &[], None).await {
-            self.note(Told::Sale { body, at_the_end });
+        if let Some((200, body)) = self.call(query_api, "GET", &path, &[], None).await {
+            self.observe(Observation::Sale { body, at_the_end });
         }
     }
 
@@ -277,12 +289,13 @@ impl Shoppers {
         let path = format!("/api/admin/flash-sales/{}{path}", PRODUCTS[product]);
         let bearer = format!("Bearer {ADMIN_TOKEN}");
         let headers = [("authorization", bearer.as_str())];
-        self.insist(n, method, &path, &headers, body).await;
+        self.send_until_accepted(n, method, &path, &headers, body)
+            .await;
     }
 
-    /// Sends a command until it is taken, at one door and then the next. None when it cannot
-    /// be: there is no such sale yet, or its window is over.
-    async fn insist(
+    /// Sends a command until it is accepted, to one command API after the other. None when it
+    /// cannot be: there is no such sale yet, or its window is over.
+    async fn send_until_accepted(
         &self,
         n: usize,
         method: &str,
@@ -290,60 +303,63 @@ impl Shoppers {
         headers: &[(&str, &str)],
         body: Option<Value>,
     ) -> Option<Value> {
-        for turn in n.. {
-            let door = self.doors[turn % self.doors.len()];
-            match self.call(door, method, path, headers, body.clone()).await {
+        for round in n.. {
+            let command_api = self.command_apis[round % self.command_apis.len()];
+            match self
+                .call(command_api, method, path, headers, body.clone())
+                .await
+            {
                 Some((202, body)) => return Some(body),
                 Some((404 | 422, _)) => return None,
                 Some((429 | 503 | 504, _)) | None => {}
                 Some((status, body)) => {
-                    self.note(Told::Wrong(format!("{path} got {status}: {body}")));
+                    self.observe(Observation::Wrong(format!("{path} got {status}: {body}")));
                     return None;
                 }
             }
-            sleep(Duration::from_millis(100 + 50 * (turn as u64 % 5))).await;
+            sleep(Duration::from_millis(100 + 50 * (round as u64 % 5))).await;
         }
         None
     }
 
-    /// Every attempt and every sale once more, of every window.
-    async fn ask_at_the_end(&self) {
+    /// Reads every attempt and every sale once more, from every query API.
+    async fn read_at_the_end(&self) {
         let mut attempts: Vec<String> = Vec::new();
-        for (_, told) in &*self.told.lock() {
-            if let Told::Taken { attempt, .. } = told {
+        for (_, observation) in &*self.observations.lock() {
+            if let Observation::Taken { attempt, .. } = observation {
                 attempts.push(attempt.clone());
             }
         }
         attempts.sort();
         attempts.dedup();
-        for &window in &self.windows {
+        for &query_api in &self.query_apis {
             for attempt in &attempts {
                 let path = format!("/api/attempts/{attempt}");
-                let (status, body) = self.insist_on_answer(window, &path).await;
+                let (status, body) = self.read_until_answered(query_api, &path).await;
                 let attempt = attempt.clone();
-                self.note(match status {
-                    200 => Told::Attempt {
+                self.observe(match status {
+                    200 => Observation::Attempt {
                         attempt,
                         body,
                         at_least: None,
                         at_the_end: true,
                     },
-                    404 => Told::Unknown { attempt },
-                    _ => Told::Wrong(format!("in the end {path} got {status}: {body}")),
+                    404 => Observation::Unknown { attempt },
+                    _ => Observation::Wrong(format!("in the end {path} got {status}: {body}")),
                 });
             }
         }
         for product in 0..PRODUCTS.len() {
-            for window in 0..self.windows.len() {
-                self.look(window, product, true).await;
+            for query_api in 0..self.query_apis.len() {
+                self.look(query_api, product, true).await;
             }
         }
     }
 
-    /// Asks until there is an answer.
-    async fn insist_on_answer(&self, window: Node, path: &str) -> (u16, Value) {
+    /// Reads until there is an answer.
+    async fn read_until_answered(&self, query_api: Node, path: &str) -> (u16, Value) {
         loop {
-            match self.call(window, "GET", path, &[], None).await {
+            match self.call(query_api, "GET", path, &[], None).await {
                 Some((503 | 504, _)) | None => sleep(Duration::from_millis(100)).await,
                 Some(answer) => return answer,
             }
@@ -351,16 +367,18 @@ impl Shoppers {
     }
 
     fn attempt_of(&self, of: (usize, u32, u32)) -> Option<String> {
-        let told = self.told.lock();
-        told.iter().find_map(|(_, told)| match told {
-            Told::Taken { order, attempt, .. } if *order == of => Some(attempt.clone()),
-            _ => None,
-        })
+        let observations = self.observations.lock();
+        observations
+            .iter()
+            .find_map(|(_, observation)| match observation {
+                Observation::Taken { order, attempt, .. } if *order == of => Some(attempt.clone()),
+                _ => None,
+            })
     }
 
-    fn note(&self, told: Told) {
+    fn observe(&self, observation: Observation) {
         let now = self.world.now();
-        self.told.lock().push((now, told));
+        self.observations.lock().push((now, observation));
     }
 
     /// One request on a connection of its own; none when no answer came.
@@ -372,7 +390,7 @@ impl Shoppers {
         headers: &[(&str, &str)],
         body: Option<Value>,
     ) -> Option<(u16, Value)> {
-        timeout(PATIENCE, request(node, method, path, headers, body))
+        timeout(ANSWER_TIMEOUT, request(node, method, path, headers, body))
             .await
             .ok()?
             .ok()
@@ -389,7 +407,7 @@ async fn request(
     let stream = TcpStream::connect((node.to_string(), PORT)).await?;
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
-    let mut request = Request::builder()
+    let mut request = hyper::Request::builder()
         .method(method)
         .uri(path)
         .header("host", "shop");

@@ -1,5 +1,5 @@
-//! A failing plan made short: steps are left out, many at a time and then fewer, for as long as
-//! it still fails (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input",
+//! Shortens a failing plan: steps are removed, many at a time and then fewer, as long as it still
+//! fails (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input",
 //! 2002).
 
 use crate::plan::Plan;
@@ -8,7 +8,7 @@ use crate::run;
 /// The most runs that shortening takes.
 const MAX_RUNS: usize = 200;
 
-/// A plan of as few of these steps as were found to fail still.
+/// The shortest plan found that still fails.
 pub fn shorten(plan: &Plan, mut progress: impl FnMut(usize)) -> Plan {
     let mut shortest = plan.clone();
     let mut piece = shortest.steps.len().div_ceil(2);

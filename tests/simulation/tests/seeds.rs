@@ -1,17 +1,17 @@
-//! A bounded number of seeds: fresh ones, those that once failed, and some twice.
+//! A bounded number of seeds: random ones, those that once failed, and some run twice.
 
 use simulation::plan::Plan;
 use simulation::run;
 
-/// Fresh seeds of one test run.
-const FRESH: u64 = 200;
-/// Seeds run twice.
-const TWICE: u64 = 25;
+/// Random seeds of one test run.
+const RANDOM: u64 = 200;
+/// Seeds that are run twice.
+const REPEATED: u64 = 25;
 
-/// Every seed that once failed, with what it found.
+/// Every seed that once failed, with the bug it found.
 const FAILED_ONCE: [(u64, &str); 1] = [(
     1057,
-    "a decider whose clock was ahead asked for time to pass as fast as it was answered",
+    "a decider whose clock was ahead appended `TimeAdvanced` as fast as it was answered",
 )];
 
 fn must_hold(seed: u64) {
@@ -25,10 +25,10 @@ fn must_hold(seed: u64) {
 }
 
 #[test]
-fn seeds_that_were_never_run_hold() {
+fn random_seeds_hold() {
     let from = rand::random::<u64>();
     println!("from seed {from}");
-    for seed in 0..FRESH {
+    for seed in 0..RANDOM {
         must_hold(from.wrapping_add(seed));
     }
 }
@@ -41,8 +41,8 @@ fn seeds_that_once_failed_hold() {
 }
 
 #[test]
-fn one_seed_is_one_run_to_the_byte() {
-    for seed in 0..TWICE {
+fn the_same_seed_gives_the_same_digest() {
+    for seed in 0..REPEATED {
         let plan = Plan::of(seed);
         let digests = [run::run(&plan).digest, run::run(&plan).digest];
         assert_eq!(digests[0], digests[1], "seed {seed}");

@@ -68,11 +68,11 @@ fn compared(session: &Session) -> Vec<Goal> {
             ratio(System::Embedded, System::RedisAlways),
         ),
         no_more(
-            "the same, p99 from due to outcome, each asked for it",
+            "the same, p99 from due to outcome, both read from the API",
             p99_ratio(session, |run| Some(run.half.as_ref()?.due_to_visible.p99)),
         ),
         no_more(
-            "the same, had Redis' answer to the order told the outcome",
+            "the same, if Redis' answer to the order had the outcome",
             p99_told(session),
         ),
         at_least(
@@ -94,7 +94,7 @@ fn compared(session: &Session) -> Vec<Goal> {
             ratio(System::Kafka, fastest),
         ),
         at_least(
-            "on Kafka / a bare door that only appends, attempts a second",
+            "on Kafka / a bare front end that only appends, attempts a second",
             "0.70",
             0.7,
             ratio(System::Kafka, System::KafkaAppend),
@@ -108,7 +108,7 @@ fn p99_ratio(session: &Session, p99: impl Fn(&Run) -> Option<f64>) -> Option<Spr
     session.ratio((embedded, Hot), (redis, Hot), p99)
 }
 
-/// Doorbuster's client asks for the outcome; Redis' would have had it by then.
+/// Doorbuster's client reads the outcome; Redis' would have it already.
 fn p99_told(session: &Session) -> Option<Spread> {
     p99_ratio(session, |run| {
         let half = run.half.as_ref()?;

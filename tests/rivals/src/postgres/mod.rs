@@ -15,9 +15,9 @@ use uuid::Uuid;
 
 use crate::seller::{Attempt, Outcome, Sale, Seller, Stock, Terms};
 
-/// How often a server that recovers is asked whether it has.
+/// How often a recovering server is polled.
 const RECOVERY_PAUSE: Duration = Duration::from_millis(20);
-/// How often a transaction is tried that ends in a deadlock.
+/// How often a transaction is retried after a deadlock.
 const MAX_TRIES: u32 = 10;
 
 /// How units are taken from the stock.
@@ -37,8 +37,8 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Connects to a server so many times, waits until it has recovered, and makes the tables if
-    /// there are none.
+    /// Opens this many connections to a server, waits until it has recovered, and makes the tables
+    /// if there are none.
     pub async fn connect(config: &str, take: Take, connections: u32) -> anyhow::Result<Self> {
         let recycling_method = RecyclingMethod::Fast;
         let config = config.parse().context("not a connection string")?;
@@ -70,7 +70,7 @@ impl Postgres {
         let mut tries = 1;
         loop {
             match connection.query_opt(&statement, parameters).await {
-                // Of those that wait in a circle one is rolled back whole, and may go again.
+                // A deadlock rolls one of its transactions back completely; it may be retried.
                 Err(error)
                     if error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED)
                         && tries < MAX_TRIES =>
@@ -109,7 +109,7 @@ impl Seller for Postgres {
         let sql = "SELECT place($1, $2, $3, $4)";
         let place = async || self.query(sql, &[&id, &product, &buyer, &quantity]).await;
         let placed = match place().await {
-            // The same attempt came at the same time, and is now there to be found.
+            // The same attempt was inserted at the same time, and can now be found.
             Err(error) if is_repeated(&error) => place().await,
             placed => placed,
         };
@@ -162,7 +162,7 @@ impl Seller for Postgres {
     }
 }
 
-/// A connection, as soon as the server takes any.
+/// A connection, once the server accepts any.
 async fn first(pool: &Pool) -> Result<Object, PoolError> {
     loop {
         match pool.get().await {

@@ -1,4 +1,4 @@
-//! Redis: one script decides on an attempt in one step, as Redis runs one script at a time.
+//! Redis: one script decides on an attempt atomically, because Redis runs one script at a time.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::seller::{Attempt, Outcome, Sale, Seller, Stock, Terms};
 
 /// The set of products whose sales have holds.
 const HOLDING: &str = "holding";
-/// How often a server that reads its log is asked whether it has.
+/// How often a server that is loading its log is polled.
 const LOADING_PAUSE: Duration = Duration::from_millis(20);
 
-/// Sells over one connection, which all requests share: what waits to be sent goes together.
+/// Sells over one connection, which all requests share: waiting requests are sent in one batch.
 pub struct Redis {
     connection: MultiplexedConnection,
     attempt: Script,
@@ -26,7 +26,7 @@ pub struct Redis {
 impl Redis {
     /// Connects to a server, by the URL of its socket, and waits until it has read its log.
     pub async fn connect(url: &str) -> anyhow::Result<Self> {
-        // The front door bounds the time of a request.
+        // The front end bounds the time of a request.
         let unbounded = AsyncConnectionConfig::new().set_response_timeout(None);
         let mut connection = Client::open(url)?
             .get_multiplexed_async_connection_with_config(&unbounded)

@@ -1,4 +1,4 @@
-//! One product's books: what each decision may say, by the rules of the sale written down anew.
+//! One product's account: what each decision may contain, by the rules of a sale, stated again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,38 +9,39 @@ use schemas::decision::{
 };
 use schemas::ids::{AttemptId, BuyerId, ChainHash, Offset, Partition, TimestampMs};
 
-/// What an attempt came to by one decision.
+/// What one decision made of an attempt.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Fate {
-    /// `reserved`, `sold`, `refused`, `cancelled` or `expired`, as the API says it.
+pub struct AttemptOutcome {
+    /// `reserved`, `sold`, `refused`, `cancelled` or `expired`, as in the API.
     pub status: &'static str,
     /// Why it was refused, if it was.
     pub reason: Option<RefusalReason>,
-    /// Its place in line.
+    /// The attempt's position.
     pub position: (u32, i64),
     /// The round.
     pub round: u32,
-    /// The place in line of what brought it there.
+    /// The offset of the command that led to it.
     pub answers: Offset,
-    /// The product's version that says so.
+    /// The product's version of the decision.
     pub version: u64,
-    /// Where the decision stands in log 2.
+    /// The decision's offset in `stock-decisions`.
     pub at: Offset,
 }
 
-impl Fate {
+impl AttemptOutcome {
     /// Whether it is an attempt's first outcome in its round.
     pub fn is_first(&self) -> bool {
         matches!(self.status, "reserved" | "sold" | "refused")
     }
 }
 
-/// A product's books.
+/// A product's account.
 #[derive(Default)]
 pub struct Account {
-    /// The hash of its chain.
+    /// The hash of its decision chain.
     pub chain: ChainHash,
-    /// Its stock and counts after each of its decisions, and where that stands in log 2.
+    /// Its stock and counts after each of its decisions, and the decision's offset in
+    /// `stock-decisions`.
     pub figures: Vec<(Stock, Tally, Offset)>,
     decided_at_ms: TimestampMs,
     round: u32,
@@ -48,8 +49,8 @@ pub struct Account {
     opened: bool,
     paused: bool,
     closed: bool,
-    /// New terms leave the window of an open sale as it is, and the event that opens it anew is
-    /// still to come.
+    /// New terms keep the window of an open sale, and the event that opens it again is still to
+    /// come.
     reopening: bool,
     stock: Stock,
     tally: Tally,
@@ -57,7 +58,7 @@ pub struct Account {
     answered: BTreeSet<AttemptId>,
 }
 
-/// Fails with a text when something does not hold.
+/// Fails with this text unless `holds`.
 fn must(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what()) }
 }
@@ -68,7 +69,8 @@ impl Account {
         self.figures.len() as u64
     }
 
-    /// Takes the next decision, at its place in log 2, with the command that it answers and when the log took that.
+    /// Takes the next decision, with the command that it answers, that command's append time, and
+    /// the decision's offset in `stock-decisions`.
     pub fn take(
         &mut self,
         command: &Command,
@@ -124,13 +126,13 @@ impl Account {
         must(!self.reopening, || "the sale does not stay open".into())?;
         must(decision.stock == self.stock, || {
             format!(
-                "the books have {:?}, it says {:?}",
+                "the account has {:?}, the decision {:?}",
                 self.stock, decision.stock
             )
         })?;
         must(decision.tally == self.tally, || {
             format!(
-                "the books have {:?}, it says {:?}",
+                "the account has {:?}, the decision {:?}",
                 self.tally, decision.tally
             )
         })?;
@@ -138,7 +140,7 @@ impl Account {
         Ok(())
     }
 
-    /// Whether the event is what time alone does now; then it is taken.
+    /// Takes an event that is due by time alone; returns whether it was one.
     fn by_time(&mut self, event: &Event, now: TimestampMs) -> bool {
         let Some(terms) = &self.terms else {
             return false;
@@ -168,7 +170,7 @@ impl Account {
         }
     }
 
-    /// The hold that ran out first and stands.
+    /// The earliest deadline of all holds.
     pub fn idle_since(&self) -> Option<TimestampMs> {
         self.standing
             .values()
@@ -176,12 +178,12 @@ impl Account {
             .min()
     }
 
-    /// What was due has taken effect: no units lie idle in holds that ran out.
+    /// Fails when something due has not taken effect: an expired hold, an opening, a closing.
     fn overdue(&self, now: TimestampMs) -> Result<(), String> {
         let ran_out = |order: &&Order| order.hold_until_ms.is_some_and(|until| until <= now);
         if let Some(order) = self.standing.values().find(ran_out) {
             return Err(format!(
-                "the hold of {} ran out before {now} and stands",
+                "the hold of {} expired before {now} and was not released",
                 order.attempt_id
             ));
         }
@@ -419,14 +421,14 @@ impl Account {
         self.set_total(terms.stock)
     }
 
-    /// What a decision that was taken made of attempts.
-    pub fn fates_of(
+    /// The attempts' outcomes by a decision that was taken.
+    pub fn outcomes_of(
         &self,
         partition: Partition,
         at: Offset,
         decision: &Decision,
-    ) -> Vec<(AttemptId, Fate)> {
-        let fate = |status, reason, asked: Offset| Fate {
+    ) -> Vec<(AttemptId, AttemptOutcome)> {
+        let outcome = |status, reason, asked: Offset| AttemptOutcome {
             status,
             reason,
             position: (partition.0, asked.0),
@@ -443,17 +445,20 @@ impl Account {
                 } else {
                     "sold"
                 };
-                Some((order.attempt_id, fate(status, None, order.attempt_offset)))
+                Some((
+                    order.attempt_id,
+                    outcome(status, None, order.attempt_offset),
+                ))
             }
             Event::AttemptRefused(refused) => Some((
                 refused.attempt_id,
-                fate("refused", Some(refused.reason), decision.answers),
+                outcome("refused", Some(refused.reason), decision.answers),
             )),
             Event::OrderReleased(released) => {
                 let status = released.cause.as_str();
                 Some((
                     released.order.attempt_id,
-                    fate(status, None, released.order.attempt_offset),
+                    outcome(status, None, released.order.attempt_offset),
                 ))
             }
             _ => None,

@@ -1,14 +1,14 @@
-//! What must hold of a run, asked of the records, the rows and what clients were told.
+//! Checks a run: its records, its rows and the responses that clients got.
 //!
-//! Nothing of the services or the core is called to find out, with one exception that says so
-//! ([`again`]). The rules are written down here anew, as plainly as they can be: what counts in
-//! log 2 ([`history`]), what each decision may say ([`account`]), what people may be told
-//! ([`told`]).
+//! The checker calls no code of the services or the domain, with one exception ([`replay`]). It
+//! states the rules again, as plainly as possible: which decisions count in `stock-decisions`
+//! ([`history`]), what each decision may contain ([`account`]), and which responses are right
+//! ([`observations`]).
 
 mod account;
-mod again;
 mod history;
-mod told;
+mod observations;
+mod replay;
 
 use schemas::codec::Codec;
 use schemas::ids::{Offset, Partition};
@@ -16,11 +16,11 @@ use schemas::topics::Topic;
 use sha2::{Digest, Sha256};
 
 use self::history::History;
-use crate::shoppers::Told;
+use crate::shoppers::Observation;
 use crate::world::{EndState, Ms};
 
-/// Everything that does not hold.
-pub fn check(end: &EndState, told: &[(Ms, Told)]) -> Vec<String> {
+/// Every violation of the rules.
+pub fn check(end: &EndState, observations: &[(Ms, Observation)]) -> Vec<String> {
     let codec = Codec::embedded();
     let mut violations = Vec::new();
     for (topic, partition, last, value) in &end.acknowledged {
@@ -36,19 +36,19 @@ pub fn check(end: &EndState, told: &[(Ms, Told)]) -> Vec<String> {
         Ok(history) => {
             violations.extend(history.violations.iter().cloned());
             violations.extend(idle(&history, end));
-            violations.extend(told::check(&history, end, told));
-            violations.extend(again::check(&codec, &history, end));
+            violations.extend(observations::check(&history, end, observations));
+            violations.extend(replay::check(&codec, &history, end));
         }
         Err(why) => violations.push(why),
     }
     violations
 }
 
-/// SHA-256 of everything that was appended, stored and told, in its order.
-pub fn digest(end: &EndState, told: &[(Ms, Told)]) -> String {
+/// SHA-256 of every record, row and response, in their order.
+pub fn digest(end: &EndState, observations: &[(Ms, Observation)]) -> String {
     let mut hash = Sha256::new();
     for ((topic, partition), records) in &end.records {
-        // What is the log's own business, checkpoints, is part of it, too.
+        // Topics that only the services read, such as checkpoints, are part of it.
         hash.update(format!("{topic} {partition}"));
         for record in records {
             hash.update(record.appended_at_ms.to_be_bytes());
@@ -56,7 +56,10 @@ pub fn digest(end: &EndState, told: &[(Ms, Told)]) -> String {
             hash.update(&record.value);
         }
     }
-    hash.update(format!("{:?} {:?} {told:?}", end.rows, end.progress));
+    hash.update(format!(
+        "{:?} {:?} {observations:?}",
+        end.rows, end.progress
+    ));
     let digest = hash.finalize();
     digest
         .iter()
@@ -65,26 +68,28 @@ pub fn digest(end: &EndState, told: &[(Ms, Told)]) -> String {
         .collect()
 }
 
-/// Units that lie idle in the end: their hold ran out, and time does not let them go.
+/// Units that are idle at the end: their hold has expired, and no decision releases them.
 fn idle(history: &History, end: &EndState) -> Vec<String> {
     const LATE_MS: i64 = 2_500;
     let products = history.products.iter().filter(|_| !end.settled.is_empty());
     let idle = products.filter_map(|(product, account)| {
         let late_ms = end.log_now_ms - account.idle_since()?;
-        let text = format!("a hold of {product} ran out {late_ms} ms before the end, and stands");
+        let text = format!(
+            "a hold of {product} expired {late_ms} ms before the end, and was not released"
+        );
         (late_ms > LATE_MS).then_some(text)
     });
     idle.collect()
 }
 
 impl EndState {
-    /// Whether a decision was there when people began to ask for the last time.
-    fn has_settled(&self, partition: u32, at: Offset) -> bool {
+    /// Whether a decision was in the log when the last reads started.
+    fn is_settled(&self, partition: u32, at: Offset) -> bool {
         self.settled
             .get(&(LOGS.1, Partition(partition)))
             .is_some_and(|end| at < *end)
     }
 }
 
-/// The topics that the history is in.
+/// The topics that the history is read from: commands and decisions.
 const LOGS: (Topic, Topic) = (Topic::PurchaseAttempts, Topic::StockDecisions);

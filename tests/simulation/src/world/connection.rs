@@ -1,4 +1,5 @@
-//! A node's line to the log and the store: calls wait, fail, or do what they are not said to.
+//! A node's connection to the log and the store: calls are delayed, fail, or take effect although
+//! they fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,24 +17,24 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
 use super::store::Tables;
-use super::{Letter, Ms, Node, World};
+use super::{Message, Ms, Node, World};
 
 /// The most records one read returns, so that nodes meet batches of all sizes.
 const READ_AT_ONCE: usize = 40;
-/// How much later than its failure a late letter may arrive.
+/// How much later than its failure a late message may arrive.
 const LATE_MS: Ms = 4_000;
 
-/// A node's line to the log and the store, and its clock.
+/// A node's connection to the log and the store, and its clock.
 pub struct Connection {
     pub(super) world: Arc<World>,
     pub(super) node: Node,
 }
 
-/// How a letter fares, and what its sender is told.
-enum Fate<T> {
-    /// It arrives; the sender is answered after the way back.
+/// What becomes of a message, and the result of its sender.
+enum Delivery<T> {
+    /// It arrives; the sender gets the result after the delay back.
     Answered(oneshot::Receiver<T>, Ms),
-    /// Whatever becomes of it, the sender is told after so long that it failed.
+    /// The sender gets a failure after this time, whether or not it arrives.
     Failed(Ms),
 }
 
@@ -42,12 +43,12 @@ impl Connection {
         Self { world, node }
     }
 
-    /// Waits as long as the node is frozen.
+    /// Waits while the node is frozen.
     async fn thaw(&self) {
         loop {
             let left = {
                 let inner = self.world.lock();
-                inner.thaws_at(self.node).saturating_sub(inner.now)
+                inner.frozen_until_ms(self.node).saturating_sub(inner.now)
             };
             if left == 0 {
                 return;
@@ -56,92 +57,93 @@ impl Connection {
         }
     }
 
-    /// A way to or fro.
+    /// Waits for the delay in one direction.
     async fn travel(&self) {
-        let ms = self.world.lock().way_ms();
+        let ms = self.world.lock().delay_ms();
         if ms > 0 {
             sleep(Duration::from_millis(ms)).await;
         }
         self.thaw().await;
     }
 
-    /// A question to the log.
-    async fn ask_log(&self) -> Result<(), ReadError> {
+    /// A call to the log, which may fail.
+    async fn log_round_trip(&self) -> Result<(), ReadError> {
         self.travel().await;
-        let failed_read = self.world.lock().weather.failed_read;
-        match self.world.lock().happens(failed_read) {
+        let failed_read = self.world.lock().fault_rates.failed_read;
+        match self.world.lock().chance(failed_read) {
             true => Err(ReadError::Unavailable("the line is cut".into())),
             false => Ok(()),
         }
     }
 
-    /// A question to the store, which may be away: then it fails, or fails only when it is back.
-    async fn ask_store<T>(&self, answer: impl FnOnce(&Tables) -> T) -> Result<T, StoreError> {
+    /// A read of the store. While the store is unavailable it fails, at once or only when the store
+    /// is back.
+    async fn read_store<T>(&self, answer: impl FnOnce(&Tables) -> T) -> Result<T, StoreError> {
         self.travel().await;
         let (fails, hangs_ms) = {
             let mut inner = self.world.lock();
-            let away_ms = inner.store.silent_until.saturating_sub(inner.now);
-            let failed_read = inner.weather.failed_read;
-            let hangs = inner.happens(500);
+            let unavailable_ms = inner.store.unavailable_until.saturating_sub(inner.now);
+            let failed_read = inner.fault_rates.failed_read;
+            let hangs = inner.chance(500);
             (
-                away_ms > 0 || inner.happens(failed_read),
-                if hangs { away_ms } else { 0 },
+                unavailable_ms > 0 || inner.chance(failed_read),
+                if hangs { unavailable_ms } else { 0 },
             )
         };
         if hangs_ms > 0 {
             sleep(Duration::from_millis(hangs_ms)).await;
         }
         match fails {
-            true => Err(StoreError("the store is away".into())),
+            true => Err(StoreError("the store is unavailable".into())),
             false => Ok(answer(&self.world.lock().store.tables)),
         }
     }
 
-    /// Sends an append. Its place in the order is settled here, before anything is waited for.
+    /// Sends an append. Its order among the node's appends is fixed here, before any wait.
     fn send_append(
         &self,
         topic: Topic,
         partition: Partition,
         records: Vec<NewRecord>,
-    ) -> Fate<Result<Offset, AppendError>> {
+    ) -> Delivery<Result<Offset, AppendError>> {
         let mut inner = self.world.lock();
-        let weather = inner.weather;
-        let leaves = inner.now.max(inner.thaws_at(self.node));
+        let fault_rates = inner.fault_rates;
+        let leaves = inner.now.max(inner.frozen_until_ms(self.node));
         let place = (self.node, topic, partition);
         let earliest = inner.last_arrival.get(&place).copied().unwrap_or(0);
-        let arrives = (leaves + 1 + inner.way_ms()).max(earliest);
-        let told_ms = arrives - inner.now + inner.dice.random_range(1..500);
-        let letter = |records, answer| Letter::Append {
+        let arrives = (leaves + 1 + inner.delay_ms()).max(earliest);
+        let answer_ms = arrives - inner.now + inner.rng.random_range(1..500);
+        let message = |records, answer| Message::Append {
             topic,
             partition,
             records,
             answer,
         };
-        if inner.happens(weather.lost) {
-            return Fate::Failed(told_ms);
+        if inner.chance(fault_rates.lost) {
+            return Delivery::Failed(answer_ms);
         }
-        if inner.happens(weather.late) {
-            // A batch that was cut in two may arrive in part.
+        if inner.chance(fault_rates.late) {
+            // Only the first part of a batch may arrive.
             let whole = records.len();
-            let arrived = inner.dice.random_range(1..=whole);
+            let arrived = inner.rng.random_range(1..=whole);
             let records = records.into_iter().take(arrived).collect();
-            let late = arrives + inner.dice.random_range(1..LATE_MS);
-            inner.post(late, letter(records, None));
-            return Fate::Failed(told_ms);
+            let late = arrives + inner.rng.random_range(1..LATE_MS);
+            inner.send(late, message(records, None));
+            return Delivery::Failed(answer_ms);
         }
         inner.last_arrival.insert(place, arrives);
-        let doubled = inner.happens(weather.mangled).then(|| records.clone());
-        if inner.happens(weather.unsaid) {
-            inner.post(arrives, letter(records, None));
-            return Fate::Failed(told_ms);
+        let doubled = inner.chance(fault_rates.mangled).then(|| records.clone());
+        if inner.chance(fault_rates.unacknowledged) {
+            inner.send(arrives, message(records, None));
+            return Delivery::Failed(answer_ms);
         }
         let (answer, answered) = oneshot::channel();
-        inner.post(arrives, letter(records, Some(answer)));
+        inner.send(arrives, message(records, Some(answer)));
         if let Some(again) = doubled {
-            inner.post(arrives, letter(again, None));
+            inner.send(arrives, message(again, None));
         }
-        let back_ms = inner.way_ms();
-        Fate::Answered(answered, back_ms)
+        let back_ms = inner.delay_ms();
+        Delivery::Answered(answered, back_ms)
     }
 
     fn send_rows(
@@ -149,49 +151,53 @@ impl Connection {
         partition: Partition,
         mut rows: Vec<Row>,
         progress: Progress,
-    ) -> Fate<Result<(), StoreError>> {
+    ) -> Delivery<Result<(), StoreError>> {
         let mut inner = self.world.lock();
-        let weather = inner.weather;
-        let leaves = inner.now.max(inner.thaws_at(self.node));
-        let arrives = (leaves + 1 + inner.way_ms()).max(inner.store.silent_until);
-        let told_ms = arrives - inner.now + inner.dice.random_range(1..500);
-        let letter = |rows, progress, answer| Letter::Rows {
+        let fault_rates = inner.fault_rates;
+        let leaves = inner.now.max(inner.frozen_until_ms(self.node));
+        let arrives = (leaves + 1 + inner.delay_ms()).max(inner.store.unavailable_until);
+        let answer_ms = arrives - inner.now + inner.rng.random_range(1..500);
+        let message = |rows, progress, answer| Message::Rows {
             partition,
             rows,
             progress,
             answer,
         };
-        if inner.happens(weather.lost) {
-            return Fate::Failed(told_ms);
+        if inner.chance(fault_rates.lost) {
+            return Delivery::Failed(answer_ms);
         }
-        if inner.happens(weather.mangled) {
-            let arrived = inner.dice.random_range(0..=rows.len());
+        if inner.chance(fault_rates.mangled) {
+            let arrived = inner.rng.random_range(0..=rows.len());
             rows.truncate(arrived);
-            inner.post(arrives, letter(rows, None, None));
-            return Fate::Failed(told_ms);
+            inner.send(arrives, message(rows, None, None));
+            return Delivery::Failed(answer_ms);
         }
-        if inner.happens(weather.late) {
-            let late = arrives + inner.dice.random_range(1..LATE_MS);
-            inner.post(late, letter(rows, Some(progress), None));
-            return Fate::Failed(told_ms);
+        if inner.chance(fault_rates.late) {
+            let late = arrives + inner.rng.random_range(1..LATE_MS);
+            inner.send(late, message(rows, Some(progress), None));
+            return Delivery::Failed(answer_ms);
         }
-        if inner.happens(weather.unsaid) {
-            inner.post(arrives, letter(rows, Some(progress), None));
-            return Fate::Failed(told_ms);
+        if inner.chance(fault_rates.unacknowledged) {
+            inner.send(arrives, message(rows, Some(progress), None));
+            return Delivery::Failed(answer_ms);
         }
         let (answer, answered) = oneshot::channel();
-        inner.post(arrives, letter(rows, Some(progress), Some(answer)));
-        let back_ms = inner.way_ms();
-        Fate::Answered(answered, back_ms)
+        inner.send(arrives, message(rows, Some(progress), Some(answer)));
+        let back_ms = inner.delay_ms();
+        Delivery::Answered(answered, back_ms)
     }
 
-    /// Waits for what the sender is told.
-    async fn told<T, E>(&self, fate: Fate<Result<T, E>>, unknown: impl Fn() -> E) -> Result<T, E> {
-        let (answer, ms) = match fate {
-            Fate::Answered(answered, back_ms) => {
+    /// Waits for the sender's result.
+    async fn outcome<T, E>(
+        &self,
+        delivery: Delivery<Result<T, E>>,
+        unknown: impl Fn() -> E,
+    ) -> Result<T, E> {
+        let (answer, ms) = match delivery {
+            Delivery::Answered(answered, back_ms) => {
                 (answered.await.unwrap_or_else(|_| Err(unknown())), back_ms)
             }
-            Fate::Failed(told_ms) => (Err(unknown()), told_ms),
+            Delivery::Failed(answer_ms) => (Err(unknown()), answer_ms),
         };
         if ms > 0 {
             sleep(Duration::from_millis(ms)).await;
@@ -214,9 +220,9 @@ impl EventLog for Connection {
         records: Vec<NewRecord>,
     ) -> Result<Offset, AppendError> {
         records.iter().try_for_each(NewRecord::check_bounds)?;
-        let fate = self.send_append(topic, partition, records);
+        let delivery = self.send_append(topic, partition, records);
         let unknown = || AppendError::Unknown("the line was cut".into());
-        self.told(fate, unknown).await
+        self.outcome(delivery, unknown).await
     }
 
     async fn read(
@@ -225,10 +231,10 @@ impl EventLog for Connection {
         partition: Partition,
         from: Offset,
     ) -> Result<Box<dyn LogReader>, ReadError> {
-        self.ask_log().await?;
+        self.log_round_trip().await?;
         let changed = self.world.lock().log.changes(topic, partition);
         Ok(Box::new(Reader {
-            line: Self::new(self.world.clone(), self.node),
+            connection: Self::new(self.world.clone(), self.node),
             topic,
             partition,
             next: from,
@@ -238,7 +244,7 @@ impl EventLog for Connection {
     }
 
     async fn end(&self, topic: Topic, partition: Partition) -> Result<Offset, ReadError> {
-        self.ask_log().await?;
+        self.log_round_trip().await?;
         Ok(self.world.lock().log.end(topic, partition))
     }
 
@@ -248,7 +254,7 @@ impl EventLog for Connection {
         partition: Partition,
         time: TimestampMs,
     ) -> Result<Offset, ReadError> {
-        self.ask_log().await?;
+        self.log_round_trip().await?;
         Ok(self.world.lock().log.offset_at(topic, partition, time))
     }
 
@@ -264,18 +270,18 @@ impl EventLog for Connection {
         partition: Partition,
         before: Offset,
     ) -> Result<(), ReadError> {
-        self.ask_log().await?;
+        self.log_round_trip().await?;
         self.world.lock().log.forget(topic, partition, before);
         Ok(())
     }
 }
 
 struct Reader {
-    line: Connection,
+    connection: Connection,
     topic: Topic,
     partition: Partition,
     next: Offset,
-    /// What was read before the wait, so that a call given up loses nothing.
+    /// Records read before the delay, so that a dropped call loses nothing.
     read: Option<Vec<LogRecord>>,
     changed: watch::Receiver<()>,
 }
@@ -283,12 +289,12 @@ struct Reader {
 #[async_trait]
 impl LogReader for Reader {
     async fn next(&mut self) -> Result<Vec<LogRecord>, ReadError> {
-        self.line.ask_log().await?;
+        self.connection.log_round_trip().await?;
         while self.read.is_none() {
             self.changed.mark_unchanged();
             let records = {
-                let mut inner = self.line.world.lock();
-                let most = inner.dice.random_range(1..=READ_AT_ONCE);
+                let mut inner = self.connection.world.lock();
+                let most = inner.rng.random_range(1..=READ_AT_ONCE);
                 inner.log.from(self.topic, self.partition, self.next, most)
             };
             if records.is_empty() {
@@ -300,7 +306,7 @@ impl LogReader for Reader {
                 self.read = Some(records);
             }
         }
-        self.line.travel().await;
+        self.connection.travel().await;
         let records = self.read.take().unwrap_or_default();
         if let Some(last) = records.last() {
             self.next = last.offset.next();
@@ -317,22 +323,22 @@ impl ReadStore for Connection {
         rows: Vec<Row>,
         progress: Progress,
     ) -> Result<(), StoreError> {
-        let fate = self.send_rows(partition, rows, progress);
+        let delivery = self.send_rows(partition, rows, progress);
         let unknown = || StoreError("the line was cut".into());
-        self.told(fate, unknown).await
+        self.outcome(delivery, unknown).await
     }
 
     async fn progress(&self) -> Result<BTreeMap<Partition, Progress>, StoreError> {
-        self.ask_store(|tables| tables.progress.clone()).await
+        self.read_store(|tables| tables.progress.clone()).await
     }
 
     async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
-        self.ask_store(|tables| tables.attempts.get(&id).cloned())
+        self.read_store(|tables| tables.attempts.get(&id).cloned())
             .await
     }
 
     async fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {
-        self.ask_store(|tables| tables.sales.get(product).cloned())
+        self.read_store(|tables| tables.sales.get(product).cloned())
             .await
     }
 
@@ -348,7 +354,7 @@ impl ReadStore for Connection {
                 .map(|(_, row)| row.clone())
                 .collect()
         };
-        self.ask_store(page).await
+        self.read_store(page).await
     }
 
     async fn orders(
@@ -357,7 +363,7 @@ impl ReadStore for Connection {
         after: Option<Position>,
         limit: usize,
     ) -> Result<Vec<AttemptRow>, StoreError> {
-        self.ask_store(|tables| listed(&tables.orders, buyer, after, limit))
+        self.read_store(|tables| listed(&tables.orders, buyer, after, limit))
             .await
     }
 
@@ -367,13 +373,13 @@ impl ReadStore for Connection {
         after: Option<Position>,
         limit: usize,
     ) -> Result<Vec<AttemptRow>, StoreError> {
-        self.ask_store(|tables| listed(&tables.intents, product, after, limit))
+        self.read_store(|tables| listed(&tables.intents, product, after, limit))
             .await
     }
 
     async fn visit(&self, mut visit: Box<dyn FnMut(Row) -> bool + Send>) -> Result<(), StoreError> {
         let rows = self
-            .ask_store(|_| ())
+            .read_store(|_| ())
             .await
             .map(|()| self.world.lock().store.rows())?;
         let _ = rows.into_iter().all(&mut visit);

@@ -1,4 +1,4 @@
-//! The disk under an embedded log: the real log's files, and what a power cut leaves of them.
+//! The disk of an embedded log: the real log's files, and what a power cut leaves of them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,26 +16,25 @@ use schemas::topics::Topic;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// What a power cut leaves or loses as a whole.
+/// The unit of bytes that a power cut keeps or loses as a whole.
 const SECTOR_BYTES: usize = 512;
 const SEGMENT_BYTES: u64 = 512 << 10;
 
-/// The files of a log, and the log itself at work on them.
+/// The files of a log, and the log that writes them.
 pub(super) struct Disk {
     directory: TempDir,
     log: EmbeddedLog,
-    clock: Arc<Stamp>,
-    /// Waits for the log, which works in threads of its own: until it has answered nothing
-    /// else happens.
-    waiting: Runtime,
+    clock: Arc<LogClock>,
+    /// Blocks on the log, which has its own threads: nothing else happens until it has answered.
+    runtime: Runtime,
     partitions: u32,
 }
 
-/// The clock of the log: it shows what the world says.
+/// The clock of the log, set by the world.
 #[derive(Default)]
-struct Stamp(AtomicI64);
+struct LogClock(AtomicI64);
 
-impl Clock for Stamp {
+impl Clock for LogClock {
     fn now_ms(&self) -> TimestampMs {
         self.0.load(Ordering::Relaxed)
     }
@@ -50,7 +49,7 @@ impl Disk {
     }
 
     fn open(directory: TempDir, partitions: u32) -> Result<Self, String> {
-        let clock = Arc::new(Stamp::default());
+        let clock = Arc::new(LogClock::default());
         let options = Options {
             partitions,
             segment_bytes: SEGMENT_BYTES,
@@ -60,18 +59,18 @@ impl Disk {
         };
         let log = EmbeddedLog::open(directory.path(), options, clock.clone());
         let log = log.map_err(|error| error.to_string())?;
-        let waiting = tokio::runtime::Builder::new_current_thread().build();
-        let waiting = waiting.expect("a runtime without drivers can be built");
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.expect("a runtime without drivers can be built");
         Ok(Self {
             directory,
             log,
             clock,
-            waiting,
+            runtime,
             partitions,
         })
     }
 
-    /// Appends as the real log does; it is durable on return.
+    /// Appends to the real log; the records are durable on return.
     pub fn append(
         &mut self,
         topic: Topic,
@@ -81,18 +80,18 @@ impl Disk {
     ) {
         self.clock.0.store(stamp, Ordering::Relaxed);
         let appended = self
-            .waiting
+            .runtime
             .block_on(self.log.append(topic, partition, records.to_vec()));
         appended.expect("the simulated disk has room");
     }
 
-    /// Cuts the power while the log writes `torn`: of the sectors that this changes, each is
-    /// written or not. Opens what is left, and reads all of it.
+    /// Cuts the power while the log writes `torn`: each sector that this changes is written or
+    /// not. Opens the log on what is left, and reads all of it.
     pub fn cut(
         mut self,
         torn: Option<(Topic, Partition, Vec<NewRecord>)>,
         stamp: TimestampMs,
-        dice: &mut StdRng,
+        rng: &mut StdRng,
     ) -> Result<(Self, Contents), String> {
         let before = read_files(self.directory.path());
         if let Some((topic, partition, records)) = torn {
@@ -105,7 +104,7 @@ impl Disk {
             for (n, sector) in bytes.chunks_mut(SECTOR_BYTES).enumerate() {
                 let old = old.get(n * SECTOR_BYTES..).unwrap_or_default();
                 let old = &old[..sector.len().min(old.len())];
-                if old.len() == sector.len() && sector != old && dice.random_bool(0.5) {
+                if old.len() == sector.len() && sector != old && rng.random_bool(0.5) {
                     sector.copy_from_slice(old);
                 }
             }
@@ -117,15 +116,15 @@ impl Disk {
     }
 
     fn contents(&self) -> Result<Contents, String> {
-        let places = (0..self.partitions).flat_map(|p| Topic::ALL.map(|t| (t, Partition(p))));
+        let partitions = (0..self.partitions).flat_map(|p| Topic::ALL.map(|t| (t, Partition(p))));
         let read = |(topic, partition)| {
-            let records = self.waiting.block_on(read_all(&self.log, topic, partition));
+            let records = self.runtime.block_on(read_all(&self.log, topic, partition));
             Ok((
                 (topic, partition),
                 records.map_err(|error| error.to_string())?,
             ))
         };
-        places.map(read).collect()
+        partitions.map(read).collect()
     }
 }
 
@@ -143,8 +142,8 @@ async fn read_all(
     Ok(records)
 }
 
-/// The segments and what says which log they are of. A segment that is still being made has
-/// another name, and is not there after the cut.
+/// The segments and the log's metadata. A segment that is still being prepared has another name,
+/// and is lost in the cut.
 fn read_files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let read = |entry: io::Result<fs::DirEntry>| {
         let entry = entry.ok()?;

@@ -1,4 +1,4 @@
-//! The log that all nodes share: what has arrived, in its order.
+//! The log that all nodes share: the records that have arrived, in their order.
 
 use std::collections::BTreeMap;
 
@@ -10,25 +10,25 @@ use tokio::sync::watch;
 
 /// The records of every partition.
 pub(super) struct Log {
-    kept: BTreeMap<(Topic, Partition), Kept>,
+    logs: BTreeMap<(Topic, Partition), PartitionLog>,
     partitions: u32,
-    /// Every append whose sender was told that it is durable.
+    /// Every append that was acknowledged to its sender.
     pub acknowledged: Vec<(Topic, Partition, Offset, Bytes)>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct PartitionLog {
     records: Vec<LogRecord>,
-    /// Records before this offset are forgotten: no reader sees them.
+    /// Records before this offset are deleted: no reader gets them.
     forgotten: Offset,
     changed: watch::Sender<()>,
 }
 
 impl Log {
     pub fn new(partitions: u32) -> Self {
-        let places = (0..partitions).flat_map(|p| Topic::ALL.map(|topic| (topic, Partition(p))));
+        let all = (0..partitions).flat_map(|p| Topic::ALL.map(|topic| (topic, Partition(p))));
         Self {
-            kept: places.map(|place| (place, Kept::default())).collect(),
+            logs: all.map(|place| (place, PartitionLog::default())).collect(),
             partitions,
             acknowledged: Vec::new(),
         }
@@ -47,34 +47,34 @@ impl Log {
         records: Vec<NewRecord>,
         stamp: TimestampMs,
     ) -> Offset {
-        let kept = self.kept_mut(topic, partition);
+        let log = self.log_mut(topic, partition);
         for NewRecord {
             key,
             value,
             headers,
         } in records
         {
-            kept.records.push(LogRecord {
-                offset: Offset(kept.records.len() as i64),
+            log.records.push(LogRecord {
+                offset: Offset(log.records.len() as i64),
                 appended_at_ms: stamp,
                 key,
                 value,
                 headers,
             });
         }
-        kept.changed.send_replace(());
-        Offset(kept.records.len() as i64 - 1)
+        log.changed.send_replace(());
+        Offset(log.records.len() as i64 - 1)
     }
 
     /// Notes that an append was acknowledged with this offset.
     pub fn acknowledge(&mut self, topic: Topic, partition: Partition, last: Offset) {
-        let value = self.kept[&(topic, partition)].records[last.0 as usize]
+        let value = self.logs[&(topic, partition)].records[last.0 as usize]
             .value
             .clone();
         self.acknowledged.push((topic, partition, last, value));
     }
 
-    /// The records from an offset on, at most so many of them.
+    /// The records from an offset on, at most `most`.
     pub fn from(
         &self,
         topic: Topic,
@@ -82,30 +82,30 @@ impl Log {
         from: Offset,
         most: usize,
     ) -> Vec<LogRecord> {
-        let kept = &self.kept[&(topic, partition)];
-        let from = from.max(kept.forgotten).0.max(0) as usize;
-        kept.records.iter().skip(from).take(most).cloned().collect()
+        let log = &self.logs[&(topic, partition)];
+        let from = from.max(log.forgotten).0.max(0) as usize;
+        log.records.iter().skip(from).take(most).cloned().collect()
     }
 
     pub fn end(&self, topic: Topic, partition: Partition) -> Offset {
-        Offset(self.kept[&(topic, partition)].records.len() as i64)
+        Offset(self.logs[&(topic, partition)].records.len() as i64)
     }
 
     /// The time of a partition's last record.
     pub fn last_stamp(&self, topic: Topic, partition: Partition) -> TimestampMs {
-        let last = self.kept[&(topic, partition)].records.last();
+        let last = self.logs[&(topic, partition)].records.last();
         last.map_or(TimestampMs::MIN, |last| last.appended_at_ms)
     }
 
-    /// Where each partition ends.
+    /// The end of each partition.
     pub fn ends(&self) -> BTreeMap<(Topic, Partition), Offset> {
-        let ends = self.kept.iter();
-        ends.map(|(place, kept)| (*place, Offset(kept.records.len() as i64)))
+        let ends = self.logs.iter();
+        ends.map(|(place, log)| (*place, Offset(log.records.len() as i64)))
             .collect()
     }
 
     pub fn offset_at(&self, topic: Topic, partition: Partition, time: TimestampMs) -> Offset {
-        let records = &self.kept[&(topic, partition)].records;
+        let records = &self.logs[&(topic, partition)].records;
         let first = records
             .iter()
             .position(|record| record.appended_at_ms >= time);
@@ -113,37 +113,37 @@ impl Log {
     }
 
     pub fn forget(&mut self, topic: Topic, partition: Partition, before: Offset) {
-        let kept = self.kept_mut(topic, partition);
-        kept.forgotten = kept.forgotten.max(before);
+        let log = self.log_mut(topic, partition);
+        log.forgotten = log.forgotten.max(before);
     }
 
-    /// Tells when a partition has new records.
+    /// Signals new records of a partition.
     pub fn changes(&self, topic: Topic, partition: Partition) -> watch::Receiver<()> {
-        self.kept[&(topic, partition)].changed.subscribe()
+        self.logs[&(topic, partition)].changed.subscribe()
     }
 
-    /// Every record that was not forgotten.
+    /// Every record, including deleted ones.
     pub fn all(&self) -> BTreeMap<(Topic, Partition), Vec<LogRecord>> {
-        let all = self.kept.iter();
-        all.map(|(place, kept)| (*place, kept.records.clone()))
+        let all = self.logs.iter();
+        all.map(|(place, log)| (*place, log.records.clone()))
             .collect()
     }
 
-    /// What a disk was found to hold takes the place of what was there.
+    /// Replaces the records by those found on a disk.
     pub fn replace(&mut self, found: BTreeMap<(Topic, Partition), Vec<LogRecord>>) {
         for (place, records) in found {
-            self.kept.insert(
+            self.logs.insert(
                 place,
-                Kept {
+                PartitionLog {
                     records,
-                    ..Kept::default()
+                    ..PartitionLog::default()
                 },
             );
         }
     }
 
-    fn kept_mut(&mut self, topic: Topic, partition: Partition) -> &mut Kept {
-        self.kept
+    fn log_mut(&mut self, topic: Topic, partition: Partition) -> &mut PartitionLog {
+        self.logs
             .get_mut(&(topic, partition))
             .expect("every partition is there from the start")
     }

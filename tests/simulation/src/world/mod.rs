@@ -1,8 +1,9 @@
-//! What lies outside the services: the log and the store that all nodes share, the time, and
-//! each node's line to them. All of it rolls one set of dice, so that a seed repeats a run.
+//! What is outside the services: the log and the store that all nodes share, the time, and each
+//! node's connection to them. All of it draws from one random generator, so that a seed repeats a
+//! run.
 //!
-//! What a node sends is a letter on its way. It arrives later or not at all, also when the node
-//! that sent it is dead by then, and the node may be told otherwise.
+//! What a node sends is a message in flight. It arrives later or not at all, even after its sender
+//! has crashed, and the result that the sender gets may be wrong.
 
 mod connection;
 mod disk;
@@ -28,24 +29,24 @@ use self::disk::Disk;
 use self::log::Log;
 use self::store::Store;
 
-/// Milliseconds since a run began.
+/// Milliseconds since the start of a run.
 pub type Ms = u64;
 
-/// The time of day at which every run begins.
+/// The Unix time at which every run starts.
 pub const BEGIN_MS: TimestampMs = 1_800_000_000_000;
 
-/// What a node is there for.
+/// What a node runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// It takes orders.
-    Door,
+    /// It accepts commands.
+    CommandApi,
     /// It decides.
     Decider,
     /// It writes the read models.
     Projector,
-    /// It answers questions.
-    Query,
-    /// It is all of these in one process.
+    /// It answers reads.
+    QueryApi,
+    /// All of these in one process.
     Shop,
 }
 
@@ -56,27 +57,27 @@ pub struct Node(pub Role, pub usize);
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let role = match self.0 {
-            Role::Door => "door",
+            Role::CommandApi => "command-api",
             Role::Decider => "decider",
             Role::Projector => "projector",
-            Role::Query => "query",
+            Role::QueryApi => "query-api",
             Role::Shop => "shop",
         };
         write!(f, "{role}-{}", self.1)
     }
 }
 
-/// How often the lines misbehave, each in thousandths of the calls.
+/// How often calls go wrong, each in thousandths of the calls.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Weather {
-    /// A call waits, on its way there or back.
+pub struct FaultRates {
+    /// A call is delayed, on its way there or back.
     pub slow: u32,
-    /// The longest such wait.
+    /// The longest such delay.
     pub longest_ms: Ms,
-    /// An append or a write fails and never arrives.
+    /// An append or a write fails, and does not arrive.
     pub lost: u32,
-    /// It fails, but arrived.
-    pub unsaid: u32,
+    /// It fails, but arrives.
+    pub unacknowledged: u32,
     /// It fails, and arrives long after.
     pub late: u32,
     /// An append arrives twice; of rows, only some arrive.
@@ -92,16 +93,16 @@ pub struct World {
 
 struct Inner {
     now: Ms,
-    dice: StdRng,
-    weather: Weather,
+    rng: StdRng,
+    fault_rates: FaultRates,
     log: Log,
-    /// What the embedded log has on disk; none when the log is a distributed one.
+    /// The embedded log's disk; none when the log is distributed.
     disk: Option<Disk>,
     store: Store,
-    /// By the time of their arrival, then in the order they were sent.
-    letters: BTreeMap<(Ms, u64), Letter>,
+    /// By time of arrival, then in the order in which they were sent.
+    in_flight: BTreeMap<(Ms, u64), Message>,
     sent: u64,
-    /// The last arrival of what a node sent to a place: two appends of one node keep their
+    /// The last arrival of a node's appends to a partition: two appends of one node keep their
     /// order.
     last_arrival: BTreeMap<(Node, Topic, Partition), Ms>,
     frozen_until: BTreeMap<Node, Ms>,
@@ -111,8 +112,8 @@ struct Inner {
     settled: BTreeMap<(Topic, Partition), Offset>,
 }
 
-/// Something on its way.
-enum Letter {
+/// An append or a write in flight.
+enum Message {
     Append {
         topic: Topic,
         partition: Partition,
@@ -122,24 +123,24 @@ enum Letter {
     Rows {
         partition: Partition,
         rows: Vec<Row>,
-        /// None when it does not arrive with the rows.
+        /// None when only the rows arrive.
         progress: Option<Progress>,
         answer: Option<oneshot::Sender<Result<(), StoreError>>>,
     },
 }
 
 impl World {
-    /// A world with an empty log. An embedded one also keeps it on a disk.
-    pub fn new(seed: u64, partitions: u32, weather: Weather, embedded: bool) -> Arc<Self> {
+    /// A world with an empty log. An embedded log also has a disk.
+    pub fn new(seed: u64, partitions: u32, fault_rates: FaultRates, embedded: bool) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::new(Inner {
                 now: 0,
-                dice: StdRng::seed_from_u64(seed),
-                weather,
+                rng: StdRng::seed_from_u64(seed),
+                fault_rates,
                 log: Log::new(partitions),
                 disk: embedded.then(|| Disk::new(partitions)),
                 store: Store::default(),
-                letters: BTreeMap::new(),
+                in_flight: BTreeMap::new(),
                 sent: 0,
                 last_arrival: BTreeMap::new(),
                 frozen_until: BTreeMap::new(),
@@ -155,37 +156,37 @@ impl World {
         self.inner.lock()
     }
 
-    /// A node's line to the log and the store, and its clock.
+    /// A node's connection to the log and the store, and its clock.
     pub fn connect(self: &Arc<Self>, node: Node) -> Arc<Connection> {
         Arc::new(Connection::new(self.clone(), node))
     }
 
-    /// How long the run has gone on.
+    /// The simulated time of the run.
     pub fn now(&self) -> Ms {
         self.lock().now
     }
 
-    /// Lets time come to `now`: what is due arrives.
+    /// Advances the time to `now`: messages that are due arrive.
     pub fn advance(&self, now: Ms) {
         let mut inner = self.lock();
         inner.now = now;
-        inner.store.remember(now);
+        inner.store.take_snapshot(now);
         while let Some(next) = inner
-            .letters
+            .in_flight
             .first_entry()
             .filter(|next| next.key().0 <= now)
         {
-            let letter = next.remove();
-            inner.arrive(letter);
+            let message = next.remove();
+            inner.arrive(message);
         }
     }
 
-    /// From now on the lines are as good as this.
-    pub fn set_weather(&self, weather: Weather) {
-        self.lock().weather = weather;
+    /// Sets how often calls fail from now on.
+    pub fn set_fault_rates(&self, fault_rates: FaultRates) {
+        self.lock().fault_rates = fault_rates;
     }
 
-    /// Nothing comes from or to the node until then: it is paused, or split off.
+    /// Cuts the node off from everything until then, as if paused or partitioned.
     pub fn freeze(&self, node: Node, until: Ms) {
         self.lock().frozen_until.insert(node, until);
     }
@@ -193,7 +194,7 @@ impl World {
     /// Whether the node is frozen.
     pub fn is_frozen(&self, node: Node) -> bool {
         let inner = self.lock();
-        inner.thaws_at(node) > inner.now
+        inner.frozen_until_ms(node) > inner.now
     }
 
     /// Steps the clock of a node.
@@ -201,12 +202,12 @@ impl World {
         *self.lock().skew_ms.entry(node).or_default() += by_ms;
     }
 
-    /// Steps the clock that stamps the records.
+    /// Steps the log's clock, which sets the records' append times.
     pub fn step_log_clock(&self, by_ms: i64) {
         self.lock().log_skew_ms += by_ms;
     }
 
-    /// The node's clock shows what the log's does.
+    /// Sets the node's clock to the log's.
     pub fn set_clock_right(&self, node: Node) {
         let mut inner = self.lock();
         let log_skew_ms = inner.log_skew_ms;
@@ -214,11 +215,11 @@ impl World {
     }
 
     /// The store does not answer until then.
-    pub fn silence_store(&self, until: Ms) {
-        self.lock().store.silent_until = until;
+    pub fn stop_store(&self, until: Ms) {
+        self.lock().store.unavailable_until = until;
     }
 
-    /// The partitions that the node is a member for.
+    /// Sets the partitions that are assigned to the node.
     pub fn assign(&self, node: Node, partitions: BTreeSet<Partition>) {
         let inner = self.lock();
         if let Some(assigned) = inner.assigned.get(&node) {
@@ -230,14 +231,14 @@ impl World {
         }
     }
 
-    /// The power of a machine with everything in one process goes: what was on its way is torn
-    /// or lost, the disk is as a cut leaves it, and the store has lost its last moments. Fails
-    /// when the log cannot be opened on what is left.
+    /// Cuts the power of the machine with everything in one process: messages in flight are torn
+    /// or lost, and the store loses its last writes. Fails when the log cannot be opened on what
+    /// the disk still holds.
     pub fn cut_power(&self) -> Result<(), String> {
         self.lock().cut_power()
     }
 
-    /// What is kept at the end, for the checker.
+    /// The state at the end, for the checker.
     pub fn end_state(&self) -> EndState {
         let inner = self.lock();
         EndState {
@@ -251,14 +252,14 @@ impl World {
         }
     }
 
-    /// Notes how far the logs are: all that is in them has come to its end, and what people
-    /// are told from now on is no older.
+    /// Notes the ends of the logs: everything in them is done, and responses from now on must be no
+    /// older.
     pub fn settle(&self) {
         let mut inner = self.lock();
         inner.settled = inner.log.ends();
     }
 
-    /// Whether nothing is on its way and the store has all that log 2 has.
+    /// Whether nothing is in flight and the store has all of `stock-decisions`.
     pub fn is_quiet(&self) -> bool {
         let inner = self.lock();
         let is_projected = |partition| {
@@ -270,56 +271,56 @@ impl World {
                 .map_or(Offset(0), |at| at.next);
             end == next
         };
-        inner.letters.is_empty() && (0..inner.log.partitions()).map(Partition).all(is_projected)
+        inner.in_flight.is_empty() && (0..inner.log.partitions()).map(Partition).all(is_projected)
     }
 }
 
-/// What is kept at the end of a run.
+/// The state at the end of a run.
 pub struct EndState {
     /// Partitions of every topic.
     pub partitions: u32,
-    /// Every record that readers see.
+    /// Every record.
     pub records: BTreeMap<(Topic, Partition), Vec<ports::LogRecord>>,
-    /// Every place where an append was told to end, and its last record's value.
+    /// The acknowledged offset of every append, with its last record's value.
     pub acknowledged: Vec<(Topic, Partition, Offset, bytes::Bytes)>,
     /// Every row of the store.
     pub rows: Vec<Row>,
-    /// How far the store is.
+    /// The store's progress.
     pub progress: BTreeMap<Partition, Progress>,
-    /// Where the logs ended when people began to ask for the last time; empty when they did not.
+    /// The ends of the logs when the last reads started; empty when they did not start.
     pub settled: BTreeMap<(Topic, Partition), Offset>,
     /// The log's clock at the end.
     pub log_now_ms: TimestampMs,
 }
 
 impl Inner {
-    fn thaws_at(&self, node: Node) -> Ms {
+    fn frozen_until_ms(&self, node: Node) -> Ms {
         self.frozen_until.get(&node).copied().unwrap_or(0)
     }
 
-    fn happens(&mut self, thousandths: u32) -> bool {
-        self.dice.random_range(0..1000) < thousandths
+    fn chance(&mut self, thousandths: u32) -> bool {
+        self.rng.random_range(0..1000) < thousandths
     }
 
-    /// How long a call takes one way.
-    fn way_ms(&mut self) -> Ms {
-        let Weather {
+    /// The delay of a call in one direction.
+    fn delay_ms(&mut self) -> Ms {
+        let FaultRates {
             slow, longest_ms, ..
-        } = self.weather;
-        match self.happens(slow) {
-            true => self.dice.random_range(1..=longest_ms.max(1)),
-            false => self.dice.random_range(0..3),
+        } = self.fault_rates;
+        match self.chance(slow) {
+            true => self.rng.random_range(1..=longest_ms.max(1)),
+            false => self.rng.random_range(0..3),
         }
     }
 
-    fn post(&mut self, arrives: Ms, letter: Letter) {
+    fn send(&mut self, arrives: Ms, message: Message) {
         self.sent += 1;
-        self.letters.insert((arrives, self.sent), letter);
+        self.in_flight.insert((arrives, self.sent), message);
     }
 
-    fn arrive(&mut self, letter: Letter) {
-        match letter {
-            Letter::Append {
+    fn arrive(&mut self, message: Message) {
+        match message {
+            Message::Append {
                 topic,
                 partition,
                 records,
@@ -327,7 +328,7 @@ impl Inner {
             } => {
                 let mut stamp = BEGIN_MS + self.now as i64 + self.log_skew_ms;
                 if let Some(disk) = &mut self.disk {
-                    // The embedded log lets no partition's time go back.
+                    // The embedded log never lets a partition's time go back.
                     stamp = stamp.max(self.log.last_stamp(topic, partition));
                     disk.append(topic, partition, &records, stamp);
                 }
@@ -338,16 +339,16 @@ impl Inner {
                     self.log.acknowledge(topic, partition, last);
                 }
             }
-            Letter::Rows {
+            Message::Rows {
                 partition,
                 mut rows,
                 progress,
                 answer,
             } => {
-                rows.shuffle(&mut self.dice);
+                rows.shuffle(&mut self.rng);
                 self.store.write(partition, rows, progress);
                 if let Some(answer) = answer {
-                    // Whoever no longer waits does not care.
+                    // The sender may have given up.
                     let _ = answer.send(Ok(()));
                 }
             }
@@ -355,24 +356,24 @@ impl Inner {
     }
 
     fn cut_power(&mut self) -> Result<(), String> {
-        let letters = std::mem::take(&mut self.letters);
+        let in_flight = std::mem::take(&mut self.in_flight);
         let disk = self.disk.take().ok_or("only an embedded log has a disk")?;
-        // What the writer was at when the power went: the first append that was on its way.
-        let torn = letters.into_values().find_map(|letter| match letter {
-            Letter::Append {
+        // The writer was writing the first append in flight when the power failed.
+        let torn = in_flight.into_values().find_map(|message| match message {
+            Message::Append {
                 topic,
                 partition,
                 records,
                 ..
             } => Some((topic, partition, records)),
-            Letter::Rows { .. } => None,
+            Message::Rows { .. } => None,
         });
-        // Older than any other: the log lets no partition's time go back.
+        // The earliest time, because the log never lets a partition's time go back.
         let stamp = BEGIN_MS;
-        let (disk, found) = disk.cut(torn, stamp, &mut self.dice)?;
+        let (disk, found) = disk.cut(torn, stamp, &mut self.rng)?;
         self.disk = Some(disk);
         self.log.replace(found);
-        self.store.forget_last(&mut self.dice);
+        self.store.restore_snapshot(&mut self.rng);
         Ok(())
     }
 }
@@ -385,8 +386,8 @@ impl Clock for Connection {
     }
 }
 
-/// The group's partitions that a node is a member for. A node is in one group, or, with all
-/// services in one process, has all partitions in both.
+/// The partitions assigned to a node. A node is in one group, or, with all services in one
+/// process, has all partitions in both.
 fn assignment(world: &World, node: Node, _group: Group) -> watch::Receiver<BTreeSet<Partition>> {
     let mut inner = world.lock();
     inner.assigned.entry(node).or_default().subscribe()

@@ -1,4 +1,4 @@
-//! The read store that all nodes share: rows by version, as CQL keeps them by their write time.
+//! The read store that all nodes share: rows by version, like CQL rows by write timestamp.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,19 +9,19 @@ use schemas::ids::{AttemptId, BuyerId, Partition, Position, ProductId};
 
 use super::Ms;
 
-/// How often the store is remembered as it is, for a power cut to fall back to.
-const REMEMBER_EVERY_MS: Ms = 200;
-/// How many such moments are kept: the port lets a crash take back a few seconds.
-const MOMENTS: usize = 10;
+/// How often a snapshot is taken, which a power cut restores.
+const SNAPSHOT_EVERY_MS: Ms = 200;
+/// How many snapshots are kept: the port allows a crash to lose the last few seconds.
+const SNAPSHOTS: usize = 10;
 
 /// The store.
 #[derive(Default)]
 pub(super) struct Store {
     pub tables: Tables,
-    /// It does not answer before then.
-    pub silent_until: Ms,
-    moments: VecDeque<Tables>,
-    remembered_at: Ms,
+    /// It does not answer before this time.
+    pub unavailable_until: Ms,
+    snapshots: VecDeque<Tables>,
+    last_snapshot: Ms,
 }
 
 /// What the store holds.
@@ -84,23 +84,23 @@ impl Store {
         sales.chain(attempts).chain(orders).chain(intents).collect()
     }
 
-    /// Keeps in mind how the store is now, every so often.
-    pub fn remember(&mut self, now: Ms) {
-        if now >= self.remembered_at + REMEMBER_EVERY_MS {
-            self.remembered_at = now;
-            self.moments.push_back(self.tables.clone());
-            if self.moments.len() > MOMENTS {
-                self.moments.pop_front();
+    /// Takes a snapshot when one is due.
+    pub fn take_snapshot(&mut self, now: Ms) {
+        if now >= self.last_snapshot + SNAPSHOT_EVERY_MS {
+            self.last_snapshot = now;
+            self.snapshots.push_back(self.tables.clone());
+            if self.snapshots.len() > SNAPSHOTS {
+                self.snapshots.pop_front();
             }
         }
     }
 
-    /// Falls back to one of the last moments, rows and progress together.
-    pub fn forget_last(&mut self, dice: &mut StdRng) {
-        let moments = self.moments.len();
-        if moments > 0 {
-            self.tables = self.moments[dice.random_range(0..moments)].clone();
-            self.moments.clear();
+    /// Restores one of the last snapshots, rows and progress alike.
+    pub fn restore_snapshot(&mut self, rng: &mut StdRng) {
+        let snapshots = self.snapshots.len();
+        if snapshots > 0 {
+            self.tables = self.snapshots[rng.random_range(0..snapshots)].clone();
+            self.snapshots.clear();
         }
     }
 }
@@ -109,7 +109,7 @@ impl Store {
 fn put<K: Ord, R, V: Ord>(table: &mut BTreeMap<K, R>, key: K, row: R, version: impl Fn(&R) -> V) {
     if table
         .get(&key)
-        .is_none_or(|there| version(there) <= version(&row))
+        .is_none_or(|existing| version(existing) <= version(&row))
     {
         table.insert(key, row);
     }

@@ -1,4 +1,4 @@
-//! A place in a log that only moves forward, and those who wait for it to get somewhere.
+//! An offset that only moves forward, and the requests that wait for it.
 
 use std::collections::BTreeMap;
 
@@ -6,22 +6,22 @@ use parking_lot::Mutex;
 use schemas::ids::Offset;
 use tokio::sync::oneshot;
 
-/// How far something has come, in offsets.
+/// How far a topic has been read or stored.
 ///
-/// A batch of progress wakes only those whose place it has reached, however many wait.
-pub(crate) struct Mark {
+/// An advance wakes only the waiters whose offset it reaches, however many wait.
+pub(crate) struct Watermark {
     inner: Mutex<Inner>,
 }
 
 struct Inner {
     at: Offset,
-    /// By the place waited for; the ticket tells those who wait for the same one apart.
+    /// By awaited offset; the ticket distinguishes waiters for the same offset.
     waiting: BTreeMap<(Offset, u64), oneshot::Sender<()>>,
     next_ticket: u64,
 }
 
-impl Mark {
-    /// A mark before every offset.
+impl Watermark {
+    /// A watermark before every offset.
     pub fn new() -> Self {
         let inner = Inner {
             at: Offset(-1),
@@ -33,12 +33,12 @@ impl Mark {
         }
     }
 
-    /// How far it has come.
+    /// The last offset that was reached.
     pub fn at(&self) -> Offset {
         self.inner.lock().at
     }
 
-    /// Moves on, never back, and wakes those who waited for that.
+    /// Moves forward, never back, and wakes the waiters that this reaches.
     pub fn advance(&self, to: Offset) {
         let reached = {
             let mut inner = self.inner.lock();
@@ -50,39 +50,43 @@ impl Mark {
             std::mem::replace(&mut inner.waiting, later)
         };
         for waiter in reached.into_values() {
-            // Whoever has given up in the meantime needs no waking.
+            // A waiter that has given up needs no waking.
             let _ = waiter.send(());
         }
     }
 
-    /// Returns when the mark is at this place or beyond. Whoever gives up leaves nothing behind.
-    pub async fn reach(&self, place: Offset) {
+    /// Returns when the watermark is at this offset or beyond. Dropping the future removes its
+    /// entry.
+    pub async fn reach(&self, offset: Offset) {
         let (waiter, reached) = oneshot::channel();
         let key = {
             let mut inner = self.inner.lock();
-            if inner.at >= place {
+            if inner.at >= offset {
                 return;
             }
-            let key = (place, inner.next_ticket);
+            let key = (offset, inner.next_ticket);
             inner.next_ticket += 1;
             inner.waiting.insert(key, waiter);
             key
         };
-        let _registered = Registered { mark: self, key };
-        // The sender is dropped only after it has sent, or with the mark itself.
+        let _registered = Registered {
+            watermark: self,
+            key,
+        };
+        // The sender is dropped only after it has sent, or with the watermark itself.
         let _ = reached.await;
     }
 }
 
-/// Takes a waiter from the list when its request ends, for whatever reason.
+/// Removes a waiter when its request ends, for whatever reason.
 struct Registered<'a> {
-    mark: &'a Mark,
+    watermark: &'a Watermark,
     key: (Offset, u64),
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        self.mark.inner.lock().waiting.remove(&self.key);
+        self.watermark.inner.lock().waiting.remove(&self.key);
     }
 }
 
@@ -95,28 +99,28 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn wakes_those_whose_place_is_reached_and_no_others() {
-        let mark = Mark::new();
+    async fn an_advance_wakes_the_waiters_it_reaches_and_no_others() {
+        let watermark = Watermark::new();
         let (mut near, mut far) = (
-            Box::pin(mark.reach(Offset(5))),
-            Box::pin(mark.reach(Offset(6))),
+            Box::pin(watermark.reach(Offset(5))),
+            Box::pin(watermark.reach(Offset(6))),
         );
         assert!((&mut near).now_or_never().is_none());
         assert!((&mut far).now_or_never().is_none());
-        mark.advance(Offset(5));
+        watermark.advance(Offset(5));
         assert!((&mut near).now_or_never().is_some());
         assert!((&mut far).now_or_never().is_none());
-        mark.advance(Offset(4));
-        assert_eq!(mark.at(), Offset(5), "a mark never goes back");
-        assert!(mark.reach(Offset(5)).now_or_never().is_some());
+        watermark.advance(Offset(4));
+        assert_eq!(watermark.at(), Offset(5), "a watermark never goes back");
+        assert!(watermark.reach(Offset(5)).now_or_never().is_some());
     }
 
     #[tokio::test]
-    async fn whoever_gives_up_leaves_nothing_behind() {
-        let mark = Mark::new();
+    async fn a_waiter_that_gives_up_leaves_no_entry() {
+        let watermark = Watermark::new();
         let waited =
-            tokio::time::timeout(Duration::from_millis(1), mark.reach(Offset(i64::MAX))).await;
+            tokio::time::timeout(Duration::from_millis(1), watermark.reach(Offset(i64::MAX))).await;
         assert!(waited.is_err());
-        assert!(mark.inner.lock().waiting.is_empty());
+        assert!(watermark.inner.lock().waiting.is_empty());
     }
 }

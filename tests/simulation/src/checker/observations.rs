@@ -1,4 +1,4 @@
-//! What people were told, and what the store holds in the end, against what happened.
+//! Compares the responses to clients, and the store's rows at the end, with what happened.
 
 use std::collections::BTreeMap;
 
@@ -10,20 +10,20 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::LOGS;
-use super::account::Fate;
+use super::account::AttemptOutcome;
 use super::history::History;
 use crate::nodes::receipt_key;
 use crate::plan::PRODUCTS;
-use crate::shoppers::Told;
+use crate::shoppers::Observation;
 use crate::world::{EndState, Ms};
 
-/// Everything that somebody was told and that is not so.
-pub fn check(history: &History, end: &EndState, told: &[(Ms, Told)]) -> Vec<String> {
+/// The responses and rows that are wrong.
+pub fn check(history: &History, end: &EndState, observations: &[(Ms, Observation)]) -> Vec<String> {
     let mut violations = Vec::new();
     let mut named = BTreeMap::new();
-    for (at, told) in told {
-        let holds = match told {
-            Told::Taken {
+    for (at, observation) in observations {
+        let result = match observation {
+            Observation::Taken {
                 order,
                 attempt,
                 position,
@@ -38,25 +38,25 @@ pub fn check(history: &History, end: &EndState, told: &[(Ms, Told)]) -> Vec<Stri
                 };
                 same.and(taken(history, end, order.0, attempt, *position, receipt))
             }
-            Told::Attempt {
+            Observation::Attempt {
                 attempt,
                 body,
                 at_least,
                 at_the_end,
-            } => stands(history, end, attempt, body, *at_least, *at_the_end),
-            Told::Sale { body, at_the_end } => sale(history, end, body, *at_the_end),
-            Told::Unknown { .. } => Err("it had been taken".into()),
-            Told::Wrong(_) => Err("nobody should be answered so".into()),
+            } => attempt_status(history, end, attempt, body, *at_least, *at_the_end),
+            Observation::Sale { body, at_the_end } => sale(history, end, body, *at_the_end),
+            Observation::Unknown { .. } => Err("the attempt had been accepted".into()),
+            Observation::Wrong(_) => Err("no client should get this response".into()),
         };
-        if let Err(why) = holds {
-            violations.push(format!("told at {at} ms: {told:?}, but {why}"));
+        if let Err(why) = result {
+            violations.push(format!("answered at {at} ms: {observation:?}, but {why}"));
         }
     }
     violations.extend(rows(history, end));
     violations
 }
 
-/// A receipt is for the record that stands at its position.
+/// A receipt matches the record at its position.
 fn taken(
     history: &History,
     end: &EndState,
@@ -74,7 +74,7 @@ fn taken(
     let command = &history.commands[&partition][offset as usize];
     match &command.body {
         CommandBody::PlaceAttempt(place) if place.attempt_id.to_string() == attempt => {}
-        other => return Err(format!("{other:?} stands at its position")),
+        other => return Err(format!("{other:?} is at its position")),
     }
     let claims = receipt_key()
         .verify(receipt)
@@ -83,22 +83,22 @@ fn taken(
         .iter()
         .map(|b| format!("{b:02x}"))
         .collect();
-    let said = (
+    let claimed = (
         claims.sub.as_str(),
         claims.product.as_str(),
         claims.partition,
         claims.offset,
     );
-    let is_so = said == (attempt, PRODUCTS[product], partition.0, offset);
-    if is_so && claims.value_sha256 == value {
+    let matches = claimed == (attempt, PRODUCTS[product], partition.0, offset);
+    if matches && claims.value_sha256 == value {
         Ok(())
     } else {
-        Err("its receipt says otherwise".into())
+        Err("its receipt does not match the record".into())
     }
 }
 
-/// An attempt's answer is one of its fates, none older than asked for, and in the end the last.
-fn stands(
+/// An attempt's status is one of its outcomes, not older than requested, and at the end the last.
+fn attempt_status(
     history: &History,
     end: &EndState,
     attempt: &str,
@@ -111,7 +111,7 @@ fn stands(
         body["position"]["partition"].as_u64(),
         body["position"]["offset"].as_i64(),
     );
-    let fates = history.fates.get(&id).map_or(&[][..], Vec::as_slice);
+    let outcomes = history.outcomes.get(&id).map_or(&[][..], Vec::as_slice);
     if body["status"] == "queued" && !at_the_end {
         let (Some(partition), Some(offset)) = position else {
             return Err("it has no position".into());
@@ -122,34 +122,36 @@ fn stands(
             .map(|command| &command.body)
         {
             Some(CommandBody::PlaceAttempt(place)) if place.attempt_id == id => Ok(()),
-            other => Err(format!("{other:?} stands at that place")),
+            other => Err(format!("{other:?} is at that position")),
         };
     }
-    let is_told = |fate: &Fate| {
-        let (partition, offset) = fate.position;
-        let reason = fate.reason.map(|reason| reason.as_str());
-        body["status"] == fate.status
+    let is_shown = |outcome: &AttemptOutcome| {
+        let (partition, offset) = outcome.position;
+        let reason = outcome.reason.map(|reason| reason.as_str());
+        body["status"] == outcome.status
             && position == (Some(partition.into()), Some(offset))
             && body["reason"].as_str() == reason
     };
-    let told = fates
+    let shown = outcomes
         .iter()
-        .rposition(is_told)
-        .ok_or_else(|| format!("its fates are {fates:?}"))?;
+        .rposition(is_shown)
+        .ok_or_else(|| format!("its outcomes are {outcomes:?}"))?;
     let due = match at_least {
-        Some((_, offset)) => fates.iter().rposition(|fate| fate.answers.0 <= offset),
-        None if at_the_end => fates
+        Some((_, offset)) => outcomes
             .iter()
-            .rposition(|fate| end.has_settled(fate.position.0, fate.at)),
+            .rposition(|outcome| outcome.answers.0 <= offset),
+        None if at_the_end => outcomes
+            .iter()
+            .rposition(|outcome| end.is_settled(outcome.position.0, outcome.at)),
         None => None,
     };
     match due {
-        Some(due) if told < due => Err(format!("by then {:?} was due", fates[due])),
+        Some(due) if shown < due => Err(format!("by then {:?} was due", outcomes[due])),
         _ => Ok(()),
     }
 }
 
-/// A sale's figures are those that it had at that version, and in the end the last.
+/// A sale's figures are those of its version, and at the end the last.
 fn sale(history: &History, end: &EndState, body: &Value, at_the_end: bool) -> Result<(), String> {
     let product: ProductId = body["product_id"]
         .as_str()
@@ -166,10 +168,10 @@ fn sale(history: &History, end: &EndState, body: &Value, at_the_end: bool) -> Re
     let settled = account
         .figures
         .iter()
-        .filter(|(_, _, at)| end.has_settled(partition, *at))
+        .filter(|(_, _, at)| end.is_settled(partition, *at))
         .count();
     let (units, counts) = (&body["stock"], &body["attempts"]);
-    let is_so = units["total"] == stock.total
+    let matches = units["total"] == stock.total
         && units["available"] == stock.available
         && units["reserved"] == stock.reserved
         && units["sold"] == stock.sold
@@ -177,7 +179,7 @@ fn sale(history: &History, end: &EndState, body: &Value, at_the_end: bool) -> Re
         && counts["refused"] == tally.refused
         && counts["cancelled"] == tally.cancelled
         && counts["expired"] == tally.expired;
-    match is_so {
+    match matches {
         false => Err(format!(
             "at version {version} it had {stock:?} and {tally:?}"
         )),
@@ -188,18 +190,18 @@ fn sale(history: &History, end: &EndState, body: &Value, at_the_end: bool) -> Re
     }
 }
 
-/// The store holds what happened, nothing else and nothing less.
+/// The store has exactly the rows of what happened.
 fn rows(history: &History, end: &EndState) -> Vec<String> {
     let mut attempts = BTreeMap::new();
     let (mut orders, mut intents) = (BTreeMap::new(), BTreeMap::new());
-    for (attempt, fates) in &history.fates {
-        for fate in fates {
-            attempts.insert(*attempt, fate);
-            if fate.reason.is_none() {
-                orders.insert(fate.position, fate);
+    for (attempt, outcomes) in &history.outcomes {
+        for outcome in outcomes {
+            attempts.insert(*attempt, outcome);
+            if outcome.reason.is_none() {
+                orders.insert(outcome.position, outcome);
             }
-            if matches!(fate.status, "refused" | "expired") {
-                intents.insert(fate.position, fate);
+            if matches!(outcome.status, "refused" | "expired") {
+                intents.insert(outcome.position, outcome);
             }
         }
     }
@@ -219,12 +221,12 @@ fn rows(history: &History, end: &EndState) -> Vec<String> {
                 continue;
             }
             Row::Attempt(row) => ("attempts", attempts.remove(&row.attempt_id), row),
-            Row::Order(row) => ("orders", orders.remove(&place(row)), row),
-            Row::Intent(row) => ("intents", intents.remove(&place(row)), row),
+            Row::Order(row) => ("orders", orders.remove(&position(row)), row),
+            Row::Intent(row) => ("intents", intents.remove(&position(row)), row),
         };
-        if expected.is_none_or(|fate| !is_of(row, fate)) {
+        if expected.is_none_or(|outcome| !matches_outcome(row, outcome)) {
             violations.push(format!(
-                "{list} of the store have {row:?}, where {expected:?} is right"
+                "{list} of the store have {row:?}, but {expected:?} is right"
             ));
         }
     }
@@ -232,21 +234,26 @@ fn rows(history: &History, end: &EndState) -> Vec<String> {
         .values()
         .chain(orders.values())
         .chain(intents.values());
-    violations.extend(missing.map(|fate| format!("the store lacks {fate:?}")));
+    violations.extend(missing.map(|outcome| format!("the store lacks {outcome:?}")));
     violations
 }
 
-fn place(row: &AttemptRow) -> (u32, i64) {
+fn position(row: &AttemptRow) -> (u32, i64) {
     (row.position.partition.0, row.position.offset.0)
 }
 
-fn is_of(row: &AttemptRow, fate: &Fate) -> bool {
+fn matches_outcome(row: &AttemptRow, outcome: &AttemptOutcome) -> bool {
     let (status, reason) = match row.status {
         AttemptStatus::Reserved => ("reserved", None),
         AttemptStatus::Sold => ("sold", None),
         AttemptStatus::Refused(reason) => ("refused", Some(reason)),
         AttemptStatus::Released(cause) => (cause.as_str(), None),
     };
-    let row = (status, reason, place(row), row.version);
-    row == (fate.status, fate.reason, fate.position, fate.version)
+    let row = (status, reason, position(row), row.version);
+    row == (
+        outcome.status,
+        outcome.reason,
+        outcome.position,
+        outcome.version,
+    )
 }

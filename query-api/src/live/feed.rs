@@ -1,4 +1,5 @@
-//! The tasks that feed the live answers: two tails a partition, and one that follows the store.
+//! The tasks that feed the live answers: two tails per partition, and one that follows the
+//! store's progress.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -6,14 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ports::read_store::{MAX_PAGE, Progress, Row};
+use ports::read_store::{MAX_PAGE, Progress};
 use ports::{LogRecord, ReadError, StoreError};
 use runtime::health::{Component, Health, PROBE_WITHIN, REPORT_EVERY};
 use runtime::metrics::{DECISIONS_DROPPED, TAIL_LAG};
 use runtime::retry::{self, RETRY_AFTER};
 use schemas::codec::DecodeError;
-use schemas::command::{Command, CommandBody};
-use schemas::decision::{Decision, DecisionRecord};
+use schemas::command::Command;
+use schemas::decision::DecisionRecord;
 use schemas::fence::{Fence, Verdict};
 use schemas::ids::{Offset, Partition, TraceId};
 use schemas::topics::Topic;
@@ -23,17 +24,16 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::queue::Asked;
-use super::{Live, LivePartition};
+use super::Live;
 
-/// How long a full queue waits for decisions before it looks again.
+/// How long a full queue waits for decisions before it checks again.
 const ROOM_AFTER: Duration = Duration::from_millis(20);
-/// How often the store is asked for its progress.
+/// How often the store's progress is read.
 const STORE_EVERY: Duration = Duration::from_millis(25);
-/// The most records taken in one go, which bounds how long readers wait for a lock.
+/// The most records taken at once, which bounds how long readers wait for a lock.
 const MAX_BATCH: usize = 1_000;
 
-/// Why a tail cannot go on. It stays where it is and tries again: nothing is passed over.
+/// Why a tail cannot continue. It tries again from the same offset: no record is skipped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum TailError {
     #[error(transparent)]
@@ -74,24 +74,24 @@ pub async fn run(live: Arc<Live>, health: Health, stop: CancellationToken) {
         stop.run_until_cancelled(follow_store(&following, &component))
             .await;
     });
-    live.begun.store(true, Ordering::Release);
+    live.started.store(true, Ordering::Release);
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
-            // Its health component is silent from here on, and shows it.
+            // Its health component reports nothing from here on, and becomes unready.
             error!(%error, "a task of the live answers ended abnormally");
         }
     }
 }
 
-/// The progress of a partition that the store knows nothing of.
+/// The progress of a partition of which the store has nothing.
 const NOTHING_STORED: Progress = Progress {
     next: Offset(0),
     claim: Offset(-1),
     answered: Offset(-1),
 };
 
-/// Takes over what the store has. The progress is read first: the sales are then at least as
-/// new, and decisions that they have in them already are skipped by version.
+/// Loads what the store has. The progress is read first, so that the sales are at least as new;
+/// decisions that a sale already includes are skipped by version.
 async fn begin(live: &Live, component: &Component) -> BTreeMap<Partition, Progress> {
     let progress = retry::until_ok(component, RETRY_AFTER, || load(live)).await;
     component.working(0);
@@ -103,10 +103,7 @@ async fn load(live: &Live) -> Result<BTreeMap<Partition, Progress>, StoreError> 
     let progress = live.store.progress().await?;
     for (partition, at) in (0..).map(Partition).zip(&live.partitions) {
         let stored = progress.get(&partition).copied().unwrap_or(NOTHING_STORED);
-        at.take_stored(stored);
-        at.state.lock().queue.answered_up_to(stored.answered);
-        at.answered.advance(stored.answered);
-        at.queued.advance(stored.answered.next());
+        at.start_from(stored);
     }
     let mut after = None;
     loop {
@@ -119,13 +116,13 @@ async fn load(live: &Live) -> Result<BTreeMap<Partition, Progress>, StoreError> 
     }
 }
 
-/// Follows the store's progress, so that memory can let go of what the store has.
+/// Follows the store's progress, so that memory can evict what the store has.
 async fn follow_store(live: &Live, component: &Component) {
     loop {
-        let asked = timeout(PROBE_WITHIN, live.store.progress()).await;
+        let answer = timeout(PROBE_WITHIN, live.store.progress()).await;
         live.store_answers
-            .store(matches!(asked, Ok(Ok(_))), Ordering::Relaxed);
-        match asked {
+            .store(matches!(answer, Ok(Ok(_))), Ordering::Relaxed);
+        match answer {
             Ok(Ok(progress)) => {
                 for (partition, at) in progress {
                     if let Some(live) = live.partitions.get(partition.0 as usize) {
@@ -134,7 +131,7 @@ async fn follow_store(live: &Live, component: &Component) {
                 }
                 component.working(0);
             }
-            // What is older than memory has no answer; everything newer has.
+            // Only what is older than memory has no answer meanwhile.
             Ok(Err(error)) => component.degraded(error.to_string()),
             Err(_) => component.degraded("the read store does not answer"),
         }
@@ -142,7 +139,7 @@ async fn follow_store(live: &Live, component: &Component) {
     }
 }
 
-/// Tails log 2: only what passes the fence is told to anyone.
+/// Tails `stock-decisions`. Only decisions that pass the fence reach the answers.
 async fn follow_decisions(tail: Tail, from: Progress) {
     let (live, partition) = (tail.live.clone(), tail.partition);
     let at = &live.partitions[partition.0 as usize];
@@ -159,86 +156,43 @@ async fn follow_decisions(tail: Tail, from: Progress) {
         Ok((decoded, trace_of(&record.headers)))
     };
     let take = |records: Vec<(Offset, (DecisionRecord, Option<TraceId>))>| {
-        let mut counting = Vec::with_capacity(records.len());
+        let mut accepted = Vec::with_capacity(records.len());
         for (offset, (record, trace)) in records {
             match (fence.pass(offset, &record), record) {
                 (Verdict::Counts, DecisionRecord::Decision(decision)) => {
-                    counting.push((offset, decision, trace));
+                    accepted.push((offset, decision, trace));
                 }
                 (Verdict::Dropped, _) => dropped.increment(1),
                 _ => {}
             }
         }
-        at.take_decisions(partition, &counting, fence.answered);
+        at.take_decisions(partition, &accepted, fence.answered);
         live.sales
-            .fold(counting.iter().map(|(_, decision, _)| decision));
+            .fold(accepted.iter().map(|(_, decision, _)| decision));
         at.answered.advance(fence.answered);
     };
     tail.follow(decode, || true, take).await;
 }
 
-/// Tails log 1 for what is still to be decided. A full queue is read on only as it is decided.
+/// Tails `purchase-attempts` for the undecided records. A full queue reads on only as its records
+/// are decided.
 async fn follow_attempts(tail: Tail) {
     let live = tail.live.clone();
     let at = &live.partitions[tail.partition.0 as usize];
     let room = (live.settings.max_undecided / live.partitions.len()).max(1);
     let decode = |record: &LogRecord| live.codec.decode_command(&record.value);
-    let has_room = || at.state.lock().queue.len() < room;
+    let has_room = || at.queue_len() < room;
     let take = |records: Vec<(Offset, Command)>| {
         let Some(next) = records.last().map(|(offset, _)| offset.next()) else {
             return;
         };
-        at.take_attempts(records);
+        at.take_commands(records);
         at.queued.advance(next);
     };
     tail.follow(decode, has_room, take).await;
 }
 
-impl LivePartition {
-    fn take_stored(&self, progress: Progress) {
-        self.state.lock().recent.stored_up_to(progress.next);
-        self.stored.advance(progress.answered);
-    }
-
-    fn take_decisions(
-        &self,
-        partition: Partition,
-        decisions: &[(Offset, Decision, Option<TraceId>)],
-        answered: Offset,
-    ) {
-        // The rows are made before the lock is taken, so that readers wait less.
-        let rows = decisions.iter().flat_map(|(offset, decision, trace)| {
-            let rows = views::attempt_rows(partition, decision, *trace).into_iter();
-            rows.filter_map(|row| match row {
-                Row::Attempt(row) => Some((*offset, row)),
-                _ => None,
-            })
-        });
-        let rows: Vec<_> = rows.collect();
-        let mut state = self.state.lock();
-        for (offset, row) in rows {
-            state.recent.put(offset, row);
-        }
-        state.queue.answered_up_to(answered);
-    }
-
-    fn take_attempts(&self, records: Vec<(Offset, Command)>) {
-        let mut state = self.state.lock();
-        for (offset, command) in records {
-            let asked = match command.body {
-                CommandBody::PlaceAttempt(place) => Some(Asked {
-                    id: place.attempt_id,
-                    product: command.product_id,
-                    quantity: place.quantity,
-                }),
-                _ => None,
-            };
-            state.queue.push(offset, asked);
-        }
-    }
-}
-
-/// One partition of one topic, read from a place on.
+/// One partition of one topic, read from an offset on.
 struct Tail {
     live: Arc<Live>,
     topic: Topic,
@@ -249,8 +203,8 @@ struct Tail {
 }
 
 impl Tail {
-    /// Hands on every record, in order and once, until it is stopped. Whatever fails is
-    /// reported and tried again from the same place.
+    /// Passes on every record, in order and once, until it is stopped. A failure is reported, and
+    /// reading starts again from the same offset.
     async fn follow<R>(
         mut self,
         decode: impl Fn(&LogRecord) -> Result<R, DecodeError>,
@@ -307,7 +261,7 @@ impl Tail {
                         }
                     }
                 }
-                // What stands before a damaged record is good.
+                // The records before a damaged one are good.
                 if let Some((last, _)) = decoded.last() {
                     self.next = last.next();
                 }

@@ -1,5 +1,5 @@
-//! Doors that vanish under load and come back: what they acknowledged stands, and a client that
-//! asks again by the same key gets the same attempt.
+//! A command API that is killed under load and comes back: no acknowledged attempt is lost, and a
+//! retry with the same key gets the same attempt.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -33,25 +33,25 @@ const LOAD: [&str; 8] = [
     "150",
 ];
 
-/// Buyers who keep asking by one key each, until the door takes it.
+/// Buyers who repeat their order, each with one key, until it is accepted.
 const BUYERS: u32 = 600;
-/// How many of them ask at once.
+/// How many of them send at once.
 const AT_ONCE: usize = 24;
-/// Units on sale for them: fewer than they want.
+/// Units on sale for them: fewer than they order.
 const STOCK: u32 = 200;
-/// How many of them have their 202 when the door is killed.
+/// How many of them have their 202 when the command API is killed.
 const KILLED_AFTER: [u32; 3] = [80, 220, 400];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_door_killed_under_load_loses_no_attempt_and_doubles_none() {
+async fn a_command_api_killed_under_load_loses_no_attempt_and_duplicates_none() {
     let cluster = Cluster::new().await;
-    let [mut door, questions, _projector, _decider] = cluster
+    let [mut command_api, query_api, _projector, _decider] = cluster
         .ready([CommandApi, QueryApi, Projector, Decider])
         .await;
-    let shop = Shop::at(&door, &questions);
+    let shop = Shop::at(&command_api, &query_api);
     shop.put("wanted", json!({ "stock": STOCK })).await;
     shop.fate(&shop.order("wanted", "first", 1).await).await;
-    let rehearsal = cluster.rehearse(&door, &questions, &LOAD);
+    let rehearsal = cluster.rehearse(&command_api, &query_api, &LOAD);
 
     let insisting = Insisting::begin(&shop);
     for killed_after in KILLED_AFTER {
@@ -59,17 +59,17 @@ async fn a_door_killed_under_load_loses_no_attempt_and_doubles_none() {
             (insisting.taken.load(Relaxed) >= killed_after).then_some(())
         })
         .await;
-        door.kill();
+        command_api.kill();
         let unanswered = insisting.unanswered.load(Relaxed);
-        eventually("buyers find the door gone", async || {
+        eventually("buyers find the command_api gone", async || {
             (insisting.unanswered.load(Relaxed) >= unanswered + AT_ONCE as u32).then_some(())
         })
         .await;
-        door.start_again();
+        command_api.start_again();
     }
     let (attempts, again) = insisting.all_taken().await;
-    println!("{again} orders were sent again, since the door did not answer");
-    door.becomes_ready().await;
+    println!("{again} orders were sent again, since the command_api did not answer");
+    command_api.becomes_ready().await;
 
     let mut accepted = 0;
     for (buyer, attempt) in &attempts {
@@ -89,7 +89,7 @@ async fn a_door_killed_under_load_loses_no_attempt_and_doubles_none() {
 
     let outcomes = Outcomes::read(&cluster).await;
     println!(
-        "{} of {BUYERS} attempts stand in log 1 more than twice",
+        "{} of {BUYERS} attempts are in purchase-attempts more than twice",
         outcomes.more_than_twice(&attempts)
     );
     for (buyer, attempt) in &attempts {
@@ -103,12 +103,12 @@ async fn a_door_killed_under_load_loses_no_attempt_and_doubles_none() {
     }
 }
 
-/// Buyers who ask until they have their 202.
+/// Buyers who repeat their order until they have their 202.
 struct Insisting {
     tasks: JoinSet<(String, String)>,
     /// How many have it.
     taken: Arc<AtomicU32>,
-    /// How many times nobody answered, or not with a 202.
+    /// How many requests got no answer, or not a 202.
     unanswered: Arc<AtomicU32>,
 }
 
@@ -141,7 +141,7 @@ impl Insisting {
         }
     }
 
-    /// Each buyer's attempt, and how many times one was sent again.
+    /// Each buyer's attempt, and how many requests were repeated.
     async fn all_taken(self) -> (BTreeMap<String, String>, u32) {
         let all = tokio::time::timeout(crate::cluster::PATIENCE, self.tasks.join_all());
         let attempts = all.await.expect("every buyer gets a 202 in the end");
@@ -152,10 +152,10 @@ impl Insisting {
     }
 }
 
-/// What both logs have of each attempt.
+/// The records of each attempt in both topics.
 #[derive(Default)]
 struct Outcomes {
-    /// How many times it stands in log 1.
+    /// How often it is in `purchase-attempts`.
     sent: HashMap<String, u32>,
     /// How many decisions that count accept or refuse it.
     decided: HashMap<String, u32>,
@@ -197,14 +197,14 @@ impl Outcomes {
         }
     }
 
-    /// How many attempts were appended although the door did not live to say so.
+    /// How many attempts were appended although the command API was killed before it answered.
     fn more_than_twice(&self, attempts: &BTreeMap<String, String>) -> usize {
         let often = |attempt: &&String| self.sent.get(*attempt).is_some_and(|sent| *sent > 2);
         attempts.values().filter(often).count()
     }
 }
 
-/// All records of a partition that are there now.
+/// All current records of a partition.
 pub async fn records(
     log: &dyn EventLog,
     topic: Topic,

@@ -1,5 +1,5 @@
-//! The front door: Doorbuster's own routes, extractors, bounds and sizes of answers over another
-//! way to decide.
+//! The front end: Doorbuster's own routes, extractors, bounds and sizes of answers over another way
+//! to decide.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,16 +24,16 @@ use web::trace::Trace;
 
 use crate::seller::{Attempt, Outcome, Sale, Seller, Terms};
 
-/// Bounds as Doorbuster's door has them by default.
+/// Doorbuster's default bounds.
 const MAX_ORDER_BYTES: usize = 4 * 1024;
 const MAX_CONNECTIONS: usize = 8192;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How often holds are looked at. Doorbuster decides upon a deadline as soon as it is due.
+/// How often deadlines are checked. Doorbuster decides on a deadline as soon as it is due.
 const EXPIRE_EVERY: Duration = Duration::from_millis(100);
 
-/// As many bytes as a signed receipt has. Nobody would sign here, so nothing is signed.
+/// As many bytes as a signed receipt. The alternatives would not sign, so nothing is signed.
 const RECEIPT_BYTES: usize = 380;
 
 /// Serves until `stop`.
@@ -118,7 +118,7 @@ async fn place_order(
     Ok((StatusCode::ACCEPTED, location, axum::Json(receipt)).into_response())
 }
 
-/// The wait is never used: an attempt that came has been decided.
+/// The wait is never used: every known attempt is decided.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AttemptQuery {

@@ -1,8 +1,9 @@
-//! Replay: the core decides log 1 again, from the beginning and undisturbed. What counts in
-//! log 2 must be that, whoever decided it and after whatever recovery.
+//! The domain decides `purchase-attempts` again, from the beginning and without faults. The
+//! decisions that count in `stock-decisions` must be the same, whichever decider wrote them and
+//! after any recovery.
 //!
-//! This is the one check that calls the core. It does not say that the core is right, which the
-//! books do; it says that no fault changed what it decides.
+//! This is the one check that calls the domain. It does not prove that the domain is right, which
+//! the account does. It proves that no fault changed a decision.
 
 use std::collections::BTreeMap;
 
@@ -16,31 +17,31 @@ use super::LOGS;
 use super::history::History;
 use crate::world::EndState;
 
-/// Where the decisions that count are not what is decided again.
+/// The decisions that count and differ from those decided again.
 pub fn check(codec: &Codec, history: &History, end: &EndState) -> Vec<String> {
     let mut violations = Vec::new();
     for (partition, counting) in &history.decisions {
         let mut products = BTreeMap::<ProductId, Product>::new();
         let records = &end.records[&(LOGS.0, *partition)];
-        for (record, (command, live)) in records
+        for (record, (command, original)) in records
             .iter()
             .zip(history.commands[partition].iter().zip(counting))
         {
             let context = DecisionContext {
-                claim: live.claim,
+                claim: original.claim,
                 offset: record.offset,
                 follows: Offset(record.offset.0 - 1),
                 appended_at_ms: record.appended_at_ms,
             };
             let product = products.entry(command.product_id.clone()).or_default();
-            let again = match domain::answer(product, command, context) {
+            let replayed = match domain::answer(product, command, context) {
                 Ok(decision) => chained(codec, product, decision),
                 Err(violation) => Err(violation.to_string()),
             };
-            if again.as_ref().map(unclaimed) != Ok(unclaimed(live)) {
+            if replayed.as_ref().map(without_claim) != Ok(without_claim(original)) {
                 let offset = record.offset;
                 violations.push(format!(
-                    "partition {partition}, offset {offset}: decided {live:?}, and again {again:?}"
+                    "partition {partition}, offset {offset}: decided {original:?}, and on replay {replayed:?}"
                 ));
                 break;
             }
@@ -49,7 +50,7 @@ pub fn check(codec: &Codec, history: &History, end: &EndState) -> Vec<String> {
     violations
 }
 
-/// The decision as it stands in the log: its chain hash is made with its bytes.
+/// The decision as it is in the log, with the chain hash of its bytes.
 fn chained(codec: &Codec, product: &mut Product, decision: Decision) -> Result<Decision, String> {
     let (bytes, chain) = codec.encode_chained(decision, product.head.chain);
     product.head.chain = chain;
@@ -62,8 +63,8 @@ fn chained(codec: &Codec, product: &mut Product, decision: Decision) -> Result<D
     }
 }
 
-/// The decision without what depends on who made it.
-fn unclaimed(decision: &Decision) -> Decision {
+/// The decision without what depends on its decider.
+fn without_claim(decision: &Decision) -> Decision {
     Decision {
         claim: Offset(0),
         chain: ChainHash::default(),

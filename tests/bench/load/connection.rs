@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 
 /// A connection that is kept open.
-pub struct Line {
+pub struct Connection {
     address: SocketAddr,
     sender: SendRequest<Full<Bytes>>,
 }
@@ -27,7 +27,7 @@ struct Answer {
     status: String,
 }
 
-impl Line {
+impl Connection {
     pub async fn open(address: SocketAddr) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address)
             .await
@@ -38,7 +38,7 @@ impl Line {
         Ok(Self { address, sender })
     }
 
-    /// Sends a request; gives the status and the whole body back.
+    /// Sends a request; returns the status and the whole body.
     pub async fn send(
         &mut self,
         method: Method,
@@ -63,7 +63,7 @@ impl Line {
         Ok((head.status, body.collect().await?.to_bytes()))
     }
 
-    /// Places the attempt of this number; each is another buyer's.
+    /// Places the attempt with this number; each has its own buyer.
     pub async fn order(&mut self, product: &str, number: u64) -> anyhow::Result<String> {
         let buyer = format!("buyer-{number}");
         let headers = [("x-buyer-id", buyer.as_str())];

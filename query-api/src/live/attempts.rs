@@ -1,0 +1,140 @@
+//! One attempt by its id: in memory, in the store, or not yet read by the tails.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use ports::read_store::AttemptRow;
+use schemas::ids::{AttemptId, Partition, Position, ProductId};
+use schemas::topics::Topic;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Live, LiveError, within_store_wait};
+
+/// The longest an unknown id waits for the tails to reach the ends of both topics.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(2);
+
+/// How an attempt stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AttemptState {
+    /// It is decided.
+    Decided(AttemptRow),
+    /// It waits for its decision.
+    Queued(QueuedAttempt),
+}
+
+/// An attempt that waits for its decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedAttempt {
+    /// The attempt.
+    pub attempt_id: AttemptId,
+    /// The requested product.
+    pub product_id: ProductId,
+    /// How many units are requested.
+    pub quantity: u32,
+    /// Its position in `purchase-attempts`.
+    pub position: Position,
+    /// How many records of its partition are decided before it.
+    pub ahead: u64,
+}
+
+impl Live {
+    /// An attempt; waits up to `wait` for its decision. None when no such attempt was made
+    /// before the question came.
+    pub async fn attempt(
+        &self,
+        id: AttemptId,
+        wait: Duration,
+    ) -> Result<Option<AttemptState>, LiveError> {
+        self.require_started()?;
+        let until = Instant::now() + wait;
+        let mut state = self.attempt_in_memory(id);
+        if state.is_none() {
+            // Decided long ago, or so new that the tails have not read it.
+            if let Ok(Some(row)) = self.attempt_in_store(id).await {
+                return Ok(Some(AttemptState::Decided(row)));
+            }
+            state = self.attempt_when_caught_up(id, until).await?;
+        }
+        if let Some(AttemptState::Queued(attempt)) = &state
+            && !wait.is_zero()
+        {
+            let Position { partition, offset } = attempt.position;
+            let answered = &self.partition(partition)?.answered;
+            self.wait_for(answered, offset, until).await?;
+            state = self.attempt_in_memory(id);
+        }
+        if let Some(AttemptState::Decided(_)) = state {
+            return Ok(state);
+        }
+        // An attempt that was sent again is in the queue although the store has its first answer.
+        match (self.attempt_in_store(id).await, state) {
+            (Ok(Some(row)), _) => Ok(Some(AttemptState::Decided(row))),
+            (_, Some(queued)) => Ok(Some(queued)),
+            (Ok(None), None) => Ok(None),
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    fn attempt_in_memory(&self, id: AttemptId) -> Option<AttemptState> {
+        (0..)
+            .zip(&self.partitions)
+            .find_map(|(n, partition)| partition.attempt(Partition(n), id))
+    }
+
+    /// What memory has of an attempt once the queues have reached the current ends of
+    /// `purchase-attempts`. Each partition is searched as soon as its queue is that far.
+    async fn attempt_when_caught_up(
+        &self,
+        id: AttemptId,
+        until: Instant,
+    ) -> Result<Option<AttemptState>, LiveError> {
+        let searches = (0..)
+            .map(Partition)
+            .zip(&self.partitions)
+            .map(async |(n, partition)| {
+                let end = self.log.end(Topic::PurchaseAttempts, n).await?;
+                partition.queued.reach(end).await;
+                Ok(partition.attempt(n, id))
+            });
+        let mut searches: FuturesUnordered<_> = searches.collect();
+        let search = async {
+            while let Some(found) = searches.next().await {
+                if matches!(found, Err(_) | Ok(Some(_))) {
+                    return found;
+                }
+            }
+            Ok(None)
+        };
+        let _waiter = self.waiter()?;
+        let until = until.max(Instant::now() + CATCH_UP_WAIT);
+        timeout_at(until, search)
+            .await
+            .unwrap_or(Err(LiveError::NotCaughtUp))
+    }
+
+    /// What the store has of an attempt.
+    ///
+    /// Fails when the store is behind decisions that memory has already dropped, because an
+    /// absent row would then mean nothing. Fails at once when the store does not answer: memory
+    /// may be about to have the attempt, and waiting for the store would delay that answer.
+    async fn attempt_in_store(&self, id: AttemptId) -> Result<Option<AttemptRow>, LiveError> {
+        if !self.store_answers.load(Ordering::Relaxed) {
+            return Err(LiveError::Store("the read store does not answer".into()));
+        }
+        let row = within_store_wait(self.store.attempt(id)).await?;
+        let may_hold_it = |n: usize| {
+            row.as_ref()
+                .is_none_or(|row| row.position.partition.0 as usize == n)
+        };
+        let behind = self
+            .partitions
+            .iter()
+            .enumerate()
+            .any(|(n, partition)| may_hold_it(n) && partition.has_gap());
+        match behind {
+            true => Err(LiveError::Store("the read store is too far behind".into())),
+            false => Ok(row),
+        }
+    }
+}
