@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use runtime::receipt::{KEY_FILE, ReceiptKey};
+use web::receipt::{KEY_FILE, ReceiptKey};
 use runtime::settings::{Flags, Service, Settings};
 use schemas::ids::{Partition, ProductId};
 
@@ -129,7 +129,7 @@ pub async fn carry_out(
 /// The key that receipts are checked with. Unlike the service, an audit never creates one.
 fn receipt_key(settings: &Settings, distributed: bool) -> anyhow::Result<ReceiptKey> {
     if let Some(key) = &settings.http.receipt_key {
-        return Ok(key.clone());
+        return Ok(ReceiptKey::new(key.as_bytes()));
     }
     if distributed {
         bail!("name the key that signed the receipts: --receipt-key KEY");
