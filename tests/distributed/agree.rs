@@ -6,7 +6,8 @@ use std::time::Instant;
 use runtime::settings::Service::{CommandApi, Decider, Projector, QueryApi};
 
 use crate::cluster::Cluster;
-use crate::oracle::{self, as_expected, demand_file};
+use crate::demand::demand_file;
+use crate::oracle::{self, as_expected};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_demand_has_the_same_result_as_on_the_embedded_engines() {

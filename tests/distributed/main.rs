@@ -1,5 +1,7 @@
 //! The product as separate processes over real Kafka, a real CQL store and a real registry.
 
+#[path = "../e2e/demand.rs"]
+mod demand;
 #[path = "../e2e/instance.rs"]
 mod instance;
 #[path = "../e2e/oracle.rs"]

@@ -1,7 +1,7 @@
 //! The demand that rehearsals are held against: a shop's recorded order stream, or one of the same
 //! shape made from a seed where the recorded one is absent.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -167,7 +167,11 @@ fn product(number: u32) -> (String, String) {
     match number % 97 {
         0 => ("POST".to_owned(), "POSTAGE".to_owned()),
         n if n < 20 => (
-            format!("{}{}", 20_000 + number, char::from(b'A' + (number % 7) as u8)),
+            format!(
+                "{}{}",
+                20_000 + number,
+                char::from(b'A' + (number % 7) as u8)
+            ),
             format!("\"LIGHT, HANGING, NO. {number}\""),
         ),
         20 => (

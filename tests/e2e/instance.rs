@@ -31,28 +31,31 @@ pub fn program() -> Command {
     command
 }
 
-/// The program itself, in the release profile.
-///
-/// It is built as `tests/run` builds everything: with all targets, and so with the same features of
-/// every crate. Then nothing is left to compile here, which would take the cores from other tests.
+/// The program itself: the one that `DOORBUSTER_PROGRAM` names, as `tests/run` does, which has built
+/// it; else the one beside the tests, built first in the release profile and with the features that
+/// `tests/run` builds it with.
 fn doorbuster() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build
-            .args(["build", "--release", "--workspace", "--all-targets"])
-            .current_dir(root());
-        assert!(
-            build.status().unwrap().success(),
-            "the program does not build"
-        );
-        // This test is in target/<profile>/deps.
-        let test = std::env::current_exe().unwrap();
-        let program = test.ancestors().nth(3).unwrap().join("release/doorbuster");
+        let program = match std::env::var_os("DOORBUSTER_PROGRAM") {
+            Some(program) => PathBuf::from(program),
+            None => build(),
+        };
         assert!(program.is_file(), "no program at {}", program.display());
         program
     })
+}
+
+fn build() -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "--release", "--workspace", "--all-targets"])
+        .current_dir(root())
+        .status();
+    assert!(built.unwrap().success(), "the program does not build");
+    // This test is in target/<profile>/deps.
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(3).unwrap().join("release/doorbuster")
 }
 
 /// The project's root.

@@ -8,11 +8,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
-
-use crate::instance::root;
 
 /// The result of the whole file.
 #[derive(Debug, Default, PartialEq)]
@@ -177,22 +175,6 @@ pub fn as_expected(report: &Value) -> Expected {
         skipped: counts(&totals["skipped"]),
         products: products.collect(),
     }
-}
-
-/// The recorded order stream.
-pub fn demand_file() -> PathBuf {
-    let path = match std::env::var_os("DEMAND_FILE") {
-        Some(path) => PathBuf::from(path),
-        None => root().join("../shared/data/online-retail-2010-12-to-2011-08.csv.gz"),
-    };
-    assert!(
-        path.is_file(),
-        "{} is missing: it is the order stream of the data set Online Retail (UCI Machine \
-         Learning Repository) up to 2011-08, with its columns as published; DEMAND_FILE \
-         names another place",
-        path.display()
-    );
-    path
 }
 
 #[test]

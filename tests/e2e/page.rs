@@ -1,16 +1,13 @@
 //! The page in a real browser, while a rehearsal runs against the real program.
 
-mod instance;
-mod serving;
-
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::json;
 
-use instance::{Ended, free_address, program};
-use serving::serve;
+use crate::instance::{Ended, free_address, program};
+use crate::serving::serve;
 
 /// The rehearsal's stock: large enough to watch it go down.
 const STOCK: u64 = 3_000;

@@ -1,10 +1,6 @@
 //! `doorbuster rehearse`, the real program against itself: a crowd, a shop's recorded demand
 //! compared with an oracle, and the same with a SIGKILL in the middle.
 
-mod instance;
-mod oracle;
-mod serving;
-
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -13,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use self::instance::{Ended, free_address, program};
-use self::oracle::{as_expected, demand_file};
-use self::serving::serve;
+use crate::demand::demand_file;
+use crate::instance::{Ended, free_address, program};
+use crate::oracle::{self, as_expected};
+use crate::serving::serve;
 
 /// Rows of the demand file: enough for a kill in the middle.
 const SLICE_ROWS: usize = 40_000;

@@ -13,24 +13,19 @@ mod outcomes;
 mod products;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ports::{Clock, EventLog, Group};
 use runtime::health::{Component, Health};
-use runtime::partitions;
+use runtime::{partitions, retry};
 use schemas::codec::Codec;
 use schemas::ids::Partition;
 use schemas::topics::Topic;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 
 use self::decide::PartitionDecider;
 pub use crate::partition::checkpoint::CheckpointPolicy;
 use crate::partition::{CoreTopics, PartitionError, PartitionLog};
-
-/// How long to wait before a partition is claimed again after its decider failed or was
-/// superseded.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// The topics of products.
 const TOPICS: CoreTopics = CoreTopics {
@@ -80,16 +75,15 @@ pub async fn run(decider: Decider, stop: CancellationToken) {
 async fn keep_deciding(decider: Decider, partition: Partition, stop: CancellationToken) {
     let component = decider.health.component(format!("decider {partition}"));
     while let Err(error) = decide_partition(&decider, partition, &component, &stop).await {
-        component.failing(error.to_string());
         match error {
-            PartitionError::Superseded(_) => info!(%partition, reason = %error, "stepped down"),
-            error => {
-                error!(%partition, %error, "deciding failed; the partition will be claimed anew");
+            PartitionError::Superseded(_) => {
+                info!(%partition, reason = %error, "stepped down");
+                component.failing(error.to_string());
             }
+            error => component.failed(&error),
         }
-        tokio::select! {
-            () = tokio::time::sleep(RETRY_AFTER) => {}
-            () = stop.cancelled() => return,
+        if retry::pause_or_stop(&stop).await {
+            return;
         }
     }
 }

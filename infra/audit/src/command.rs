@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use web::receipt::{KEY_FILE, ReceiptKey};
 use runtime::settings::{Flags, Service, Settings};
 use schemas::ids::{Partition, ProductId};
+use web::receipt::{KEY_FILE, ReceiptKey};
 
 use crate::report::ReadModels;
 use crate::{Scope, Source, audit, receipt};

@@ -2,22 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
 use audit::{ScratchStore, Source};
 use log_embedded::{EmbeddedLog, OpenError};
-use log_kafka::KafkaLog;
 use ports::ReadStore;
 use runtime::settings::Settings;
 use schemas::codec::Codec;
 use store_embedded::EmbeddedStore;
-use store_scylla::ScyllaStore;
 
-use crate::{LOG_DIR, READ_MODELS, adapter_options};
-
-/// How long the CQL store may take to be reached.
-const STORE_WAIT: Duration = Duration::from_secs(20);
+use crate::{LOG_DIR, READ_MODELS};
 
 /// Opens what the settings name: Kafka and the CQL store if `distributed`, otherwise the data
 /// directory, whose service may be running.
@@ -59,24 +53,14 @@ async fn open_directory(dir: &Path) -> anyhow::Result<Source> {
     })
 }
 
+#[cfg(feature = "distributed")]
 async fn open_distributed(settings: &Settings) -> anyhow::Result<Source> {
-    let codec = registry::connect(&adapter_options::registry(settings))
-        .await
-        .context("cannot use the schema registry")?;
-    let log = KafkaLog::open(adapter_options::kafka(settings))
-        .await
-        .context("cannot use Kafka")?;
-    let store = ScyllaStore::open(adapter_options::cql(settings))?;
-    let store = match store.ready(STORE_WAIT).await {
-        Ok(()) => Ok(Arc::new(store) as Arc<dyn ReadStore>),
-        Err(error) => Err(error.to_string()),
-    };
-    Ok(Source {
-        log: Arc::new(log),
-        store,
-        codec: Arc::new(codec),
-        scratch: Box::new(scratch_store),
-    })
+    crate::distributed::open_audit_source(settings).await
+}
+
+#[cfg(not(feature = "distributed"))]
+async fn open_distributed(_: &Settings) -> anyhow::Result<Source> {
+    bail!(crate::EMBEDDED_ONLY)
 }
 
 async fn open_log(dir: &Path) -> anyhow::Result<EmbeddedLog> {

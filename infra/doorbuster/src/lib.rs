@@ -1,7 +1,9 @@
 //! The one binary that people start, as a library for the tests.
 
 pub mod serve;
-pub mod services;
+
+#[cfg(feature = "distributed")]
+pub mod distributed;
 
 pub mod audit_source;
 
@@ -9,7 +11,9 @@ pub mod demo;
 pub mod instance;
 pub mod routes;
 
-mod adapter_options;
+/// Why a program without the feature `distributed` cannot do something.
+pub const EMBEDDED_ONLY: &str = "this program was built for the embedded engine only; build it for \
+    Kafka and ScyllaDB with: cargo build --release --features distributed";
 
 /// The folder of the log in a data directory.
 pub(crate) const LOG_DIR: &str = "log";

@@ -8,7 +8,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use doorbuster::{audit_source, serve, services};
+use doorbuster::instance::Instance;
+use doorbuster::{audit_source, serve};
 use runtime::settings::{Flags, LogFormat, Service, Settings};
 use runtime::telemetry;
 
@@ -51,7 +52,7 @@ async fn run(service: Service, flags: &Flags) -> anyhow::Result<ExitCode> {
     // Both bind the address before they do anything else.
     let instance = match service {
         Service::Serve => serve::start(settings.clone()).await?,
-        _ => services::start(service, settings.clone()).await?,
+        _ => start_alone(service, settings.clone()).await?,
     };
     instance
         .drain()
@@ -67,4 +68,14 @@ async fn run(service: Service, flags: &Flags) -> anyhow::Result<ExitCode> {
     // A signal starts the drain; this returns when the drain is complete.
     instance.wait().await?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(feature = "distributed")]
+async fn start_alone(service: Service, settings: Settings) -> anyhow::Result<Instance> {
+    doorbuster::distributed::services::start(service, settings).await
+}
+
+#[cfg(not(feature = "distributed"))]
+async fn start_alone(_: Service, _: Settings) -> anyhow::Result<Instance> {
+    anyhow::bail!(doorbuster::EMBEDDED_ONLY)
 }

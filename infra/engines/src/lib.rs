@@ -75,6 +75,14 @@ pub struct Engines {
     owner: Option<Owner>,
 }
 
+/// Fetches the programs of a set, if they are not there yet.
+///
+/// # Errors
+/// Java or Maven is missing, or Maven Central cannot be reached.
+pub fn fetch(options: &Options) -> Result<(), Error> {
+    packages::install(options).map(drop)
+}
+
 /// The set for this process's tests: the one that `ENGINES_DIR` names if that is set (`engines
 /// run` sets it), else a set of its own, started at the first call and stopped with the process.
 ///

@@ -37,7 +37,7 @@ use utoipa_axum::router::OpenApiRouter;
 use web::operations;
 use web::receipt::ReceiptKey;
 
-use crate::adapter_options;
+use super::adapter_options;
 use crate::instance::{self, Instance};
 use crate::routes;
 
