@@ -55,7 +55,13 @@ async fn open_directory(dir: &Path) -> anyhow::Result<Source> {
 
 #[cfg(feature = "distributed")]
 async fn open_distributed(settings: &Settings) -> anyhow::Result<Source> {
-    crate::distributed::open_audit_source(settings).await
+    let (log, store, codec) = crate::distributed::open(settings).await?;
+    Ok(Source {
+        log: Arc::new(log),
+        store: store.map(|store| Arc::new(store) as Arc<dyn ReadStore>),
+        codec: Arc::new(codec),
+        scratch: Box::new(scratch_store),
+    })
 }
 
 #[cfg(not(feature = "distributed"))]

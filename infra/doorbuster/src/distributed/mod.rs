@@ -4,23 +4,20 @@ pub mod services;
 
 mod adapter_options;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use audit::Source;
 use log_kafka::KafkaLog;
-use ports::ReadStore;
 use runtime::settings::Settings;
+use schemas::codec::Codec;
 use store_scylla::ScyllaStore;
-
-use crate::audit_source::scratch_store;
 
 /// How long the CQL store may take to be reached by an audit.
 const STORE_WAIT: Duration = Duration::from_secs(20);
 
-/// Opens what an audit reads: Kafka and the CQL store.
-pub(crate) async fn open_audit_source(settings: &Settings) -> anyhow::Result<Source> {
+/// Opens what an audit reads: Kafka, the CQL store or why it cannot be read, and the registry's
+/// schema ids.
+pub(crate) async fn open(settings: &Settings) -> anyhow::Result<(KafkaLog, StoreOrReason, Codec)> {
     let codec = registry::connect(&adapter_options::registry(settings))
         .await
         .context("cannot use the schema registry")?;
@@ -29,13 +26,11 @@ pub(crate) async fn open_audit_source(settings: &Settings) -> anyhow::Result<Sou
         .context("cannot use Kafka")?;
     let store = ScyllaStore::open(adapter_options::cql(settings))?;
     let store = match store.ready(STORE_WAIT).await {
-        Ok(()) => Ok(Arc::new(store) as Arc<dyn ReadStore>),
+        Ok(()) => Ok(store),
         Err(error) => Err(error.to_string()),
     };
-    Ok(Source {
-        log: Arc::new(log),
-        store,
-        codec: Arc::new(codec),
-        scratch: Box::new(scratch_store),
-    })
+    Ok((log, store, codec))
 }
+
+/// The store, or why it cannot be read.
+type StoreOrReason = Result<ScyllaStore, String>;
