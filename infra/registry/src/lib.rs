@@ -21,7 +21,7 @@ use self::calls::Registry;
 
 /// How often [`follow`] checks for unknown ids that the codec has found in records.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How long it rests when the registry did not tell it about one of them.
+/// How long it pauses after a lookup that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The registry's address, and the names of the schemas in it.
@@ -133,7 +133,7 @@ pub async fn follow(options: Options, codec: Arc<Codec>, stop: CancellationToken
             }
             if failed != reported {
                 for (topic, id, error) in &failed {
-                    warn!(%topic, id, %error, "a schema id stays unknown; asking on");
+                    warn!(%topic, id, %error, "a schema id is still unknown; it is looked up again");
                 }
                 reported = failed;
             }

@@ -15,7 +15,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// Starts them, and returns when each says that it is ready.
+    /// Starts them, and returns when each is ready.
     pub async fn start(site: &Site) -> anyhow::Result<Self> {
         let services = Self {
             commands: site.start(Service::CommandApi).await?,

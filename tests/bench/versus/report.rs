@@ -39,7 +39,7 @@ attempt is decided. Then half of that rate by a timetable, whatever the answers 
 answer cannot hide those behind it; one attempt in 20 is followed to its outcome by a second
 request. Due counts from the timetable; the client's timer adds up to a millisecond to all of them.
 In each round systems take turns at each workload, every other round in the opposite order, and
-each is started anew for its turn: what is compared is measured within a minute. Those on Kafka have
+each is started anew for it: what is compared is measured within a minute. Those on Kafka have
 rounds of their own, since its engines take memory and time even when idle. After each run the stock
 is looked at: not a unit too many or too few.
 
@@ -143,8 +143,8 @@ fn costs(text: &mut String, session: &Session) -> std::fmt::Result {
     writeln!(
         text,
         "### What an attempt costs\n\nServer and engines together, at saturation: microseconds of \
-         processor; bytes that the machine's disks were given, from one sync to another, whoever they \
-         were from; MB of memory for a million attempts. The memory of engines that \
+         processor; bytes that the machine's disks were given, from one sync to another, by any process; \
+         MB of memory for a million attempts. The memory of engines that \
          run on the JVM is what their collectors left.\n"
     )?;
     by_workload(text, session, |system, workload| {

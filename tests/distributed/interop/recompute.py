@@ -4,7 +4,7 @@
 
 Shares no code with the product: it reads both topics with Confluent's client, decodes them with
 fastavro by the schemas that the registry has, tells by the fence's rule which decisions count,
-and reckons each product's units and counts event by event. What a decision says of stock, counts,
+and reckons each product's units and counts event by event. What a decision states of stock, counts,
 version and chain must be what is reckoned here. Prints everything as one JSON object.
 """
 
@@ -40,7 +40,7 @@ def main(brokers, prefix, registry_url):
             continue
         decision = record["decision"]
         answers = (message.partition(), decision["answers"])
-        check(message, commands[answers]["product_id"], decision["product_id"], "product asked for")
+        check(message, commands[answers]["product_id"], decision["product_id"], "product of the command")
         answered.add(answers)
         product = products.setdefault(decision["product_id"], Product())
         product.take(message, decision)

@@ -57,7 +57,7 @@ impl Process {
     }
 }
 
-/// The settings of the doors.
+/// The settings of the HTTP APIs.
 pub(crate) fn settings() -> HttpSettings {
     HttpSettings {
         listen: ([127, 0, 0, 1], 0).into(),

@@ -54,7 +54,7 @@ impl MemoryStore {
         self.0.tables.lock().put(row);
     }
 
-    /// Waits forever if the test has asked for silence.
+    /// Waits forever if the test has silenced the store.
     async fn wait_if_silent(&self) {
         if self.0.silent.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;

@@ -1,4 +1,4 @@
--- The stock is one row, which whoever takes from it locks until the commit.
+-- The stock is one row. A transaction that takes from it locks the row until its commit.
 CREATE FUNCTION take(product text, asked int) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE stock SET available = available - asked

@@ -1,6 +1,6 @@
--- The stock is spread over several rows, of which whoever comes takes one that nobody has
--- locked. Only when all are locked does anybody wait. Who comes first is not always served
--- first, and all units of an attempt come from one slot.
+-- The stock is spread over several rows. A transaction takes from one that no other has locked,
+-- and waits only when all are locked. First come is not always first served, and all units of an
+-- attempt come from one slot.
 CREATE FUNCTION take(product text, asked int) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     free int;
