@@ -94,7 +94,7 @@ pub async fn carry_out(
     let settings = match Settings::load(Service::Audit, &args.flags) {
         Ok(settings) => settings,
         Err(mistakes) => {
-            mistakes.print(Service::Audit);
+            mistakes.tell(Service::Audit);
             return Ok(UNUSABLE);
         }
     };

@@ -42,7 +42,7 @@ async fn run(service: Service, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = match Settings::load(service, flags) {
         Ok(settings) => settings,
         Err(mistakes) => {
-            mistakes.print(service);
+            mistakes.tell(service);
             return Ok(ExitCode::from(2));
         }
     };

@@ -209,7 +209,7 @@ pub struct Mistakes(pub Vec<String>);
 
 impl Mistakes {
     /// Prints them to standard error, and where all settings are listed.
-    pub fn print(&self, service: Service) {
+    pub fn tell(&self, service: Service) {
         eprintln!("error: the settings are not valid");
         self.0.iter().for_each(|mistake| eprintln!("  {mistake}"));
         eprintln!("\nAll settings: doorbuster {} --help", service.name());

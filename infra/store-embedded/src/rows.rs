@@ -49,8 +49,8 @@ impl Table {
 /// Attempt ids are spread evenly. In one table by id every new row would fall on a page of its own
 /// as soon as there are more pages than rows in a flush. Rows that are new at the same time are of
 /// the same shard, and within it they fall on few pages, however many rows there are in all. A
-/// lookup by id searches every shard, newest first: one descent of the tree each. ADR 0017, which calls
-/// shards eras, has the measurements.
+/// lookup by id searches every shard, newest first: one descent of the tree each. ADR 0017 has the
+/// measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Shard(u64);
 

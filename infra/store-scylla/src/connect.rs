@@ -65,7 +65,7 @@ pub(crate) async fn keep_trying(
     state: watch::Sender<State>,
 ) {
     let mut pause = FIRST_PAUSE;
-    let mut reported = String::new();
+    let mut said = String::new();
     loop {
         let next = match connect(&options, &driver).await {
             Ok(cluster) => {
@@ -77,10 +77,10 @@ pub(crate) async fn keep_trying(
             Err(Failure::Lasting(why)) => State::Refused(format!("{}{why}", name(&options))),
         };
         if let State::Waiting(why) | State::Refused(why) = &next
-            && *why != reported
+            && *why != said
         {
             warn!("{why}; the connection is tried again");
-            reported = why.clone();
+            said = why.clone();
         }
         state.send_replace(next);
         tokio::time::sleep(pause).await;

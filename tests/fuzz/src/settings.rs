@@ -104,8 +104,8 @@ fn assert_reported_at_once(
         };
         let from = format!("(from the variable {})", variable.0);
         for mistake in alone.0.iter().filter(|mistake| mistake.ends_with(&from)) {
-            let reported = loaded.as_ref().is_err_and(|all| all.0.contains(mistake));
-            assert!(reported, "{mistake}: not reported among {loaded:?}");
+            let told = loaded.as_ref().is_err_and(|all| all.0.contains(mistake));
+            assert!(told, "{mistake}: not reported among {loaded:?}");
         }
     }
 }

@@ -73,7 +73,7 @@ fn compared(session: &Session) -> Vec<Goal> {
         ),
         no_more(
             "the same, if Redis' answer to the order had the outcome",
-            p99_in_the_answer(session),
+            p99_told(session),
         ),
         at_least(
             "embedded / PostgreSQL's hot row, attempts a second",
@@ -109,7 +109,7 @@ fn p99_ratio(session: &Session, p99: impl Fn(&Run) -> Option<f64>) -> Option<Spr
 }
 
 /// Doorbuster's client reads the outcome; Redis' would have it already.
-fn p99_in_the_answer(session: &Session) -> Option<Spread> {
+fn p99_told(session: &Session) -> Option<Spread> {
     p99_ratio(session, |run| {
         let half = run.half.as_ref()?;
         Some(match run.system {
