@@ -63,6 +63,25 @@ stop_if_missing() {
     exit 1
 }
 
+# Crates without unit tests say so (`test = false`), since each would be compiled once more for none. A
+# test that is added to such a crate must not go unnoticed.
+no_hidden_tests() {
+    local manifest hidden=0
+    for manifest in $(grep -l '^test = false' $(git ls-files '*Cargo.toml')); do
+        # An integration test is a target of its own, and so are the unit tests of a library whose
+        # binary alone says `test = false`.
+        local sources
+        sources=$(dirname "$manifest")/src
+        grep -q '^\[lib\]' "$manifest" || sources=$sources/main.rs
+        [ -e "$sources" ] || continue
+        if grep -rnE '^ *#\[(tokio::)?test\b' "$sources"; then
+            echo "$manifest says test = false, so these tests do not run" >&2
+            hidden=1
+        fi
+    done
+    return $hidden
+}
+
 times=()
 # step NAME COMMAND...: runs it, and keeps how long it took.
 step() {
