@@ -1,5 +1,6 @@
 //! The command line of the audit: its arguments, its progress and its exit status.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use runtime::output::{Output, error_line};
+use runtime::private_files;
 use runtime::settings::{Flags, Service, Settings};
 use schemas::ids::{Partition, ProductId};
 use web::receipt::{KEY_FILE, ReceiptKey};
@@ -17,7 +20,7 @@ use crate::{Scope, Source, audit, receipt};
 
 /// Exit status when a violation was found.
 const VIOLATED: u8 = 1;
-/// Exit status when the audit could not be carried out.
+/// Exit status when the audit could not be carried out, or what it found could not be written.
 const UNUSABLE: u8 = 2;
 /// Exit status when the logs have no violation, but the read models could not be compared.
 const NOT_COMPARED: u8 = 3;
@@ -26,8 +29,10 @@ const NOTES: &str = "\
 Exit status:
   0  no violation was found, and the read models match the logs
   1  a violation was found; the first one is reported with its position
-  2  the audit could not be carried out
+  2  the audit could not be carried out, or what it found could not be written
   3  the logs have no violation, but the read models could not be compared with them
+
+A reader of standard output that ends early, such as head, does not change the status.
 
 The audit only reads, and the services may run meanwhile. To audit a copy of a data directory,
 copy read-models.redb before the log, so that the log has every decision that the read models
@@ -81,7 +86,7 @@ pub async fn run(
         _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
     };
     Ok(ExitCode::from(status.unwrap_or_else(|error| {
-        eprintln!("audit: {error:#}");
+        error_line(format_args!("audit: {error:#}"));
         UNUSABLE
     })))
 }
@@ -98,15 +103,17 @@ pub async fn carry_out(
             return Ok(UNUSABLE);
         }
     };
+    for warning in &settings.warnings {
+        error_line(format_args!("audit: {warning}"));
+    }
     // What is wrong with the arguments shows before anything is opened.
     let json = args.json.as_deref().map(create).transpose()?;
     if let Some(receipt) = &args.receipt {
         let key = receipt_key(&settings, args.distributed)?;
         let Source { log, codec, .. } = open(&settings, args.distributed).await?;
         let report = receipt::check(&*log, &codec, &key, receipt).await?;
-        print!("{report}");
-        write_json(json, &report)?;
-        return Ok(if report.is_valid() { 0 } else { VIOLATED });
+        let status = if report.is_valid() { 0 } else { VIOLATED };
+        return present(status, &report, json, &report);
     }
     let source = open(&settings, args.distributed).await?;
     let scope = Scope {
@@ -117,13 +124,33 @@ pub async fn carry_out(
     let report = audit(source, scope, bar.clone()).await;
     bar.finish_and_clear();
     let report = report?;
-    print!("{}", report.summary(args.heads));
-    write_json(json, &report)?;
-    Ok(match (&report.violation, &report.read_models) {
+    let status = match (&report.violation, &report.read_models) {
         (Some(_), _) => VIOLATED,
         (None, ReadModels::NotCompared { .. }) => NOT_COMPARED,
         (None, _) => 0,
-    })
+    };
+    present(status, report.summary(args.heads), json, &report)
+}
+
+/// Prints what was found, and writes it as JSON if there is a file for it. Returns the status, which
+/// shows a violation also where it could not be written.
+fn present(
+    status: u8,
+    text: impl Display,
+    json: Option<File>,
+    report: &impl serde::Serialize,
+) -> anyhow::Result<u8> {
+    let mut output = Output::stdout();
+    output.text(text);
+    let printed = output.finish().context("cannot write to standard output");
+    let saved = write_json(json, report);
+    match printed.and(saved) {
+        Err(error) if status == VIOLATED => {
+            error_line(format_args!("audit: {error:#}"));
+            Ok(status)
+        }
+        presented => presented.map(|()| status),
+    }
 }
 
 /// The key that receipts are checked with. Unlike the service, an audit never creates one.
@@ -144,7 +171,7 @@ fn receipt_key(settings: &Settings, distributed: bool) -> anyhow::Result<Receipt
 }
 
 fn create(path: &Path) -> anyhow::Result<File> {
-    File::create(path).with_context(|| format!("cannot write {}", path.display()))
+    private_files::create(path).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn write_json(file: Option<File>, what: &impl serde::Serialize) -> anyhow::Result<()> {

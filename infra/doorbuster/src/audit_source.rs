@@ -1,5 +1,7 @@
 //! Opens what an audit reads: a data directory, or Kafka and the CQL store.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,6 +9,7 @@ use anyhow::{anyhow, bail};
 use audit::{ScratchStore, Source};
 use log_embedded::{EmbeddedLog, OpenError};
 use ports::ReadStore;
+use runtime::private_files;
 use runtime::settings::Settings;
 use schemas::codec::Codec;
 use store_embedded::EmbeddedStore;
@@ -24,7 +27,8 @@ pub async fn open(settings: &Settings, distributed: bool) -> anyhow::Result<Sour
 
 /// An empty store in a temporary directory, which is removed with it.
 pub fn scratch_store() -> anyhow::Result<ScratchStore> {
-    let dir = tempfile::tempdir()?;
+    let private = Permissions::from_mode(private_files::DIRECTORY_MODE);
+    let dir = tempfile::Builder::new().permissions(private).tempdir()?;
     let store = EmbeddedStore::open(&dir.path().join(READ_MODELS))?;
     Ok(ScratchStore {
         store: Arc::new(store),

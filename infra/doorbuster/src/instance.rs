@@ -81,8 +81,9 @@ impl Instance {
 
 /// Binds the address, before anything else is done.
 pub(crate) async fn bind(http: &HttpSettings) -> anyhow::Result<TcpListener> {
-    let listen = http.listen;
-    TcpListener::bind(listen).await.with_context(|| {
-        format!("cannot listen on {listen}; choose another address with --listen ADDR:PORT")
+    let listen = &http.listen;
+    let bound = TcpListener::bind((listen.host(), listen.port())).await;
+    bound.with_context(|| {
+        format!("cannot listen on {listen}; choose another address with --listen HOST:PORT")
     })
 }

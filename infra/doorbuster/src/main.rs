@@ -4,14 +4,16 @@ mod cli;
 mod file_limit;
 mod welcome;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use doorbuster::instance::Instance;
 use doorbuster::{audit_source, serve};
+use runtime::output::Output;
 use runtime::settings::{Flags, LogFormat, Service, Settings};
 use runtime::telemetry;
+use rustix::fs::Mode;
+use rustix::process::umask;
 
 use self::cli::Action;
 
@@ -22,6 +24,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // What the process creates is for its owner alone, also where a library creates it.
+    umask(Mode::RWXG | Mode::RWXO);
     let result = match cli::parse() {
         Action::Serve(flags) => run(Service::Serve, &flags).await,
         Action::CommandApi(flags) => run(Service::CommandApi, &flags).await,
@@ -31,10 +35,12 @@ async fn main() -> ExitCode {
         Action::Rehearse(args) => rehearse::run(*args).await,
         Action::Audit(args) => audit::command::run(*args, audit_source::open).await,
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+    let status = result.unwrap_or_else(|error| {
+        telemetry::report_end(format_args!("{error:#}"));
         ExitCode::FAILURE
-    })
+    });
+    telemetry::flush_log(telemetry::LAST_MESSAGES);
+    status
 }
 
 /// The life of a service: settings, telemetry, bind and start, run, drain.
@@ -47,6 +53,9 @@ async fn run(service: Service, flags: &Flags) -> anyhow::Result<ExitCode> {
         }
     };
     telemetry::init_logging(&settings.telemetry);
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
     file_limit::raise();
 
     // Both bind the address before they do anything else.
@@ -60,14 +69,24 @@ async fn run(service: Service, flags: &Flags) -> anyhow::Result<ExitCode> {
         .context("cannot listen for signals")?;
     if service == Service::Serve && settings.telemetry.format == LogFormat::Pretty {
         let welcome = welcome::text(&format!("http://{}", instance.address()), &settings);
-        // A closed standard output is no reason to stop.
-        let _ = writeln!(std::io::stdout(), "{welcome}");
+        print_welcome(welcome);
     }
     tracing::info!(service = service.name(), address = %instance.address(), "listening");
 
     // A signal starts the drain; this returns when the drain is complete.
     instance.wait().await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the text, which is only a help: the service does not wait until standard output is read.
+fn print_welcome(welcome: String) {
+    let printing = std::thread::Builder::new().spawn(move || {
+        let mut output = Output::stdout();
+        output.line(welcome);
+        output.finish()
+    });
+    // Nobody waits for the thread.
+    drop(printing);
 }
 
 #[cfg(feature = "distributed")]

@@ -17,6 +17,7 @@ use query_api::http::QueryApi;
 use query_api::live::{self, Live, LiveSettings};
 use runtime::drain::Drain;
 use runtime::health::Health;
+use runtime::private_files;
 use runtime::settings::{HttpSettings, Settings};
 use runtime::telemetry;
 use schemas::codec::Codec;
@@ -150,7 +151,7 @@ impl EmbeddedEngines {
             ..Options::default()
         };
         let open = move || {
-            std::fs::create_dir_all(&data_dir)
+            private_files::create_directory(&data_dir)
                 .with_context(|| format!("cannot create the directory {}", data_dir.display()))?;
             // Each reads and checks all its files; side by side that takes half as long.
             let (log, store) = std::thread::scope(|scope| {

@@ -408,6 +408,19 @@ async fn one_signal_drains_and_a_second_ends_at_once() {
     assert_eq!(process.status().await, Some(130));
 }
 
+#[tokio::test]
+async fn it_listens_on_a_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = Flags::default()
+        .with("listen", "localhost:0")
+        .with("data_dir", dir.path().to_str().unwrap());
+    let settings = Settings::from_sources(Service::Serve, &flags, []).unwrap();
+    let running = serve::start(settings).await.unwrap();
+    assert!(running.address().ip().is_loopback());
+    until_ready(running.address()).await;
+    running.shutdown().await.unwrap();
+}
+
 #[test]
 fn all_mistakes_in_the_settings_are_reported_and_help_has_examples() {
     let run = |arguments: &[&str]| {
@@ -424,7 +437,7 @@ fn all_mistakes_in_the_settings_are_reported_and_help_has_examples() {
     let (status, text) = run(&["--listen", "here", "--demo", "perhaps"]);
     assert_eq!(status, Some(2));
     for part in [
-        "listen must be ADDR:PORT",
+        "listen must be HOST:PORT",
         "demo must be true or false",
         "did you mean DOORBUSTER_PARTITIONS?",
     ] {

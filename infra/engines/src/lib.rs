@@ -20,9 +20,12 @@ mod process;
 mod set;
 mod tls;
 
-use std::fs;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+
+use runtime::private_files;
 
 pub use crate::cassandra::Cassandra;
 pub use crate::error::Error;
@@ -309,13 +312,14 @@ pub struct PartStatus {
 fn directory(dir: Option<&Path>) -> Result<PathBuf, Error> {
     let dir = match dir {
         Some(dir) => {
-            fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+            private_files::create_directory(dir).map_err(Error::io("create", dir))?;
             dir.to_owned()
         }
         None => {
             let parent = std::env::temp_dir();
             let made = tempfile::Builder::new()
                 .prefix("doorbuster-engines-")
+                .permissions(Permissions::from_mode(private_files::DIRECTORY_MODE))
                 .tempdir();
             // From here on the set's owner or its guard removes it.
             made.map_err(Error::io("write to", &parent))?.keep()

@@ -1,5 +1,6 @@
 //! Starts real Kafka, Cassandra and a schema registry on loopback, for tests and local work.
 
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Parser;
 use engines::{DIRECTORY_VARIABLE, Engines, Error, Options};
+use runtime::output::{Output, error_line};
+use runtime::private_files;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -23,7 +26,13 @@ Examples:
 
 The engines need Java 17 (Debian: apt-get install openjdk-17-jdk-headless) and, the first time,
 Maven (apt-get install maven): Kafka, Cassandra and Apicurio come from Maven Central and are kept
-in ~/.cache/doorbuster/engines, about 260 MB. All listen on 127.0.0.1 only, on free ports.";
+in ~/.cache/doorbuster/engines, about 260 MB. All listen on 127.0.0.1 only, on free ports.
+
+Exit status: 0 if it was done, 1 if it failed or what it prints could not be written. A reader of
+standard output that ends early, such as head, is no failure.";
+
+/// Why a command fails although it did its work.
+const NOT_PRINTED: &str = "cannot write to standard output";
 
 /// Starts real Apache Kafka, Apache Cassandra and a Confluent-compatible schema registry on this
 /// machine, for tests and local work.
@@ -98,7 +107,7 @@ async fn main() -> ExitCode {
         } => run(brokers, dir, &command).await,
     };
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        error_line(format_args!("error: {error:#}"));
         ExitCode::FAILURE
     })
 }
@@ -111,20 +120,25 @@ async fn up(brokers: u8, dir: PathBuf, detach: bool) -> anyhow::Result<ExitCode>
         .map(|(name, value)| format!("export {name}={value}\n"))
         .collect();
     let env = engines.dir().join("env");
-    std::fs::write(&env, &settings).with_context(|| format!("cannot write {}", env.display()))?;
-    print!("{settings}");
-    eprintln!("These settings are also in {}", env.display());
+    let saved =
+        private_files::create(&env).and_then(|mut file| file.write_all(settings.as_bytes()));
+    saved.with_context(|| format!("cannot write {}", env.display()))?;
+    let mut output = Output::stdout();
+    output.text(settings);
+    // Without its settings nobody can use the set: it is stopped.
+    output.finish().context(NOT_PRINTED)?;
+    error_line(format_args!("These settings are also in {}", env.display()));
     if detach {
-        eprintln!(
+        error_line(format_args!(
             "The engines run until: engines down --dir {}",
             engines.dir().display()
-        );
+        ));
         engines.detach();
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("Ctrl-C stops the engines.");
+    error_line("Ctrl-C stops the engines.");
     signals.next().await;
-    eprintln!("Stopping the engines");
+    error_line("Stopping the engines");
     engines.stop()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -132,7 +146,7 @@ async fn up(brokers: u8, dir: PathBuf, detach: bool) -> anyhow::Result<ExitCode>
 fn down(dir: &Path) -> anyhow::Result<ExitCode> {
     let engines = match Engines::attach(dir) {
         Err(Error::NoSet { dir }) => {
-            eprintln!("No engines run in {}", dir.display());
+            error_line(format_args!("No engines run in {}", dir.display()));
             return Ok(ExitCode::SUCCESS);
         }
         engines => engines?,
@@ -160,6 +174,7 @@ fn fetch() -> anyhow::Result<ExitCode> {
 fn status(dir: &Path) -> anyhow::Result<ExitCode> {
     let engines = Engines::attach(dir)?;
     let mut all_answer = true;
+    let mut output = Output::stdout();
     for part in engines.status() {
         let answers = part.pid.is_some() && part.problem.is_none();
         let state = match (part.pid, part.problem) {
@@ -167,10 +182,11 @@ fn status(dir: &Path) -> anyhow::Result<ExitCode> {
             (Some(pid), None) => format!("answers (process {pid})"),
             (Some(pid), Some(problem)) => format!("does not answer (process {pid}): {problem}"),
         };
-        println!("{:10} {:46} {state}", part.name, part.address);
-        println!("{:10} log: {}", "", part.log.display());
+        output.line(format_args!("{:10} {:46} {state}", part.name, part.address));
+        output.line(format_args!("{:10} log: {}", "", part.log.display()));
         all_answer &= answers;
     }
+    output.finish().context(NOT_PRINTED)?;
     Ok(if all_answer {
         ExitCode::SUCCESS
     } else {
@@ -220,12 +236,17 @@ async fn start(
         ..Options::default()
     };
     let started = Instant::now();
-    eprintln!("Starting Kafka (brokers: {brokers}), Cassandra and a schema registry");
+    error_line(format_args!(
+        "Starting Kafka (brokers: {brokers}), Cassandra and a schema registry"
+    ));
     let start = tokio::task::spawn_blocking(move || Engines::start(&options));
     tokio::select! {
         engines = start => {
             let engines = engines.context("the start was aborted")??;
-            eprintln!("All answer after {:.1} s", started.elapsed().as_secs_f32());
+            error_line(format_args!(
+                "All answer after {:.1} s",
+                started.elapsed().as_secs_f32()
+            ));
             Ok(engines)
         }
         // The engines started so far stop with this process.

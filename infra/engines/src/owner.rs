@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use runtime::output::error_line;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::{Error, process};
@@ -107,7 +108,7 @@ impl Drop for Owner {
         if !self.detached
             && let Err(error) = process::kill_all(&self.dir)
         {
-            eprintln!("error: {error}");
+            error_line(format_args!("error: {error}"));
         }
         // The guard has nothing left to do. It leads a process group of its own; it may have ended
         // already.
@@ -117,7 +118,10 @@ impl Drop for Owner {
             && !self.detached
             && let Err(error) = std::fs::remove_dir_all(&self.dir)
         {
-            eprintln!("error: cannot remove {}: {error}", self.dir.display());
+            error_line(format_args!(
+                "error: cannot remove {}: {error}",
+                self.dir.display()
+            ));
         }
     }
 }

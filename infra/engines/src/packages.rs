@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
+use runtime::output::error_line;
 
 use crate::{Error, Options};
 
@@ -155,7 +156,7 @@ impl Package {
 /// A spinner on a terminal, else one line of text.
 fn progress(message: String) -> ProgressBar {
     if !io::stderr().is_terminal() {
-        eprintln!("{message}");
+        error_line(&message);
     }
     let bar = ProgressBar::new_spinner().with_message(message);
     bar.enable_steady_tick(Duration::from_millis(100));

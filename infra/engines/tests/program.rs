@@ -119,6 +119,21 @@ fn status_and_down_report_that_nothing_runs() {
 }
 
 #[test]
+fn messages_that_cannot_be_printed_do_not_change_the_status() {
+    let dir = tempfile::tempdir().unwrap();
+    for (command_name, expected) in [("status", 1), ("down", 0)] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let (_, closed) = std::io::pipe().unwrap();
+        for stderr in [Stdio::from(full), Stdio::from(closed)] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_engines"));
+            let command = command.arg(command_name).arg("--dir").arg(dir.path());
+            let status = command.stderr(stderr).status().unwrap();
+            assert_eq!(status.code(), Some(expected), "{command_name}");
+        }
+    }
+}
+
+#[test]
 fn two_brokers_are_refused() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_engines"));
     let output = command.args(["up", "--brokers", "2"]).output().unwrap();

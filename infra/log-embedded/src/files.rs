@@ -1,8 +1,8 @@
 //! The operations of a file system that the log uses.
 
-use std::fs::{File, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -66,6 +66,13 @@ pub(crate) struct Directory {
 /// The file that a process locks while it uses the directory.
 const LOCK: &str = "lock";
 
+/// The permissions of files and directories, whatever the process's umask: records have the names
+/// of buyers.
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+/// The permissions of everyone but the owner.
+const OTHERS: u32 = 0o077;
+
 impl Directory {
     /// A directory for reading only.
     pub(crate) fn read_only(path: &Path) -> Self {
@@ -78,30 +85,56 @@ impl Directory {
     /// A directory for this process alone, created if need be. The lock lasts as long as the returned
     /// file stays open. None when another process uses the directory.
     pub(crate) fn lock(path: &Path) -> io::Result<Option<(Self, File)>> {
-        std::fs::create_dir_all(path)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(DIRECTORY_MODE)
+            .create(path)?;
         // The directory itself must survive a power cut, not only its files.
         let parent = path.canonicalize()?;
         if let Some(parent) = parent.parent() {
             File::open(parent)?.sync_all()?;
         }
         let lock = path.join(LOCK);
-        let lock = File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(lock)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        let lock = options.mode(FILE_MODE).open(lock)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Some((
-                Self {
+            Ok(()) => {
+                let directory = Self {
                     path: path.to_owned(),
                     writable: true,
-                },
-                lock,
-            ))),
+                };
+                directory.restrict_to_owner()?;
+                Ok(Some((directory, lock)))
+            }
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+impl Directory {
+    /// Takes the permissions of everyone but the owner away: versions up to 0.3.0 created files by the
+    /// process's umask. What belongs to somebody else stays as it is.
+    fn restrict_to_owner(&self) -> io::Result<()> {
+        restrict(&self.path, DIRECTORY_MODE)?;
+        for name in self.list()? {
+            restrict(&self.path.join(name), FILE_MODE)?;
+        }
+        Ok(())
+    }
+}
+
+fn restrict(path: &Path, mode: u32) -> io::Result<()> {
+    let found = std::fs::symlink_metadata(path)?;
+    let is_ours = found.is_dir() == (mode == DIRECTORY_MODE) && !found.is_symlink();
+    if !is_ours || found.permissions().mode() & OTHERS == 0 {
+        return Ok(());
+    }
+    if let Err(error) = std::fs::set_permissions(path, Permissions::from_mode(mode)) {
+        tracing::warn!(path = %path.display(), %error, "others may read this, and that cannot be changed");
+    }
+    Ok(())
 }
 
 impl Files for Directory {
@@ -121,7 +154,8 @@ impl Files for Directory {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn LogFile>> {
         let mut options = File::options();
-        let file = options.read(true).write(true).create(true).truncate(true);
+        options.read(true).write(true).create(true).truncate(true);
+        let file = options.mode(FILE_MODE);
         Ok(Arc::new(file.open(self.path.join(name))?))
     }
 
@@ -162,5 +196,40 @@ impl LogFile for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn files_and_directories_are_for_their_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/log");
+        let (directory, lock) = Directory::lock(&path).unwrap().unwrap();
+        directory.create("segment").unwrap();
+        assert_eq!(mode(&path.join("segment")), FILE_MODE);
+        assert_eq!(mode(&path.join(LOCK)), FILE_MODE);
+        assert_eq!(mode(&path), DIRECTORY_MODE);
+        assert_eq!(mode(path.parent().unwrap()), DIRECTORY_MODE);
+
+        // As an older version left them, beside what is not the log's.
+        drop(lock);
+        let restore = |path: &Path, mode| {
+            std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        };
+        restore(&path.join("segment"), 0o644);
+        restore(&path, 0o755);
+        std::fs::create_dir(path.join("found")).unwrap();
+        restore(&path.join("found"), 0o755);
+        let _directory = Directory::lock(&path).unwrap().unwrap();
+        assert_eq!(mode(&path.join("segment")), FILE_MODE);
+        assert_eq!(mode(&path), DIRECTORY_MODE);
+        assert_eq!(mode(&path.join("found")), 0o755);
     }
 }

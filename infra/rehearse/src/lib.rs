@@ -31,6 +31,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use runtime::output::{Output, error_line};
+use runtime::private_files;
 
 use self::client::Client;
 use self::decimal::Share;
@@ -42,14 +44,16 @@ use self::server_process::ServerProcess;
 
 /// Exit status when an invariant does not hold.
 const BROKEN: u8 = 1;
-/// Exit status when the rehearsal could not be carried out.
+/// Exit status when the rehearsal could not be carried out, or its report could not be written.
 const UNUSABLE: u8 = 2;
 
 const NOTES: &str = "\
 Exit status:
   0  every attempt was answered, and every invariant holds
   1  an attempt was not answered, or an invariant does not hold
-  2  the rehearsal could not be carried out
+  2  the rehearsal could not be carried out, or its report could not be written
+
+A reader of standard output that ends early, such as head, does not change the status.
 
 The file of --file has a first line with the names of its columns, among them InvoiceNo,
 StockCode, Description, Quantity, UnitPrice and CustomerID. A row with a positive quantity and
@@ -135,7 +139,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(BROKEN),
         Err(error) => {
-            eprintln!("rehearse: {error:#}");
+            error_line(format_args!("rehearse: {error:#}"));
             ExitCode::from(UNUSABLE)
         }
     })
@@ -157,21 +161,33 @@ async fn rehearse(args: &Args) -> anyhow::Result<bool> {
     if let Some(instance) = instance {
         let keep = !matches!(&report, Ok(report) if report.passed);
         if let Some(path) = instance.stop(keep).await? {
-            eprintln!(
+            error_line(format_args!(
                 "The data and output of the instance are kept in {}",
                 path.display()
-            );
+            ));
         }
     }
     let report = report?;
-    print!("{report}");
+    match present(&report, json) {
+        // What does not hold is the result, also where it could not be written.
+        Err(error) if !report.passed => error_line(format_args!("rehearse: {error:#}")),
+        presented => presented?,
+    }
+    Ok(report.passed)
+}
+
+/// Prints the report, and writes it as JSON if there is a file for it.
+fn present(report: &Report, json: Option<(File, PathBuf)>) -> anyhow::Result<()> {
+    let mut output = Output::stdout();
+    output.text(report);
+    let printed = output.finish().context("cannot write to standard output");
     if let Some((mut file, path)) = json {
-        serde_json::to_writer_pretty(&mut file, &report)
+        serde_json::to_writer_pretty(&mut file, report)
             .map_err(anyhow::Error::from)
             .and_then(|()| Ok(writeln!(file)?))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(report.passed)
+    printed
 }
 
 async fn against(
@@ -259,7 +275,8 @@ async fn survey(path: &Path, share: Share) -> anyhow::Result<Survey> {
 }
 
 fn create(path: &Path) -> anyhow::Result<(File, PathBuf)> {
-    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    let file =
+        private_files::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     Ok((file, path.to_path_buf()))
 }
 

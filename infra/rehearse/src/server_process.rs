@@ -1,14 +1,16 @@
 //! An instance that the rehearsal starts itself: `doorbuster serve` on a free port of this machine,
 //! with its data in a directory that is removed at the end unless it is kept.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use runtime::private_files;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
@@ -53,13 +55,14 @@ impl ServerProcess {
             None => {
                 let dir = tempfile::Builder::new()
                     .prefix("doorbuster-rehearsal-")
+                    .permissions(Permissions::from_mode(private_files::DIRECTORY_MODE))
                     .tempdir();
                 Directory::Temporary(dir.context("cannot create a temporary directory")?)
             }
         };
         let address = free_address()?;
         let token = format!("{:032x}", rand::random::<u128>());
-        let log = File::create(directory.path().join("instance.log"))?;
+        let log = private_files::create(&directory.path().join("instance.log"))?;
         let executable = std::env::current_exe().context("cannot find the path of this program")?;
         let child = Command::new(&executable)
             .arg("serve")
@@ -182,7 +185,8 @@ impl ServerProcess {
 }
 
 fn new_directory(path: &Path) -> anyhow::Result<PathBuf> {
-    std::fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
+    private_files::create_directory(path)
+        .with_context(|| format!("cannot create {}", path.display()))?;
     let mut entries = std::fs::read_dir(path)?;
     if entries.next().is_some() {
         bail!("--keep {}: the directory is not empty", path.display());

@@ -13,8 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::telemetry;
+
 /// The exit status after a second signal: 128 and the number of SIGINT, the convention of shells.
 pub const INTERRUPTED: i32 = 130;
+/// How long that end waits for the last log messages, in case nobody reads them.
+const LAST_MESSAGES_AT_ONCE: Duration = Duration::from_millis(50);
 
 /// The end of the process, shared by everything that takes part in it.
 #[derive(Clone)]
@@ -49,14 +53,15 @@ impl Drain {
                 }
             };
             let name = next().await;
+            drain.start();
             info!(
                 signal = name,
                 grace_seconds = drain.grace.as_secs(),
                 "draining; a second signal ends the process at once"
             );
-            drain.start();
             let name = next().await;
             warn!(signal = name, "second signal; ending at once");
+            telemetry::flush_log(LAST_MESSAGES_AT_ONCE);
             std::process::exit(INTERRUPTED);
         });
         Ok(())

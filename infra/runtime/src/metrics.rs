@@ -32,6 +32,8 @@ pub const ROWS: &str = "doorbuster_projector_rows_total";
 pub const TAIL_LAG: &str = "doorbuster_tail_lag_records";
 /// Requests that wait for the outcome of an attempt.
 pub const WAITERS: &str = "doorbuster_query_waiters";
+/// Lines of the log that could not be written to standard error.
+pub const LOG_LINES_LOST: &str = "doorbuster_log_lines_lost_total";
 
 /// Registers the description of every metric with the recorder.
 pub fn describe() {
@@ -68,4 +70,8 @@ pub fn describe() {
     describe_counter!(ROWS, "Rows written to the read models.");
     describe_gauge!(TAIL_LAG, "Decisions not yet read by the live tail.");
     describe_gauge!(WAITERS, "Requests that wait for the outcome of an attempt.");
+    describe_counter!(
+        LOG_LINES_LOST,
+        "Lines of the log that could not be written to standard error."
+    );
 }

@@ -11,6 +11,9 @@ mod kafka;
 
 mod flags;
 mod format;
+mod kubernetes;
+mod listen;
+mod log_level;
 mod secrets;
 mod service;
 mod source;
@@ -20,16 +23,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::Builder;
 
 use self::format::{Format, boolean, choice, kib, number, seconds};
+use self::log_level::level;
 use self::service::{ALL, APPENDERS, SERVICES};
 use self::source::{Description, Setting, Source};
+
+use crate::output::error_line;
 
 pub use self::cql::CqlSettings;
 pub use self::flags::{Flags, help_for};
 pub use self::http::HttpSettings;
 pub use self::kafka::{KafkaProtocol, KafkaSettings, RegistrySettings};
+pub use self::listen::ListenAddress;
 pub use self::secrets::{AdminToken, ReceiptSecret, Secret};
 pub use self::service::Service;
 
@@ -54,6 +60,8 @@ pub struct Settings {
     pub registry: RegistrySettings,
     /// Log messages.
     pub telemetry: TelemetrySettings,
+    /// What was ignored, a sentence each, to be logged or printed.
+    pub warnings: Vec<String>,
 }
 
 /// The event log, on whichever engine.
@@ -102,7 +110,11 @@ impl Settings {
     ) -> Result<Self, Mistakes> {
         let mut source = Source::new(service, flags, environment);
         let settings = Self::read(&mut source);
-        source.finish(settings)
+        let warnings = source.finish()?;
+        Ok(Self {
+            warnings,
+            ..settings
+        })
     }
 
     /// What `--help` of a service shows of every setting, in the order in which they are read.
@@ -142,6 +154,7 @@ impl Settings {
             cql: CqlSettings::read(source),
             registry: RegistrySettings::read(source),
             telemetry: TelemetrySettings::read(source),
+            warnings: Vec::new(),
         }
     }
 }
@@ -190,7 +203,7 @@ impl TelemetrySettings {
                 name: "log_level",
                 used_by: SERVICES,
                 default: "info",
-                help: "error, warn, info, debug or trace; by target as in info,command_api=debug",
+                help: "error, warn, info, debug, trace or off; by target as in info,command_api=debug",
                 format: level(),
             }),
         }
@@ -198,7 +211,7 @@ impl TelemetrySettings {
 
     /// The filter that lets messages of the level through.
     pub(crate) fn filter(&self) -> EnvFilter {
-        log_filter().parse_lossy(&self.level)
+        log_level::filter(&self.level)
     }
 }
 
@@ -210,9 +223,14 @@ pub struct Mistakes(pub Vec<String>);
 impl Mistakes {
     /// Prints them to standard error, and where all settings are listed.
     pub fn tell(&self, service: Service) {
-        eprintln!("error: the settings are not valid");
-        self.0.iter().for_each(|mistake| eprintln!("  {mistake}"));
-        eprintln!("\nAll settings: doorbuster {} --help", service.name());
+        error_line("error: the settings are not valid");
+        self.0
+            .iter()
+            .for_each(|mistake| error_line(format_args!("  {mistake}")));
+        error_line(format_args!(
+            "\nAll settings: doorbuster {} --help",
+            service.name()
+        ));
     }
 }
 
@@ -220,18 +238,4 @@ fn directory() -> Format<PathBuf> {
     Format::new("DIR", "a directory", |text| {
         (!text.is_empty()).then(|| PathBuf::from(text))
     })
-}
-
-fn level() -> Format<String> {
-    let expected =
-        "error, warn, info, debug, trace or off, or a list such as info,command_api=debug";
-    Format::new("LEVEL", expected, |text| {
-        log_filter().parse(text).is_ok().then(|| text.to_owned())
-    })
-}
-
-/// How a level is read. Values of fields are compared literally: as regular expressions, a short
-/// text could take much time and memory.
-fn log_filter() -> Builder {
-    EnvFilter::builder().with_regex(false)
 }

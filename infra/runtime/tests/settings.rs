@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -104,8 +105,8 @@ fn every_mistake_is_reported_at_once_with_its_name_and_source() {
         format!("partitions must be a whole number from 1 to 1024, not \"0\" {from_file}"),
         format!("admin_tokn is not a setting; did you mean admin_token? {from_file}"),
         format!("log_format must be a single value {from_file}"),
-        "listn is not a setting; did you mean DOORBUSTER_LISTEN? (from the variable \
-         DOORBUSTER_LISTN)"
+        "the variable DOORBUSTER_LISTN is ignored: listn is not a setting; did you mean \
+         DOORBUSTER_LISTEN?"
             .into(),
         "admin_token must be 8 to 256 visible ASCII characters (from the variable \
          DOORBUSTER_ADMIN_TOKEN)"
@@ -113,14 +114,131 @@ fn every_mistake_is_reported_at_once_with_its_name_and_source() {
         "request_timeout_ms must be a whole number of milliseconds from 1 to 3600000, not \"10s\" \
          (from the variable DOORBUSTER_REQUEST_TIMEOUT_MS)"
             .into(),
-        "zzz is not a setting (from the variable DOORBUSTER_ZZZ)".into(),
-        "listen must be ADDR:PORT such as 127.0.0.1:8080, not \"localhost\" (from the flag \
-         --listen)"
+        "the variable DOORBUSTER_ZZZ is ignored: zzz is not a setting".into(),
+        "listen must be HOST:PORT such as 127.0.0.1:8080 or localhost:8080, not \"localhost\" \
+         (from the flag --listen)"
             .into(),
         "demo must be true or false, not \"maybe\" (from the flag --demo)".into(),
     ];
     expected.sort();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn an_unknown_variable_is_ignored_with_a_warning_that_names_the_nearest_setting() {
+    let environment = [
+        ("DOORBUSTER_DRAIN_GRACE", "5"),
+        ("DOORBUSTER_PORT", "8080"),
+        ("DOORBUSTER_LISTEN", "127.0.0.1:9"),
+    ];
+    let settings = load(&[], &environment).unwrap();
+    assert_eq!(settings.http.listen.port(), 9);
+    let expected = [
+        "the variable DOORBUSTER_DRAIN_GRACE is ignored: drain_grace is not a setting; did you \
+         mean DOORBUSTER_DRAIN_GRACE_SECONDS?",
+        "the variable DOORBUSTER_PORT is ignored: port is not a setting",
+    ];
+    assert_eq!(settings.warnings, expected);
+
+    // So is one that is not even text, unless it is a setting.
+    let not_text = OsString::from_vec(vec![0xff]);
+    let load = |name: &str| {
+        let environment = [(name.into(), not_text.clone())];
+        Settings::from_sources(Service::Serve, &flags(&[]), environment)
+    };
+    assert_eq!(load("DOORBUSTER_ZZZ").unwrap().warnings.len(), 1);
+    let Mistakes(found) = load("DOORBUSTER_DEMO").unwrap_err();
+    assert_eq!(
+        found,
+        ["demo must be UTF-8 (from the variable DOORBUSTER_DEMO)"]
+    );
+}
+
+#[test]
+fn what_kubernetes_sets_beside_services_is_ignored() {
+    let environment = [
+        ("DOORBUSTER_SERVICE_HOST", "10.0.0.1"),
+        ("DOORBUSTER_SERVICE_PORT", "80"),
+        ("DOORBUSTER_SERVICE_PORT_HTTP", "80"),
+        ("DOORBUSTER_PORT", "tcp://10.0.0.1:80"),
+        ("DOORBUSTER_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("DOORBUSTER_PORT_80_TCP_PROTO", "tcp"),
+        ("DOORBUSTER_PORT_80_TCP_PORT", "80"),
+        ("DOORBUSTER_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("DOORBUSTER_QUERY_API_SERVICE_HOST", "10.0.0.2"),
+        ("DOORBUSTER_QUERY_API_PORT", "udp://10.0.0.2:80"),
+        ("DOORBUSTER_QUERY_API_PORT_80_UDP_ADDR", "10.0.0.2"),
+    ];
+    for service in [Service::Serve, Service::Decider, Service::Audit] {
+        let settings = load_for(service, &[], &environment).unwrap();
+        assert_eq!(settings.warnings, [""; 0]);
+    }
+}
+
+#[test]
+fn a_log_level_that_would_silence_the_log_by_mistake_is_refused() {
+    let level = |text| load(&["--log-level", text], &[]).map(|settings| settings.telemetry.level);
+    for (text, read) in [
+        ("warn", "warn"),
+        ("DEBUG", "DEBUG"),
+        ("off", "off"),
+        ("info, command_api=debug,", "info,command_api=debug"),
+        ("command_api=debug", "info,command_api=debug"),
+        ("warn,[{partition=3}]=trace", "warn,[{partition=3}]=trace"),
+    ] {
+        assert_eq!(level(text).unwrap(), read);
+    }
+    for text in [
+        "loud",
+        "",
+        ",",
+        "3",
+        "info,loud",
+        "command_api",
+        "command_api=loud",
+        "=",
+        "x=",
+    ] {
+        let Mistakes(found) = level(text).unwrap_err();
+        let expected = format!(
+            "log_level must be error, warn, info, debug, trace or off, or a list such as \
+             info,command_api=debug, not {text:?} (from the flag --log-level)"
+        );
+        assert_eq!(found, [expected]);
+    }
+}
+
+#[test]
+fn the_address_to_listen_on_is_a_name_or_an_ip_address_with_a_port() {
+    let listen = |text| load(&["--listen", text], &[]).map(|settings| settings.http.listen);
+    for (text, host, port) in [
+        ("localhost:8080", "localhost", 8080),
+        ("door-1.example:1", "door-1.example", 1),
+        ("0.0.0.0:65535", "0.0.0.0", 65_535),
+        ("[::1]:0", "::1", 0),
+    ] {
+        let address = listen(text).unwrap();
+        assert_eq!((address.host(), address.port()), (host, port));
+        assert_eq!(address.to_string(), text);
+    }
+    for text in [
+        "localhost",
+        ":8080",
+        "8080",
+        "*:8080",
+        "::1:8080",
+        "[::1]",
+        "[x]:1",
+        "a:65536",
+        "a:+1",
+        "a:",
+        "1.2.3:1",
+        "a b:1",
+        "http://a:1",
+        "256.0.0.1:1",
+    ] {
+        assert!(listen(text).is_err(), "{text}");
+    }
 }
 
 #[test]

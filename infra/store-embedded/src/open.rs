@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, RepairSession, StorageError};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::contents::Contents;
 use crate::flush::Flusher;
@@ -114,10 +114,7 @@ impl EmbeddedStore {
     pub fn open_copy(path: &Path) -> Result<Self, OpenError> {
         let mut tries = 1;
         loop {
-            let copy = NamedTempFile::new()
-                .map_err(|e| io_error(path, e))?
-                .into_temp_path();
-            fs::copy(path, &copy).map_err(|e| io_error(path, e))?;
+            let copy = copy_of(path).map_err(|e| io_error(path, e))?;
             let (memtables, _) = Memtables::new();
             match open_file(&copy, memtables.clone()) {
                 Ok(file) => {
@@ -148,6 +145,13 @@ impl EmbeddedStore {
             }
         }
     }
+}
+
+/// A copy of a file, for its owner alone; `fs::copy` would give it the permissions of the original.
+fn copy_of(path: &Path) -> io::Result<TempPath> {
+    let mut copy = NamedTempFile::new()?;
+    io::copy(&mut fs::File::open(path)?, copy.as_file_mut())?;
+    Ok(copy.into_temp_path())
 }
 
 fn open_file(path: &Path, memtables: Arc<Memtables>) -> Result<Database, OpenError> {

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use runtime::settings::HttpSettings;
+use runtime::settings::{AdminToken, HttpSettings, ListenAddress};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt;
@@ -60,11 +60,11 @@ impl Process {
 /// The settings of the HTTP APIs.
 pub(crate) fn settings() -> HttpSettings {
     HttpSettings {
-        listen: ([127, 0, 0, 1], 0).into(),
+        listen: ListenAddress::new("127.0.0.1:0").expect("it is an address"),
         max_connections: 1,
         request_timeout: Duration::from_secs(10),
         max_waiters: 10,
-        admin_token: runtime::settings::AdminToken::new(ADMIN_TOKEN),
+        admin_token: AdminToken::new(ADMIN_TOKEN),
         receipt_key: None,
     }
 }

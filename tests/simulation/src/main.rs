@@ -6,14 +6,27 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use runtime::output::{Output, error_line};
 use simulation::plan::Plan;
 use simulation::run::{self, Outcome};
 use simulation::{mutants, shorten};
 use tracing_subscriber::EnvFilter;
 
+/// Exit status when what was found could not be written.
+const NOT_WRITTEN: u8 = 2;
+
+const NOTES: &str = "\
+Exit status:
+  0  every seed holds, or every bug was caught
+  1  a seed fails, a bug was not caught, or the bugs could not be tried
+  2  everything holds, but the output could not be written
+
+A reader of standard output that ends early, such as head, does not change the status.";
+
 /// The whole system under faults, from seeds: the real services over a simulated log, store,
 /// clock and network.
 #[derive(Parser)]
+#[command(after_help = NOTES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -62,29 +75,50 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .without_time()
         .with_writer(std::io::stderr)
+        // The subscriber reports its own errors with `eprintln!`, which panics.
+        .log_internal_errors(false)
         .init();
     // A panic is reported as a violation of its run.
     std::panic::set_hook(Box::new(|_| {}));
-    match Arguments::parse().command {
+    let mut output = Output::stdout();
+    let holds = match Arguments::parse().command {
         Command::Seeds {
             from,
             count,
             hours,
             as_found,
-        } => run_seeds(from.unwrap_or_else(rand::random), count, hours, as_found),
-        Command::Seed { seed, steps } => run_one(seed, steps),
-        Command::Mutants { only, seeds } => match mutants::run(&only, seeds) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::FAILURE,
-            Err(error) => {
-                eprintln!("error: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        } => {
+            let from = from.unwrap_or_else(rand::random);
+            run_seeds(&mut output, from, count, hours, as_found)
+        }
+        Command::Seed { seed, steps } => run_one(&mut output, seed, steps),
+        Command::Mutants { only, seeds } => {
+            mutants::run(&mut output, &only, seeds).unwrap_or_else(|error| {
+                error_line(format_args!("error: {error:#}"));
+                false
+            })
+        }
+    };
+    match output.finish() {
+        Err(error) => {
+            error_line(format_args!(
+                "error: cannot write to standard output: {error}"
+            ));
+            ExitCode::from(if holds { NOT_WRITTEN } else { 1 })
+        }
+        Ok(()) if holds => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
     }
 }
 
-fn run_seeds(from: u64, count: u64, hours: Option<f64>, as_found: bool) -> ExitCode {
+/// Runs seeds; returns whether all of them hold.
+fn run_seeds(
+    output: &mut Output,
+    from: u64,
+    count: u64,
+    hours: Option<f64>,
+    as_found: bool,
+) -> bool {
     let started = Instant::now();
     let until = hours.map(|hours| started + Duration::from_secs_f64(hours * 3_600.0));
     let bar = ProgressBar::new(if until.is_some() { u64::MAX } else { count });
@@ -97,12 +131,12 @@ fn run_seeds(from: u64, count: u64, hours: Option<f64>, as_found: bool) -> ExitC
     for n in 0.. {
         if until.map_or(n >= count, |until| Instant::now() > until) {
             bar.finish_and_clear();
-            println!(
+            output.line(format_args!(
                 "{n} seeds from {from} hold: {:.1} simulated hours in {}",
                 simulated.as_secs_f64() / 3_600.0,
                 HumanDuration(started.elapsed())
-            );
-            return ExitCode::SUCCESS;
+            ));
+            return true;
         }
         let seed = from.wrapping_add(n);
         let outcome = run::run(&Plan::of(seed));
@@ -110,18 +144,19 @@ fn run_seeds(from: u64, count: u64, hours: Option<f64>, as_found: bool) -> ExitC
         bar.inc(1);
         if !outcome.violations.is_empty() {
             bar.finish_and_clear();
-            println!("seed {seed} fails, after {n} that hold");
-            print_violations(&outcome);
-            return match as_found {
-                true => ExitCode::FAILURE,
-                false => print_shortened(&Plan::of(seed)),
-            };
+            output.line(format_args!("seed {seed} fails, after {n} that hold"));
+            print_violations(output, &outcome);
+            if !as_found {
+                print_shortened(output, &Plan::of(seed));
+            }
+            return false;
         }
     }
-    ExitCode::SUCCESS
+    true
 }
 
-fn run_one(seed: u64, steps: Option<Vec<usize>>) -> ExitCode {
+/// Runs one seed; returns whether it holds.
+fn run_one(output: &mut Output, seed: u64, steps: Option<Vec<usize>>) -> bool {
     let mut plan = Plan::of(seed);
     if let Some(steps) = &steps {
         let kept: BTreeSet<_> = steps.iter().collect();
@@ -131,46 +166,48 @@ fn run_one(seed: u64, steps: Option<Vec<usize>>) -> ExitCode {
     }
     let outcome = run::run(&plan);
     if outcome.violations.is_empty() {
-        println!(
+        output.line(format_args!(
             "seed {seed} holds: digest {}, {:.1} simulated seconds",
             outcome.digest,
             outcome.simulated.as_secs_f64()
-        );
-        return ExitCode::SUCCESS;
+        ));
+        return true;
     }
-    println!("seed {seed} fails: digest {}", outcome.digest);
-    print_violations(&outcome);
-    print_shortened(&plan)
+    output.line(format_args!("seed {seed} fails: digest {}", outcome.digest));
+    print_violations(output, &outcome);
+    print_shortened(output, &plan);
+    false
 }
 
 /// Prints the first violations.
-fn print_violations(outcome: &Outcome) {
+fn print_violations(output: &mut Output, outcome: &Outcome) {
     const SHOWN: usize = 5;
     for violation in outcome.violations.iter().take(SHOWN) {
-        println!("  {violation}");
+        output.line(format_args!("  {violation}"));
     }
     if outcome.violations.len() > SHOWN {
-        println!("  and {} more", outcome.violations.len() - SHOWN);
+        let more = outcome.violations.len() - SHOWN;
+        output.line(format_args!("  and {more} more"));
     }
 }
 
 /// Shortens a failing plan and prints it, with the commands that repeat the failure.
-fn print_shortened(plan: &Plan) -> ExitCode {
+fn print_shortened(output: &mut Output, plan: &Plan) {
     let bar = ProgressBar::new_spinner().with_message("shortening");
     let short = shorten::shorten(plan, |steps| {
         bar.set_message(format!("shortening: {steps} steps left"));
         bar.tick();
     });
     bar.finish_and_clear();
-    println!(
+    output.line(format_args!(
         "{:?}\n{:?}\nshortened from {} to {} steps:",
         plan.deployment,
         plan.fault_rates,
         plan.steps.len(),
         short.steps.len()
-    );
+    ));
     for step in &short.steps {
-        println!("{step}");
+        output.line(step);
     }
     let all = Plan::of(plan.seed).steps;
     let mut all = all.iter().map(ToString::to_string).enumerate();
@@ -181,11 +218,10 @@ fn print_shortened(plan: &Plan) -> ExitCode {
     });
     let numbers: Vec<_> = numbers.collect();
     let command = "cargo run --release -p simulation -- seed";
-    println!(
+    output.line(format_args!(
         "to repeat it:\n  {command} {}\n  {command} {} --steps {}",
         plan.seed,
         plan.seed,
         numbers.join(",")
-    );
-    ExitCode::FAILURE
+    ));
 }

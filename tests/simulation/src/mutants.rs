@@ -4,10 +4,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{self, Command};
 
 use anyhow::{Context, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use runtime::output::Output;
 use serde::Deserialize;
 
 /// The list.
@@ -37,7 +38,7 @@ struct Mutant {
 
 /// Builds and runs the unchanged code, which must hold, and then the mutants whose name contains
 /// `only`, each on at most `seeds` seeds. Returns whether all were caught.
-pub fn run(only: &str, seeds: u64) -> anyhow::Result<bool> {
+pub fn run(output: &mut Output, only: &str, seeds: u64) -> anyhow::Result<bool> {
     let mutants = toml::from_str::<List>(LIST)?.mutant;
     let root = workspace()?;
     let copy = root.join("target/mutants/workspace");
@@ -49,7 +50,7 @@ pub fn run(only: &str, seeds: u64) -> anyhow::Result<bool> {
     let bar = ProgressBar::new(chosen.len() as u64 + 1);
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}");
     bar.set_style(style.context("the template is valid")?);
-    println!("| mutant | caught by seed | what did not hold |\n|---|---|---|");
+    output.line("| mutant | caught by seed | what did not hold |\n|---|---|---|");
     bar.set_message("the unchanged code");
     let holds = try_seeds(&copy, &root, seeds)?;
     ensure!(
@@ -75,8 +76,8 @@ pub fn run(only: &str, seeds: u64) -> anyhow::Result<bool> {
         let tried = try_seeds(&copy, &root, seeds);
         fs::write(&file, original)?;
         let tried = tried?;
-        let output = text(&tried);
-        let mut lines = output.lines();
+        let found = text(&tried);
+        let mut lines = found.lines();
         let row = match (tried.status.success(), lines.next()) {
             (true, _) => {
                 missed += 1;
@@ -93,17 +94,17 @@ pub fn run(only: &str, seeds: u64) -> anyhow::Result<bool> {
             }
             (false, None) => bail!("{}: the run failed without output", mutant.name),
         };
-        bar.suspend(|| println!("{row}"));
+        bar.suspend(|| output.line(row));
         bar.inc(1);
     }
     bar.finish_and_clear();
-    println!("\n{missed} not caught within {seeds} seeds");
+    output.line(format_args!("\n{missed} not caught within {seeds} seeds"));
     Ok(missed == 0)
 }
 
 /// Builds the copy and runs seeds on it. The build is incremental and hardly optimised, because
 /// each mutant runs for seconds only.
-fn try_seeds(copy: &Path, root: &Path, seeds: u64) -> anyhow::Result<Output> {
+fn try_seeds(copy: &Path, root: &Path, seeds: u64) -> anyhow::Result<process::Output> {
     let built = Command::new("cargo")
         .args(["build", "--quiet", "--package", "simulation"])
         .args([
@@ -134,7 +135,7 @@ fn try_seeds(copy: &Path, root: &Path, seeds: u64) -> anyhow::Result<Output> {
     command.output().context("cannot run the simulation")
 }
 
-fn text(output: &Output) -> String {
+fn text(output: &process::Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

@@ -1,9 +1,9 @@
 //! Settings of the HTTP server and of the APIs that it serves.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::format::{Format, milliseconds, number};
+use super::listen::ListenAddress;
 use super::secrets::{AdminToken, ReceiptSecret};
 use super::service::{HTTP_APIS, SERVICES, Service};
 use super::source::{Setting, Source};
@@ -12,7 +12,7 @@ use super::source::{Setting, Source};
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
     /// Address and port to listen on; port 0 takes any free port.
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
     /// The most connections at once; further ones are refused with 503.
     pub max_connections: usize,
     /// The longest time from the head of a command's request to its response.
@@ -33,7 +33,7 @@ impl HttpSettings {
                 name: "listen",
                 used_by: SERVICES,
                 default: default_listen,
-                help: "Address and port to listen on; port 0 takes any free port",
+                help: "Host name or IP address, and port, to listen on; port 0 takes any free port",
                 format: address(),
             }),
             max_connections: source.read(Setting {
@@ -85,10 +85,9 @@ impl HttpSettings {
     }
 }
 
-fn address() -> Format<SocketAddr> {
-    Format::new("ADDR:PORT", "ADDR:PORT such as 127.0.0.1:8080", |text| {
-        text.parse().ok()
-    })
+fn address() -> Format<ListenAddress> {
+    let expected = "HOST:PORT such as 127.0.0.1:8080 or localhost:8080";
+    Format::new("HOST:PORT", expected, ListenAddress::new)
 }
 
 fn admin_token() -> Format<AdminToken> {

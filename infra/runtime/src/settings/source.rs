@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use super::flags::{FILE_VARIABLE, PREFIX, variable};
 use super::format::Format;
+use super::kubernetes;
 use super::{Flags, Mistakes, Service};
 
 /// A setting's one declaration. Flag, variable, key in the file, `--help` and messages follow
@@ -47,11 +48,14 @@ pub(super) struct Source {
     mistakes: Vec<String>,
 }
 
-/// A text from a source; none when the file has a table or an array in its place.
+/// A text from a source, or what it must be but is not: a single value, or UTF-8.
 struct Given {
-    text: Option<String>,
+    text: Result<String, &'static str>,
     origin: Origin,
 }
+
+/// What a value of the file must be: not a table or an array.
+const SINGLE_VALUE: &str = "a single value";
 
 /// Where a text came from.
 enum Origin {
@@ -90,7 +94,7 @@ impl Source {
         let mut source = Self::empty(service);
         // The last of two equal flags counts.
         for (name, text) in flags.given.iter().rev() {
-            source.give(name, Some(text.clone()), Origin::Flag(name));
+            source.give(name, Ok(text.clone()), Origin::Flag(name));
         }
         let file = source.take_environment(environment);
         if let Some(path) = flags.config.clone().or(file) {
@@ -138,9 +142,12 @@ impl Source {
         format: &Format<T>,
     ) -> Option<T> {
         let origin = given.origin;
-        let Some(text) = given.text else {
-            self.mistake(format!("{name} must be a single value ({origin})"));
-            return None;
+        let text = match given.text {
+            Ok(text) => text,
+            Err(expected) => {
+                self.mistake(format!("{name} must be {expected} ({origin})"));
+                return None;
+            }
         };
         let value = format.read(&text);
         if value.is_none() {
@@ -172,16 +179,28 @@ impl Source {
         self.described
     }
 
-    /// The settings that were read, unless anything was wrong. What no setting has read is
-    /// wrong too.
-    pub(super) fn finish<T>(mut self, settings: T) -> Result<T, Mistakes> {
-        for (name, Given { origin, .. }) in std::mem::take(&mut self.given) {
+    /// What was ignored, unless anything was wrong. What no setting has read is wrong if it is in the
+    /// file. A variable is ignored with a warning: others set variables too, with prefixes of their
+    /// own choice.
+    pub(super) fn finish(mut self) -> Result<Vec<String>, Mistakes> {
+        let mut warnings = Vec::new();
+        for (name, Given { text, origin }) in std::mem::take(&mut self.given) {
             let hint = self.did_you_mean(&name, &origin);
-            self.mistake(format!("{name} is not a setting{hint} ({origin})"));
+            match &origin {
+                Origin::Variable(_)
+                    if kubernetes::is_for_a_service(&name, text.as_deref().ok()) => {}
+                Origin::Variable(variable) => warnings.push(format!(
+                    "the variable {variable} is ignored: {name} is not a setting{hint}"
+                )),
+                Origin::Flag(_) | Origin::File(_) => {
+                    self.mistake(format!("{name} is not a setting{hint} ({origin})"));
+                }
+            }
         }
         match self.mistakes.is_empty() {
-            true => Ok(settings),
-            false => Err(Mistakes(self.mistakes)),
+            true => Ok(warnings),
+            // What was ignored may be what should have been given.
+            false => Err(Mistakes([self.mistakes, warnings].concat())),
         }
     }
 
@@ -203,7 +222,7 @@ impl Source {
     }
 
     /// Adds a text, unless a stronger source has given one already.
-    fn give(&mut self, name: &str, text: Option<String>, origin: Origin) {
+    fn give(&mut self, name: &str, text: Result<String, &'static str>, origin: Origin) {
         let given = self.given.entry(name.to_owned());
         given.or_insert(Given { text, origin });
     }
@@ -224,10 +243,7 @@ impl Source {
             }
             let name = variable[PREFIX.len()..].to_lowercase();
             let origin = Origin::Variable(variable.to_owned());
-            match text.into_string() {
-                Ok(text) => self.give(&name, Some(text), origin),
-                Err(_) => self.mistake(format!("{name} must be UTF-8 ({origin})")),
-            }
+            self.give(&name, text.into_string().map_err(|_| "UTF-8"), origin);
         }
         file
     }
@@ -249,9 +265,9 @@ impl Source {
         };
         for (name, value) in table {
             let text = match value {
-                toml::Value::String(text) => Some(text),
-                toml::Value::Table(_) | toml::Value::Array(_) => None,
-                value => Some(value.to_string()),
+                toml::Value::String(text) => Ok(text),
+                toml::Value::Table(_) | toml::Value::Array(_) => Err(SINGLE_VALUE),
+                value => Ok(value.to_string()),
             };
             self.give(&name, text, Origin::File(path.clone()));
         }

@@ -1,0 +1,154 @@
+//! The binary itself, started by a test.
+
+#![allow(dead_code, reason = "each test program uses a part of this")]
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, PipeReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+/// The longest that a test waits for an answer or an end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program.
+pub fn doorbuster() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorbuster"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DOORBUSTER_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A device that is always full.
+pub fn full_disk() -> Stdio {
+    File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap()
+        .into()
+}
+
+/// A pipe whose reader is gone.
+pub fn closed_pipe() -> Stdio {
+    let (_, writer) = std::io::pipe().unwrap();
+    writer.into()
+}
+
+/// A pipe that is full and not read while the reader is kept.
+pub fn stuck_pipe() -> (Stdio, PipeReader) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    loop {
+        match writer.write(&[b'.'; 4096]) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    fcntl_setfl(&writer, flags).unwrap();
+    (writer.into(), reader)
+}
+
+/// A running `doorbuster serve`, killed when dropped.
+pub struct Serving {
+    child: Child,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Its standard output.
+    pub stdout: Option<BufReader<ChildStdout>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Serving {
+    /// Starts it by a command that runs it, on a free port.
+    pub fn start(mut command: Command, data_dir: &Path, stderr: Stdio) -> Self {
+        let mut child = command
+            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data_dir)
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let address = loop {
+            let mut line = String::new();
+            let read = stdout.read_line(&mut line).unwrap();
+            assert!(read > 0, "it ended before it printed its address");
+            if let Some(address) = line.trim().strip_prefix("Watch") {
+                let address = address.trim().trim_start_matches("http://");
+                break address.trim_end_matches('/').parse().unwrap();
+            }
+        };
+        Self {
+            child,
+            address,
+            stdout: Some(stdout),
+        }
+    }
+
+    /// The whole answer to a request on its own connection.
+    pub fn call(&self, method: &str, path: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-buyer-id: me\r\n\
+             content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// Waits until it takes orders for the demo sale.
+    pub fn until_ready(&self) {
+        wait_until("it takes orders", || {
+            let answer = self.order();
+            answer.starts_with("HTTP/1.1 202").then_some(())
+        });
+    }
+
+    /// Orders one unit of the demo sale, and returns the answer.
+    pub fn order(&self) -> String {
+        let path = "/api/flash-sales/demo-sneaker/order";
+        self.call("POST", path, r#"{"quantity":1}"#)
+    }
+
+    /// Ends it by SIGTERM; returns the exit status.
+    pub fn terminate(mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        end_of(&mut self.child)
+    }
+}
+
+/// The exit status of a process that ends by itself; none if a signal ended it.
+pub fn end_of(child: &mut Child) -> Option<i32> {
+    let status = wait_until("the process has ended", || child.try_wait().unwrap());
+    assert_eq!(status.signal(), None);
+    status.code()
+}
+
+fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let pause = Duration::from_millis(20);
+    for _ in 0..PATIENCE.as_millis() / pause.as_millis() {
+        if let Some(value) = condition() {
+            return value;
+        }
+        std::thread::sleep(pause);
+    }
+    panic!("{PATIENCE:?} passed before {what}");
+}
