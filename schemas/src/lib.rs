@@ -8,6 +8,8 @@
 
 pub mod ids;
 
+pub mod currency;
+
 pub mod command;
 pub mod decision;
 pub mod snapshot;

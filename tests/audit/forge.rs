@@ -45,7 +45,7 @@ pub fn id(number: u8) -> AttemptId {
     AttemptId::from_bytes([number; 16])
 }
 
-fn command(product: &str, body: CommandBody) -> Command {
+pub fn command(product: &str, body: CommandBody) -> Command {
     Command {
         product_id: product.parse().unwrap(),
         body,
@@ -68,7 +68,7 @@ fn put(product: &str, stock: u32, hold_ms: Option<i64>, opens_at_ms: i64) -> Com
     command(product, CommandBody::PutSale(terms))
 }
 
-fn attempt(product: &str, number: u8, buyer: &str, quantity: u32) -> Command {
+pub fn attempt(product: &str, number: u8, buyer: &str, quantity: u32) -> Command {
     let buyer_id = buyer.parse().unwrap();
     let place = PlaceAttempt {
         attempt_id: id(number),
@@ -89,7 +89,12 @@ fn cancel(product: &str, number: u8, buyer: &str) -> Command {
 /// Thirteen records by two deciders. Up to record 7, record n has its decision at offset n + 1,
 /// then at n + 2, because the second claim is at 9.
 pub fn history() -> History {
-    let asked = vec![
+    history_with([])
+}
+
+/// The same, with more commands after them.
+pub fn history_with(more: impl IntoIterator<Item = (TimestampMs, Command)>) -> History {
+    let mut asked = vec![
         (0, put("cap", 3, None, 1_000)),
         (0, put("shoe", 1, Some(500), 0)),
         (1_000, attempt("cap", 2, "ann", 2)),  // opens, accepted
@@ -104,6 +109,7 @@ pub fn history() -> History {
         (1_700, attempt("shoe", 11, "eve", 1)), // held
         (1_800, attempt("cap", 12, "dan", 1)), // sold out
     ];
+    asked.extend(more);
     let claim = || {
         DecisionRecord::Claim(Claim {
             decider: "forge".into(),
@@ -243,14 +249,17 @@ pub async fn audited_within(
     store: Option<Arc<MemoryStore>>,
     scope: Scope,
 ) -> Report {
+    audit(source_of(log, store), scope, ProgressBar::hidden())
+        .await
+        .expect("the log can be read")
+}
+
+pub fn source_of(log: Arc<MemoryLog>, store: Option<Arc<MemoryStore>>) -> Source {
     let store = store.map(|store| store as Arc<dyn ReadStore>);
-    let source = Source {
+    Source {
         log,
         store: store.ok_or_else(|| "none were given".to_owned()),
         codec: Arc::new(Codec::embedded()),
         scratch: Box::new(scratch_store),
-    };
-    audit(source, scope, ProgressBar::hidden())
-        .await
-        .expect("the log can be read")
+    }
 }

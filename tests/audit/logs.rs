@@ -1,8 +1,9 @@
 //! Audits of logs that were tampered with.
 
-use audit::Scope;
 use audit::report::{LogPosition, ReadModels, Report};
+use audit::{Scope, audit};
 use bytes::Bytes;
+use indicatif::ProgressBar;
 use ports::NewRecord;
 use schemas::command::CommandBody;
 use schemas::decision::{
@@ -11,7 +12,9 @@ use schemas::decision::{
 use schemas::ids::Offset;
 use schemas::topics::Topic;
 
-use crate::forge::{History, PARTITION, audited, audited_within, history, id};
+use crate::forge::{
+    History, PARTITION, attempt, audited, audited_within, history, history_with, id, source_of,
+};
 
 /// A kind of tampering, with the place and the words in which it must be reported.
 struct Tampering {
@@ -197,7 +200,7 @@ const TABLE: &[Tampering] = &[
         topic: DECISIONS,
         offset: 14,
         product: Some("cap"),
-        what: "there is no record at offset 12 that it could answer",
+        what: "there is no record at offset 12, which the decision answers",
     },
     Tampering {
         name: "an attempt moved to another product",
@@ -217,7 +220,7 @@ const TABLE: &[Tampering] = &[
         topic: DECISIONS,
         offset: 10,
         product: Some("cap"),
-        what: "decided at 1299 ms, but the log's time makes it 1300 ms",
+        what: "decided at 1299 ms, but by the log's time it should be 1300 ms",
     },
     Tampering {
         name: "a version off",
@@ -436,4 +439,41 @@ async fn one_product_can_be_audited_alone() {
     assert_eq!((rows["sales"].count, rows["attempts"].count), (1, 3));
     let cap = audited_within(history.log(), Some(read_models), only("cap")).await;
     assert_eq!(cap.violation.unwrap().product, Some("cap".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn a_product_without_decisions_does_not_hold() {
+    let within = async |history: &History, product: &str, store| {
+        let scope = Scope {
+            product: Some(product.parse().unwrap()),
+            ..Scope::default()
+        };
+        audit(
+            source_of(history.log(), store),
+            scope,
+            ProgressBar::hidden(),
+        )
+        .await
+    };
+    let mut history = history_with([(2_000, attempt("new", 13, "eve", 1))]);
+    let read_models = history.read_models(16).await;
+    for store in [None, Some(read_models)] {
+        let error = within(&history, "typo", store.clone()).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("product typo is unknown"), "{text}");
+        // One that was ordered, though never on sale, has its refusal.
+        let report = within(&history, "new", store).await.unwrap();
+        assert_eq!(report.totals.refused["unknown_product"], 1);
+    }
+    let decision = history.decided.pop();
+    let error = within(&history, "new", None).await.unwrap_err().to_string();
+    assert!(
+        error.contains("new has no decision yet: 1 records"),
+        "{error}"
+    );
+    history.decided.extend(decision);
+    // A violation in the partition counts more than an unknown product.
+    history.decided.remove(3);
+    let report = within(&history, "typo", None).await.unwrap();
+    assert!(report.violation.is_some());
 }

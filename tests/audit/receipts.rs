@@ -1,19 +1,20 @@
 //! Receipts compared with the log.
 
 use audit::command::{Args, carry_out};
-use audit::receipt::{ReceiptReport, check};
+use audit::receipt::{ReceiptReport, RequestKind, check};
 use doorbuster::audit_source::open;
 use kit::MemoryLog;
 use ports::Clock;
 use ports::clock::SystemClock;
 use schemas::codec::Codec;
+use schemas::command::CommandBody;
 use schemas::ids::{AttemptId, Offset, Partition, Position};
 use schemas::topics::Topic;
 use tempfile::TempDir;
 use web::receipt::ReceiptKey;
 
 use crate::directories::{Service, args};
-use crate::forge::{PARTITION, history, id};
+use crate::forge::{PARTITION, command, history, history_with, id};
 
 fn key() -> ReceiptKey {
     ReceiptKey::new(&[7; 32])
@@ -69,6 +70,96 @@ async fn the_audit_of_a_receipt_lists_its_attempt_event_by_event() {
 }
 
 #[tokio::test]
+async fn the_receipt_of_a_cancellation_is_recognized() {
+    let mut history = history();
+    let log = history.log();
+    let bob = checked(&log, &receipt(&log, id(3), "cap", 7)).await;
+    assert!(bob.is_valid() && bob.decided, "{bob}");
+    assert_eq!(
+        bob.request.as_ref().unwrap().kind,
+        RequestKind::Cancellation
+    );
+    assert!(events(&bob).contains(&(8, 7, 1_200, "cancelled: 1 returned to stock")));
+    let text = bob.to_string();
+    assert!(text.contains("attempt   03030303"), "{text}");
+    assert!(
+        text.contains("receipt   of a cancellation by buyer bob"),
+        "{text}"
+    );
+    assert!(text.contains("and its cancellation is decided"), "{text}");
+
+    let other = receipt(&log, id(4), "cap", 7);
+    let why = checked(&log, &other).await.violation.unwrap();
+    assert!(why.contains("is about attempt 03030303"), "{why}");
+    let other = receipt(&log, id(3), "shoe", 7);
+    let why = checked(&log, &other).await.violation.unwrap();
+    assert!(why.contains("is about product cap, but the"), "{why}");
+
+    history.decided.truncate(8);
+    let waiting = checked(&history.log(), &receipt(&log, id(3), "cap", 7)).await;
+    assert!(waiting.is_valid() && !waiting.decided, "{waiting}");
+    let text = waiting.to_string();
+    assert!(text.contains("its cancellation is still waiting"), "{text}");
+}
+
+#[tokio::test]
+async fn the_receipts_of_changes_of_a_sale_are_explained() {
+    use CommandBody::*;
+    let set = |stock| SetStock(schemas::command::SetStock { stock });
+    let (opens, all) = (["the sale opened"], "the round has 5 units in all");
+    let cases: [(CommandBody, &str, &[&str]); 7] = [
+        (PauseSale, "pause it", &["the sale was paused"]),
+        (OpenSale, "open it", &opens),
+        (set(5), "5 units in all", &[all]),
+        (
+            set(0),
+            "0 units in all",
+            &["the change was refused: stock_below_committed"],
+        ),
+        (CloseSale, "close it", &["the sale closed"]),
+        (OpenSale, "open it", &["the change was refused: closed"]),
+        (TimeAdvanced, "a deadline", &["nothing changed"]),
+    ];
+    let bodies = cases
+        .iter()
+        .map(|(body, _, _)| command("cap", body.clone()));
+    let history = history_with(bodies.map(|command| (1_900, command)));
+    let log = history.log();
+    let first = checked(&log, &receipt(&log, id(0), "cap", 0)).await;
+    assert_eq!(
+        events(&first),
+        [(1, 0, 0, "the terms took effect, in round 1")]
+    );
+    let text = first.to_string();
+    let terms = "a change of the sale: new terms, 3 units at 1999 minor units of GBP";
+    assert!(text.contains(terms), "{text}");
+    assert!(
+        !text.contains("VIOLATION") && !text.contains("attempt "),
+        "{text}"
+    );
+    for (offset, (body, request, happened)) in (13..).zip(cases) {
+        let report = checked(&log, &receipt(&log, id(0), "cap", offset)).await;
+        assert!(report.is_valid() && report.decided, "{report}");
+        let kind = match body {
+            TimeAdvanced => RequestKind::Deadline,
+            _ => RequestKind::SaleChange,
+        };
+        assert_eq!(report.request.as_ref().unwrap().kind, kind, "{report}");
+        assert!(report.to_string().contains(request), "{report}");
+        let found: Vec<_> = events(&report).iter().map(|event| event.3).collect();
+        assert_eq!(found, happened, "{report}");
+    }
+    // The deadline of a hold names the attempt that it was about.
+    let deadline = checked(&log, &receipt(&log, id(0), "shoe", 10)).await;
+    let what = &deadline.events[0].what;
+    assert!(what.starts_with("attempt 05050505"), "{what}");
+    assert!(
+        what.ends_with(": hold expired: 1 returned to stock"),
+        "{what}"
+    );
+}
+
+#[tokio::test]
 async fn an_attempt_without_a_decision_is_still_queued() {
     let mut history = history();
     history.decided.pop();
@@ -87,11 +178,11 @@ async fn a_receipt_that_does_not_match_the_log_is_reported() {
 
     let changed = taken.replacen(|c: char| c.is_ascii_lowercase(), "A", 1);
     let why = checked(&good, &changed).await.violation.unwrap();
-    assert!(why.contains("not one that this service signed"), "{why}");
+    assert!(why.contains("was not signed with this key"), "{why}");
 
     let other = receipt(&good, id(9), "cap", 4);
     let why = checked(&good, &other).await.violation.unwrap();
-    assert!(why.contains("offset 4, is not attempt 09090909"), "{why}");
+    assert!(why.contains("offset 4, is about attempt 04040404"), "{why}");
 
     history.asked.swap(4, 5);
     let why = checked(&history.log(), &taken).await.violation.unwrap();

@@ -4,9 +4,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fantoccini::{Client, ClientBuilder, Locator};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::instance::{Ended, free_address, program};
+use crate::instance::{Ended, TOKEN, free_address, program};
 use crate::serving::serve;
 
 /// The rehearsal's stock: large enough to watch it go down.
@@ -71,6 +71,98 @@ async fn the_page_shows_the_stock_going_down() {
     assert!(rehearsal.0.wait().unwrap().success(), "the rehearsal holds");
 
     page.close().await.unwrap();
+}
+
+/// An instance with one sale, shown alone on the page.
+async fn page_of_sale(page: &Client, address: &str, sale: Value) {
+    page.goto(&format!("http://{address}/")).await.unwrap();
+    let script = "const [sale, token, done] = arguments;
+        fetch('api/admin/flash-sales/wanted', { method: 'PUT', body: JSON.stringify(sale),
+            headers: { 'content-type': 'application/json', authorization: `Bearer ${token}` } })
+            .then((answer) => done(answer.status), (error) => done(String(error)))";
+    let status = page.execute_async(script, vec![sale, TOKEN.into()]).await;
+    assert_eq!(status.unwrap(), 202);
+    page.goto(&format!("http://{address}/#wanted"))
+        .await
+        .unwrap();
+    page.refresh().await.unwrap();
+    shown(page, ".card.open .buy:enabled").await;
+}
+
+#[tokio::test]
+async fn a_refusal_leaves_the_order_before_it_on_the_page_and_prices_are_those_of_iso_4217() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let _instance = Ended(serve(&address, &dir.path().join("data")));
+    let driver = Driver::start();
+    let page = driver.browser().await;
+    let sale = json!({
+        "name": "Wanted", "price": { "minor": 12345, "currency": "HUF" }, "stock": 5,
+        "limit_per_buyer": 1,
+    });
+    page_of_sale(&page, &address, sale).await;
+    let price = text(&page, ".card .price").await;
+    assert!(
+        price.contains("123.45") || price.contains("123,45"),
+        "{price}"
+    );
+
+    let buy = Locator::Css(".buy");
+    page.find(buy).await.unwrap().click().await.unwrap();
+    shown(&page, ".answer.yes").await;
+    shown(&page, ".buy:enabled").await;
+    page.find(buy).await.unwrap().click().await.unwrap();
+    shown(&page, ".answer.no").await;
+    let order = text(&page, ".answer.yes").await;
+    assert!(order.contains("It is yours"), "{order}");
+    page.refresh().await.unwrap();
+    shown(&page, ".answer.yes").await;
+    page.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_order_whose_answer_was_lost_is_there_after_a_reload() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let _instance = Ended(serve(&address, &dir.path().join("data")));
+    let driver = Driver::start();
+    let page = driver.browser().await;
+    let price = json!({ "minor": 1999, "currency": "EUR" });
+    let sale = json!({ "name": "Wanted", "price": price, "stock": 5 });
+    page_of_sale(&page, &address, sale).await;
+
+    // The service gets every order, and the page no answer to one.
+    let lose_answers = "const real = window.fetch;
+        window.fetch = async (path, options) => {
+            const answer = await real(path, options);
+            if (options.method === 'POST') throw new TypeError('the connection was lost');
+            return answer;
+        }";
+    page.execute(lose_answers, vec![]).await.unwrap();
+    let buy = Locator::Css(".buy");
+    page.find(buy).await.unwrap().click().await.unwrap();
+    let begun = Instant::now();
+    while text(&page, ".card dd.accepted").await != "1" {
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "the order did not arrive"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    page.refresh().await.unwrap();
+    shown(&page, ".answer.yes").await;
+    let accepted = text(&page, ".card dd.accepted").await;
+    assert_eq!(accepted, "1", "the order was placed once");
+    page.close().await.unwrap();
+}
+
+/// Waits until an element is on the page.
+async fn shown(page: &Client, selector: &str) {
+    page.wait()
+        .at_most(Duration::from_secs(20))
+        .for_element(Locator::Css(selector))
+        .await
+        .unwrap_or_else(|error| panic!("{selector}: {error}"));
 }
 
 /// The units left by the page's meter, once it shows the sale of the rehearsal.

@@ -25,7 +25,8 @@ use super::admission::RecordPosition;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SaleRequest {
-    /// The name that shoppers see, 1 to 200 bytes.
+    /// The name that shoppers see, 1 to 200 bytes: not only blanks, and without control
+    /// characters.
     #[schema(example = "Sneaker, limited edition")]
     name: String,
     /// Price of one unit.
@@ -49,7 +50,7 @@ pub(super) struct SaleRequest {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Price {
-    /// Minor units, such as cents.
+    /// Minor units, such as cents; how many make one unit of the currency is in ISO 4217.
     #[schema(minimum = 0, example = 1999)]
     minor: i64,
     /// ISO 4217 code.
@@ -121,6 +122,10 @@ pub(super) async fn put_sale(
     let now = api.clock.now_ms();
     let terms = terms(sale, now);
     check_terms(&terms).map_err(|error| out_of_bounds(error.field, error.expected))?;
+    if !is_legible(&terms.name) {
+        let expected = "text with a visible character, and without control characters";
+        return Err(out_of_bounds("name", expected));
+    }
     if terms.closes_at_ms.is_some_and(|closes| closes <= now) {
         return Err(out_of_bounds("closes_at", "a time in the future, or none"));
     }
@@ -260,6 +265,26 @@ fn terms(sale: SaleRequest, now: TimestampMs) -> SaleTerms {
         opens_at_ms: sale.opens_at.map_or(now, |moment| moment.0),
         closes_at_ms: sale.closes_at.map(|moment| moment.0),
     }
+}
+
+/// Whether shoppers can read a name: some of it is visible, and nothing of it controls how text is
+/// shown. The core does not check this, so that names taken earlier are decided as they were.
+fn is_legible(name: &str) -> bool {
+    let controls = |c: char| {
+        let separator = matches!(c, '\u{2028}' | '\u{2029}');
+        let direction = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        c.is_control() || separator || direction
+    };
+    let invisible = |c: char| {
+        let without_width =
+            matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
+        let filler = matches!(
+            c,
+            '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}'
+        );
+        c.is_whitespace() || without_width || filler
+    };
+    !name.chars().any(controls) && !name.chars().all(invisible)
 }
 
 fn out_of_bounds(field: &'static str, expected: &'static str) -> Problem {

@@ -29,8 +29,14 @@ const NOTES: &str = "\
 Exit status:
   0  no violation was found, and the read models match the logs
   1  a violation was found; the first one is reported with its position
-  2  the audit could not be carried out, or what it found could not be written
+  2  the audit could not be carried out, what it found could not be written, or the product
+     of --product is unknown or undecided
   3  the logs have no violation, but the read models could not be compared with them
+With --receipt:
+  0  the receipt is valid, be it of an attempt, a cancellation or a change of a sale; its
+     record may still be waiting for a decision
+  1  the receipt is not valid: not signed with the key, or the log differs from it
+  2  the receipt could not be checked
 
 A reader of standard output that ends early, such as head, does not change the status.
 
@@ -66,7 +72,8 @@ pub struct Args {
     #[arg(long)]
     pub heads: bool,
 
-    /// Check this receipt instead, and print what became of its attempt
+    /// Check this receipt instead, and print what became of its attempt, cancellation or change of
+    /// a sale
     #[arg(long, value_name = "JWT", conflicts_with_all = ["partition", "product", "heads"])]
     pub receipt: Option<String>,
 

@@ -75,6 +75,28 @@ pub enum AuditError {
         /// The last partition that exists.
         last: u32,
     },
+    /// No record of the log is about the product.
+    #[error(
+        "product {product} is unknown: no record of partition {partition}, where it would be, is \
+         about it; letter case matters, and --heads without --product lists all products"
+    )]
+    UnknownProduct {
+        /// The product requested.
+        product: ProductId,
+        /// The partition that it belongs to.
+        partition: Partition,
+    },
+    /// The product has records, but no decision that could be checked.
+    #[error(
+        "product {product} has no decision yet: {undecided} records of it are waiting in \
+         purchase-attempts"
+    )]
+    Undecided {
+        /// The product requested.
+        product: ProductId,
+        /// Its records that are not decided.
+        undecided: u64,
+    },
     /// The read models cannot be recomputed.
     #[error(
         "the read models cannot be recomputed in the directory for temporary files (TMPDIR): {0}"
@@ -122,6 +144,7 @@ pub async fn audit(source: Source, scope: Scope, bar: ProgressBar) -> Result<Rep
         Ok(stored) => stored,
         Err(why) => {
             let mut report = check.await??;
+            scope.require_product(&report)?;
             report.read_models = ReadModels::NotCompared { why };
             return Ok(report);
         }
@@ -130,13 +153,17 @@ pub async fn audit(source: Source, scope: Scope, bar: ProgressBar) -> Result<Rep
         log,
         store,
         codec,
-        scope,
+        scope: scope.clone(),
         ends,
         progress,
         bar,
     };
     let compare = tokio::spawn(read_models::compare(comparison, scratch));
     let mut report = check.await??;
+    if let Err(error) = scope.require_product(&report) {
+        compare.abort();
+        return Err(error);
+    }
     if report.violation.is_some() {
         // Logs with a violation are nothing to compare the read models with.
         compare.abort();
@@ -163,6 +190,22 @@ impl Scope {
             }),
             _ => Ok(self),
         }
+    }
+
+    /// Fails if the audit is restricted to a product and checked nothing about it. A violation
+    /// ends a check early, and counts more.
+    fn require_product(&self, report: &Report) -> Result<(), AuditError> {
+        let (Some(product), Some(partition)) = (&self.product, self.partition) else {
+            return Ok(());
+        };
+        if report.products > 0 || report.violation.is_some() {
+            return Ok(());
+        }
+        let product = product.clone();
+        Err(match report.undecided_of_product {
+            0 => AuditError::UnknownProduct { product, partition },
+            undecided => AuditError::Undecided { product, undecided },
+        })
     }
 
     fn has_partition(&self, partition: Partition) -> bool {

@@ -135,9 +135,14 @@ impl PartitionCheck<'_> {
             .finish()
             .map_err(|(offset, violation)| self.breach(offset, None, violation))?;
         bar.inc(walked % BAR_STEP);
-        while history.next_command().await?.is_some() {
+        while let Some(undecided) = history.next_command().await? {
             self.figures.records += 1;
             self.figures.undecided += 1;
+            if let Ok(command) = &undecided.command
+                && self.scope.product.as_ref() == Some(&command.product_id)
+            {
+                self.report.undecided_of_product += 1;
+            }
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
-//! Checks one receipt: whether the log has what the receipt promises, and what became of the
-//! attempt.
+//! Checks one receipt: whether the log has what the receipt promises, and what became of it.
+//!
+//! A receipt may be that of an attempt, of a cancellation, or of a change of the sale: the record
+//! at its position tells which.
 
 use std::fmt;
 
@@ -7,7 +9,7 @@ use history::{Decisions, HistoryError};
 use ports::EventLog;
 use schemas::codec::Codec;
 use schemas::command::CommandBody;
-use schemas::decision::{Event, ReleaseCause};
+use schemas::decision::{Decision, Event, ReleaseCause};
 use schemas::ids::{AttemptId, Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 use serde::Serialize;
@@ -25,15 +27,40 @@ pub struct ReceiptReport {
     pub claims: Option<Claims>,
     /// Why the receipt is not valid; `None` if it is.
     pub violation: Option<String>,
-    /// Whether the attempt's record is decided.
+    /// What the receipt is for; `None` if it is not valid.
+    pub request: Option<Request>,
+    /// Whether the receipt's record is decided.
     pub decided: bool,
-    /// What happened to the attempt, in order.
-    pub events: Vec<AttemptEvent>,
+    /// What happened, in order: to the attempt, or by the change of the sale.
+    pub events: Vec<ReceiptEvent>,
 }
 
-/// Something that happened to the attempt.
+/// What a receipt is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct AttemptEvent {
+pub struct Request {
+    /// The kind of its record.
+    pub kind: RequestKind,
+    /// The record in words.
+    pub what: String,
+}
+
+/// The kinds of records that a receipt can be for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestKind {
+    /// A buyer's attempt to get units.
+    Attempt,
+    /// A buyer's cancellation of an order.
+    Cancellation,
+    /// A seller's change of the sale.
+    SaleChange,
+    /// A deadline that was due, requested by a decider.
+    Deadline,
+}
+
+/// Something that happened to the attempt, or by the change of the sale.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReceiptEvent {
     /// The decision's offset in `stock-decisions`.
     pub decision: Offset,
     /// The offset of `purchase-attempts` that the decision answers.
@@ -55,6 +82,7 @@ pub async fn check(
     let mut report = ReceiptReport {
         claims: None,
         violation: None,
+        request: None,
         decided: false,
         events: vec![],
     };
@@ -67,19 +95,22 @@ pub async fn check(
     };
     report.claims = Some(claims.clone());
     match find(log, codec, &claims).await? {
-        Ok(attempt) => follow(log, codec, &claims, attempt, &mut report).await?,
+        Ok(body) => {
+            report.request = Some(request(&body));
+            follow(log, codec, &claims, &body, &mut report).await?;
+        }
         Err(violation) => report.violation = Some(violation),
     }
     Ok(report)
 }
 
-/// The attempt, if `purchase-attempts` has it exactly as the receipt claims; otherwise how the
-/// log differs.
+/// The record's command, if `purchase-attempts` has it exactly as the receipt claims; otherwise
+/// how the log differs.
 async fn find(
     log: &dyn EventLog,
     codec: &Codec,
     claims: &Claims,
-) -> Result<Result<AttemptId, String>, AuditError> {
+) -> Result<Result<CommandBody, String>, AuditError> {
     let topic = Topic::PurchaseAttempts;
     let (partition, offset) = (Partition(claims.partition), Offset(claims.offset));
     if partition.0 >= log.partitions() {
@@ -107,34 +138,83 @@ async fn find(
             claims.value_sha256
         )));
     }
-    let attempt = codec
-        .decode_command(&record.value)
-        .ok()
-        .and_then(|command| match command.body {
-            CommandBody::PlaceAttempt(place) => Some((command.product_id, place.attempt_id)),
-            _ => None,
-        });
-    Ok(match attempt {
-        Some((product, attempt))
-            if product.as_str() == claims.product && attempt.to_string() == claims.sub =>
-        {
-            Ok(attempt)
-        }
-        _ => Err(format!(
-            "{topic}, partition {partition}, offset {offset}, is not attempt {} of product {}",
-            claims.sub, claims.product
+    let place = format!("{topic}, partition {partition}, offset {offset},");
+    let command = match codec.decode_command(&record.value) {
+        Ok(command) => command,
+        Err(error) => return Ok(Err(format!("{place} cannot be read: {error}"))),
+    };
+    let product = command.product_id.as_str();
+    if product != claims.product {
+        return Ok(Err(format!(
+            "{place} is about product {product}, but the receipt claims {}",
+            claims.product
+        )));
+    }
+    // The receipts of attempts and cancellations name the attempt; other records have none.
+    Ok(match attempt_of(&command.body) {
+        Some(attempt) if attempt.to_string() != claims.sub => Err(format!(
+            "{place} is about attempt {attempt}, but the receipt claims {}",
+            claims.sub
         )),
+        _ => Ok(command.body),
     })
 }
 
-/// Collects from the partition's decisions everything that happened to the attempt.
+/// The attempt that a command is about, if it is about one.
+fn attempt_of(body: &CommandBody) -> Option<AttemptId> {
+    match body {
+        CommandBody::PlaceAttempt(place) => Some(place.attempt_id),
+        CommandBody::CancelOrder(cancel) => Some(cancel.attempt_id),
+        CommandBody::PutSale(_)
+        | CommandBody::OpenSale
+        | CommandBody::PauseSale
+        | CommandBody::CloseSale
+        | CommandBody::SetStock(_)
+        | CommandBody::TimeAdvanced => None,
+    }
+}
+
+/// A command in words.
+fn request(body: &CommandBody) -> Request {
+    let change = |what: String| (RequestKind::SaleChange, what);
+    let (kind, what) = match body {
+        CommandBody::PlaceAttempt(place) => {
+            let (quantity, buyer) = (place.quantity, &place.buyer_id);
+            let what = format!("an order of {quantity} by buyer {buyer}");
+            (RequestKind::Attempt, what)
+        }
+        CommandBody::CancelOrder(cancel) => {
+            let what = format!("a cancellation by buyer {}", cancel.buyer_id);
+            (RequestKind::Cancellation, what)
+        }
+        CommandBody::PutSale(terms) => change(format!(
+            "a change of the sale: new terms, {} units at {} minor units of {}",
+            terms.stock, terms.price.minor, terms.price.currency
+        )),
+        CommandBody::OpenSale => change("a change of the sale: open it".to_owned()),
+        CommandBody::PauseSale => change("a change of the sale: pause it".to_owned()),
+        CommandBody::CloseSale => change("a change of the sale: close it".to_owned()),
+        CommandBody::SetStock(set) => {
+            change(format!("a change of the sale: {} units in all", set.stock))
+        }
+        CommandBody::TimeAdvanced => (
+            RequestKind::Deadline,
+            "a deadline of the sale that was due".to_owned(),
+        ),
+    };
+    Request { kind, what }
+}
+
+/// Collects from the partition's decisions everything that happened to the command's attempt, or,
+/// if it has none, what the decision on the command did.
 async fn follow(
     log: &dyn EventLog,
     codec: &Codec,
     claims: &Claims,
-    attempt: AttemptId,
+    body: &CommandBody,
     report: &mut ReceiptReport,
 ) -> Result<(), AuditError> {
+    let attempt = attempt_of(body);
     let partition = Partition(claims.partition);
     let end = log.end(Topic::StockDecisions, partition).await?;
     let mut decisions = Decisions::open(log, codec, partition, end).await?;
@@ -154,10 +234,20 @@ async fn follow(
         if decision.product_id.as_str() != claims.product {
             continue;
         }
-        report.decided |= decision.answers.0 == claims.offset;
-        let events = decision.events.iter();
-        let happened = events.filter_map(|event| what_happened(event, attempt));
-        report.events.extend(happened.map(|what| AttemptEvent {
+        let answered = decision.answers.0 == claims.offset;
+        report.decided |= answered;
+        let happened: Vec<_> = match attempt {
+            Some(attempt) => {
+                let events = decision.events.iter();
+                events
+                    .filter_map(|event| happened_to(event, attempt))
+                    .collect()
+            }
+            None if answered => happened(decision),
+            None => continue,
+        };
+        let happened = happened.into_iter();
+        report.events.extend(happened.map(|what| ReceiptEvent {
             decision: fenced.record.offset,
             answers: decision.answers,
             at_ms: decision.decided_at_ms,
@@ -166,8 +256,35 @@ async fn follow(
     }
 }
 
+/// What a decision did, event by event.
+fn happened(decision: &Decision) -> Vec<String> {
+    if decision.events.is_empty() {
+        return vec!["nothing changed".to_owned()];
+    }
+    let sale = |event: &Event| match event {
+        Event::SaleSet(set) => format!("the terms took effect, in round {}", set.round),
+        Event::SaleOpened => "the sale opened".to_owned(),
+        Event::SalePaused => "the sale was paused".to_owned(),
+        Event::SaleClosed => "the sale closed".to_owned(),
+        Event::StockSet(set) => format!("the round has {} units in all", set.stock),
+        Event::SaleChangeRefused(refused) => format!("the change was refused: {}", refused.reason),
+        Event::OrderAccepted(accepted) => about(event, accepted.order.attempt_id),
+        Event::AttemptRefused(refused) => about(event, refused.attempt_id),
+        Event::AttemptRepeated(repeated) => about(event, repeated.attempt_id),
+        Event::OrderReleased(released) => about(event, released.order.attempt_id),
+        Event::CancelRefused(refused) => about(event, refused.attempt_id),
+    };
+    decision.events.iter().map(sale).collect()
+}
+
+/// What an event did to its attempt.
+fn about(event: &Event, attempt: AttemptId) -> String {
+    let what = happened_to(event, attempt).unwrap_or_default();
+    format!("attempt {attempt}: {what}")
+}
+
 /// What an event means for the attempt; `None` if it is about another attempt.
-fn what_happened(event: &Event, attempt: AttemptId) -> Option<String> {
+fn happened_to(event: &Event, attempt: AttemptId) -> Option<String> {
     match event {
         Event::OrderAccepted(event) if event.order.attempt_id == attempt => {
             let quantity = event.order.quantity;
@@ -215,12 +332,23 @@ impl fmt::Display for ReceiptReport {
                 ..
             } = claims;
             let signed_at = Moment(*iat_ms);
-            writeln!(f, "attempt   {sub}")?;
+            let about_attempt = self.request.as_ref().is_none_or(|request| {
+                matches!(
+                    request.kind,
+                    RequestKind::Attempt | RequestKind::Cancellation
+                )
+            });
+            if about_attempt {
+                writeln!(f, "attempt   {sub}")?;
+            }
             writeln!(f, "product   {product}")?;
             writeln!(f, "position  {partition}:{offset}, signed {signed_at}")?;
         }
+        if let Some(request) = &self.request {
+            writeln!(f, "receipt   of {}", request.what)?;
+        }
         for event in &self.events {
-            let AttemptEvent {
+            let ReceiptEvent {
                 decision,
                 answers,
                 at_ms,
@@ -232,14 +360,20 @@ impl fmt::Display for ReceiptReport {
                 "{at}  {what} (decision {decision}, answers record {answers})"
             )?;
         }
-        match &self.violation {
-            Some(violation) => writeln!(f, "\nVIOLATION  the receipt is not valid: {violation}"),
-            None if self.decided => {
-                writeln!(f, "\nThe receipt is valid, and its attempt is decided.")
-            }
-            None => writeln!(
+        if let Some(violation) = &self.violation {
+            return writeln!(f, "\nVIOLATION  the receipt is not valid: {violation}");
+        }
+        let request = match self.request.as_ref().map(|request| request.kind) {
+            Some(RequestKind::Cancellation) => "cancellation",
+            Some(RequestKind::SaleChange) => "change of the sale",
+            Some(RequestKind::Deadline) => "deadline",
+            Some(RequestKind::Attempt) | None => "attempt",
+        };
+        match self.decided {
+            true => writeln!(f, "\nThe receipt is valid, and its {request} is decided."),
+            false => writeln!(
                 f,
-                "\nThe receipt is valid; its attempt is still waiting for a decision."
+                "\nThe receipt is valid; its {request} is still waiting for a decision."
             ),
         }
     }

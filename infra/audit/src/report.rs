@@ -20,6 +20,9 @@ pub struct Report {
     pub totals: Totals,
     /// How many products were audited.
     pub products: u64,
+    /// Undecided records of the one product that the audit is restricted to; 0 without one.
+    #[serde(skip)]
+    pub undecided_of_product: u64,
     /// The head of each product's chain, by product.
     pub heads: Vec<ChainHead>,
 }

@@ -39,6 +39,7 @@ use self::decimal::Share;
 use self::generated_demand::Crowd;
 use self::observations::{Run, SaleObservation};
 use self::order_file::Survey;
+use self::order_file::text::OrderFile;
 use self::report::{Report, Totals};
 use self::server_process::ServerProcess;
 
@@ -51,14 +52,17 @@ const NOTES: &str = "\
 Exit status:
   0  every attempt was answered, and every invariant holds
   1  an attempt was not answered, or an invariant does not hold
-  2  the rehearsal could not be carried out, or its report could not be written
+  2  the rehearsal could not be carried out (a row of the file cannot be read, for example), or
+     its report could not be written
 
 A reader of standard output that ends early, such as head, does not change the status.
 
 The file of --file has a first line with the names of its columns, among them InvoiceNo,
 StockCode, Description, Quantity, UnitPrice and CustomerID. A row with a positive quantity and
 price is an order of one product. Any other row of an invoice that begins with C cancels the
-buyer's latest order of exactly that quantity. The remaining rows are skipped and counted.";
+buyer's latest order of exactly that quantity. The remaining rows are skipped and counted.
+A row is one line, its fields separated by commas; text is UTF-8, and prices have a decimal point.
+A row that cannot be read is reported with its line, and then no rehearsal takes place.";
 
 /// Rehearse a sale through the HTTP API, with a generated crowd or recorded demand, and check
 /// every answer
@@ -104,7 +108,8 @@ pub struct Args {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 
-    /// Recorded demand instead of a crowd: the orders of a shop, .csv or .csv.gz
+    /// Recorded demand instead of a crowd: the orders of a shop as CSV, gzip-compressed or not; a
+    /// pipe will do
     #[arg(long, value_name = "FILE", conflicts_with_all = ["buyers", "over", "stock", "products"])]
     pub file: Option<PathBuf>,
 
@@ -149,7 +154,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn rehearse(args: &Args) -> anyhow::Result<bool> {
     // What is wrong with the arguments shows before an instance is started.
     let survey = match &args.file {
-        Some(path) => Some((path.as_path(), survey(path, args.stock_share).await?)),
+        Some(path) => Some(survey(path, args.stock_share).await?),
         None => None,
     };
     let json = args.json.as_deref().map(create).transpose()?;
@@ -193,7 +198,7 @@ fn present(report: &Report, json: Option<(File, PathBuf)>) -> anyhow::Result<()>
 async fn against(
     args: &Args,
     instance: Option<&ServerProcess>,
-    survey: Option<&(&Path, Survey)>,
+    survey: Option<&(OrderFile, Survey)>,
 ) -> anyhow::Result<Report> {
     let (target, token) = match (instance, &args.target) {
         (Some(instance), _) => (instance.address(), Some(instance.token())),
@@ -211,7 +216,7 @@ async fn against(
     }
     let run = Arc::new(Run::new(client, progress_bar()));
     let report = match survey {
-        Some((path, survey)) => recorded_orders(&run, args, path, survey).await,
+        Some((file, survey)) => recorded_orders(&run, args, file, survey).await,
         None => generated_crowd(&run, args).await,
     };
     report.with_context(|| format!("against {target}"))
@@ -220,13 +225,13 @@ async fn against(
 async fn recorded_orders(
     run: &Arc<Run>,
     args: &Args,
-    path: &Path,
+    file: &OrderFile,
     survey: &Survey,
 ) -> anyhow::Result<Report> {
     let connections = usize::from(args.connections);
     begin(run, "rows", survey.rows);
     let begun = Instant::now();
-    let mut outcome = recorded_demand::drive(run, path, survey, args.seed, connections).await?;
+    let mut outcome = recorded_demand::drive(run, file, survey, args.seed, connections).await?;
     let took = begun.elapsed();
     read_at_end(run, &mut outcome.sales, connections).await?;
     let skipped = outcome
@@ -269,9 +274,22 @@ async fn read_at_end(
     Ok(())
 }
 
-async fn survey(path: &Path, share: Share) -> anyhow::Result<Survey> {
+/// Opens and reads the file, on a thread that the program does not wait for if it is interrupted:
+/// a pipe may send nothing for a long time.
+async fn survey(path: &Path, share: Share) -> anyhow::Result<(OrderFile, Survey)> {
     let path = path.to_path_buf();
-    tokio::task::spawn_blocking(move || Survey::of(&path, share)).await?
+    let (sender, surveyed) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let survey = OrderFile::open(&path).and_then(|file| {
+            let survey = Survey::of(&file, share)?;
+            Ok((file, survey))
+        });
+        // If nobody waits for it any more, the rehearsal was interrupted.
+        let _ = sender.send(survey);
+    });
+    surveyed
+        .await
+        .context("the thread that reads the file ended without a result")?
 }
 
 fn create(path: &Path) -> anyhow::Result<(File, PathBuf)> {

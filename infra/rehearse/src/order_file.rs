@@ -6,21 +6,24 @@
 //! | otherwise, of an invoice beginning with `C` | cancels the buyer's latest standing order of exactly that quantity |
 //! | any other | is skipped, for a [`Skip`] reason |
 //!
+//! A row that cannot be read is a [`Fault`]; a file with one has no [`Survey`].
+//!
 //! The buyer is the CustomerID, or `guest-` and the invoice if it is empty. The products are the
 //! StockCodes that have an attempt; letter case matters.
 
+pub mod faults;
+pub mod text;
+
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufReader, Read, Seek};
-use std::path::Path;
+use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use csv::{ByteRecord, ReaderBuilder};
-use flate2::read::MultiGzDecoder;
 use schemas::ids::{BuyerId, MAX_QUANTITY, MAX_STOCK, ProductId};
 
+use self::faults::{Fault, UnreadableRows, header_fault};
+use self::text::{Fields, Line, Lines, OpenQuote, OrderFile};
 use crate::decimal::{Pounds, Share};
 
 /// The longest name of a sale, in bytes.
@@ -42,8 +45,15 @@ pub enum Row {
     Attempt(Order),
     /// A buyer cancels the latest order of exactly this quantity.
     Cancel(Order),
-    /// Neither.
+    /// Neither, by the rules above.
     Skipped(Skip),
+    /// What the row is cannot be known.
+    Unreadable {
+        /// Its line in the file, from 1.
+        line: u64,
+        /// Why.
+        fault: Fault,
+    },
 }
 
 /// Buyer, product and quantity.
@@ -57,27 +67,17 @@ pub struct Order {
     pub quantity: u32,
     /// Price of one unit, in pence; 0 for a cancellation.
     pub price_pence: i64,
-    /// The first 200 bytes of the row's Description.
+    /// The first 200 bytes of the row's Description, with spaces for control characters.
     pub description: Box<str>,
 }
 
-/// Why a row is neither an attempt nor a cancellation.
+/// Why a row that can be read is neither an attempt nor a cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Skip {
     /// The quantity is 0 or less, and the invoice is no cancellation.
     QuantityNotPositive,
     /// The price is 0 or less.
     PriceNotPositive,
-    /// The row has more or fewer columns than the first line.
-    WrongColumns,
-    /// The quantity is not a whole number, or more than one attempt may order.
-    BadQuantity,
-    /// The price is not a decimal number.
-    BadPrice,
-    /// The StockCode cannot be a product id.
-    BadStockCode,
-    /// The CustomerID, or the invoice of a guest, cannot be a buyer id.
-    BadBuyer,
 }
 
 impl Skip {
@@ -86,11 +86,6 @@ impl Skip {
         match self {
             Skip::QuantityNotPositive => "quantity_not_positive",
             Skip::PriceNotPositive => "price_not_positive",
-            Skip::WrongColumns => "wrong_columns",
-            Skip::BadQuantity => "bad_quantity",
-            Skip::BadPrice => "bad_price",
-            Skip::BadStockCode => "bad_stock_code",
-            Skip::BadBuyer => "bad_buyer",
         }
     }
 }
@@ -122,14 +117,21 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Reads the file once for its products and their units.
-    pub fn of(path: &Path, share: Share) -> anyhow::Result<Self> {
+    /// Reads the file once for its products and their units. Fails if a row cannot be read, and
+    /// names the lines of all such rows.
+    pub fn of(file: &OrderFile, share: Share) -> anyhow::Result<Self> {
         let mut survey = Self::default();
-        for row in Rows::open(path)? {
+        let mut unreadable = UnreadableRows::default();
+        for row in Rows::open(file)? {
             survey.rows += 1;
-            if let Row::Attempt(order) = row.with_context(|| unreadable(path))? {
-                survey.count(order);
+            match row.with_context(|| unreadable_file(file))? {
+                Row::Attempt(order) => survey.count(order),
+                Row::Unreadable { line, fault } => unreadable.add(line, fault),
+                Row::Cancel(_) | Row::Skipped(_) => {}
             }
+        }
+        if !unreadable.is_empty() {
+            bail!("{}: {unreadable}", file.path().display());
         }
         for offer in &mut survey.offers {
             let product = &offer.product;
@@ -140,7 +142,7 @@ impl Survey {
         if survey.offers.is_empty() {
             bail!(
                 "{} has no row with a positive quantity and price",
-                path.display()
+                file.path().display()
             );
         }
         Ok(survey)
@@ -166,70 +168,93 @@ impl Survey {
     }
 }
 
-/// The rows of a file, read one by one in the file's order.
+/// The rows of a file, read one by one in the file's order. Empty lines are no rows.
 pub struct Rows {
-    reader: csv::Reader<Box<dyn Read + Send>>,
-    record: ByteRecord,
+    lines: Lines,
+    fields: Fields,
     columns: [usize; 6],
     width: usize,
 }
 
 impl Rows {
-    /// Opens a file, gzip-compressed or not, and reads its first line.
-    pub fn open(path: &Path) -> anyhow::Result<Self> {
-        let mut file = File::open(path).with_context(|| unreadable(path))?;
-        let mut magic = [0; 2];
-        let gzip = file.read_exact(&mut magic).is_ok() && magic == [0x1f, 0x8b];
-        file.rewind().with_context(|| unreadable(path))?;
-        let file = BufReader::new(file);
-        let text: Box<dyn Read + Send> = match gzip {
-            true => Box::new(MultiGzDecoder::new(file)),
-            false => Box::new(file),
-        };
-        Self::read(text).with_context(|| unreadable(path))
+    /// Reads the first line of a file, which names the columns.
+    pub fn open(file: &OrderFile) -> anyhow::Result<Self> {
+        let text = file.text().with_context(|| unreadable_file(file))?;
+        Self::read(Lines::of(text)).with_context(|| unreadable_file(file))
     }
 
-    fn read(text: Box<dyn Read + Send>) -> anyhow::Result<Self> {
-        let mut reader = ReaderBuilder::new().flexible(true).from_reader(text);
-        let header = reader.byte_headers()?.clone();
+    fn read(mut lines: Lines) -> anyhow::Result<Self> {
+        let line = match lines.next()? {
+            Some(Line::Text(line)) => line,
+            Some(Line::TooLong) => bail!("its first line is {}; is it CSV?", Fault::LineTooLong),
+            None => bail!(
+                "it is empty; its first line must have the columns {}",
+                COLUMNS.join(", ")
+            ),
+        };
+        let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+        let mut fields = Fields::default();
+        if fields.split(line).is_err() {
+            bail!("its first line: {}", Fault::OpenQuote);
+        }
+        if let Some(fault) = header_fault(line, &fields) {
+            bail!(fault);
+        }
         let mut columns = [0; 6];
         for (column, name) in columns.iter_mut().zip(COLUMNS) {
-            let found = header.iter().position(|field| field == name.as_bytes());
-            *column = found.with_context(|| format!("the first line has no column {name}"))?;
+            let found = fields
+                .iter()
+                .position(|field| field.trim_ascii() == name.as_bytes());
+            *column = found.with_context(|| format!("its first line lacks {name}"))?;
         }
         Ok(Self {
-            reader,
-            record: ByteRecord::new(),
+            lines,
+            width: fields.len(),
+            fields,
             columns,
-            width: header.len(),
         })
     }
 
-    fn row(&self) -> Row {
-        if self.record.len() != self.width {
-            return Row::Skipped(Skip::WrongColumns);
-        }
-        let field = |column: usize| &self.record[self.columns[column]];
+    fn classify(&self) -> Result<Row, Fault> {
+        let field = |column: usize| self.fields.get(self.columns[column]);
         let text = |column| std::str::from_utf8(field(column)).unwrap_or("\u{fffd}");
         let [invoice, stock_code, quantity, price, customer] = [0, 1, 3, 4, 5].map(text);
         classify(invoice, stock_code, quantity, price, customer, || {
-            let name = String::from_utf8_lossy(field(2));
-            name[..name.floor_char_boundary(MAX_NAME_BYTES)]
-                .trim()
-                .into()
+            description(&String::from_utf8_lossy(field(2)))
         })
-        .unwrap_or_else(Row::Skipped)
     }
 }
 
 impl Iterator for Rows {
-    type Item = csv::Result<Row>;
+    type Item = io::Result<Row>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.reader.read_byte_record(&mut self.record) {
-            Ok(true) => Some(Ok(self.row())),
-            Ok(false) => None,
-            Err(error) => Some(Err(error)),
+        let fields = loop {
+            break match self.lines.next() {
+                Ok(Some(Line::Text(b""))) => continue,
+                Ok(Some(Line::Text(line))) => self.fields.split(line),
+                Ok(Some(Line::TooLong)) => return Some(Ok(self.unreadable(Fault::LineTooLong))),
+                Ok(None) => return None,
+                Err(error) => return Some(Err(error)),
+            };
+        };
+        let row = match fields {
+            Err(OpenQuote) => Err(Fault::OpenQuote),
+            Ok(()) if self.fields.len() != self.width => Err(Fault::WrongColumns {
+                found: self.fields.len(),
+                expected: self.width,
+            }),
+            Ok(()) => self.classify(),
+        };
+        Some(Ok(row.unwrap_or_else(|fault| self.unreadable(fault))))
+    }
+}
+
+impl Rows {
+    fn unreadable(&self, fault: Fault) -> Row {
+        Row::Unreadable {
+            line: self.lines.number,
+            fault,
         }
     }
 }
@@ -237,32 +262,31 @@ impl Iterator for Rows {
 fn classify(
     invoice: &str,
     stock_code: &str,
-    quantity: &str,
-    price: &str,
+    quantity_text: &str,
+    price_text: &str,
     customer: &str,
     description: impl Fn() -> Box<str>,
-) -> Result<Row, Skip> {
-    let quantity: i64 = quantity.trim().parse().map_err(|_| Skip::BadQuantity)?;
-    let price: Pounds = price.trim().parse().map_err(|_| Skip::BadPrice)?;
+) -> Result<Row, Fault> {
+    let not_whole = |_| Fault::NotWhole(quantity_text.to_owned());
+    let quantity: i64 = quantity_text.trim().parse().map_err(not_whole)?;
+    let not_decimal = |_| Fault::NotDecimal(price_text.to_owned());
+    let price: Pounds = price_text.trim().parse().map_err(not_decimal)?;
     let attempt = quantity > 0 && price.is_positive();
     if !attempt && !invoice.starts_with('C') {
-        return Err(match quantity > 0 {
+        return Ok(Row::Skipped(match quantity > 0 {
             true => Skip::PriceNotPositive,
             false => Skip::QuantityNotPositive,
-        });
+        }));
     }
-    let units = u32::try_from(quantity.unsigned_abs()).map_err(|_| Skip::BadQuantity)?;
+    let units = u32::try_from(quantity.unsigned_abs()).unwrap_or(u32::MAX);
     if units > MAX_QUANTITY {
-        return Err(Skip::BadQuantity);
+        return Err(Fault::TooMany(quantity_text.to_owned()));
     }
-    let product = ProductId::from_str(stock_code).map_err(|_| Skip::BadStockCode)?;
-    let buyer = match customer {
-        "" => BuyerId::from_str(&format!("guest-{invoice}")),
-        customer => BuyerId::from_str(customer),
-    };
+    let bad_product = |_| Fault::BadStockCode(stock_code.to_owned());
+    let product = ProductId::from_str(stock_code).map_err(bad_product)?;
     let mut order = Order {
         product: product.as_str().into(),
-        buyer: buyer.map_err(|_| Skip::BadBuyer)?.as_str().into(),
+        buyer: buyer(invoice, customer)?.as_str().into(),
         quantity: units,
         price_pence: 0,
         description: "".into(),
@@ -275,146 +299,34 @@ fn classify(
     Ok(Row::Attempt(order))
 }
 
-fn unreadable(path: &Path) -> String {
-    format!("cannot read {}", path.display())
+fn buyer(invoice: &str, customer: &str) -> Result<BuyerId, Fault> {
+    if customer.is_empty() {
+        let guest = BuyerId::from_str(&format!("guest-{invoice}"));
+        return guest.map_err(|_| Fault::BadBuyer(invoice.to_owned()));
+    }
+    // Programs that take the column for numbers write 17850.0 where some rows are empty.
+    if let Some((whole, fraction)) = customer.split_once('.')
+        && !whole.is_empty()
+        && !fraction.is_empty()
+        && whole.bytes().all(|byte| byte.is_ascii_digit())
+        && fraction.bytes().all(|byte| byte == b'0')
+    {
+        return Err(Fault::FractionalBuyer(customer.to_owned()));
+    }
+    BuyerId::from_str(customer).map_err(|_| Fault::BadBuyer(customer.to_owned()))
+}
+
+/// The name of a sale: no longer than one may be, and without control characters.
+fn description(text: &str) -> Box<str> {
+    let text = text.replace(char::is_control, " ");
+    text[..text.floor_char_boundary(MAX_NAME_BYTES)]
+        .trim()
+        .into()
+}
+
+fn unreadable_file(file: &OrderFile) -> String {
+    format!("cannot read {}", file.path().display())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HEADER: &str =
-        "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
-
-    fn read(rows: &str) -> Vec<Row> {
-        let text = format!("{HEADER}{rows}").into_bytes();
-        let rows = Rows::read(Box::new(std::io::Cursor::new(text))).unwrap();
-        rows.map(Result::unwrap).collect()
-    }
-
-    fn only(row: &str) -> Row {
-        let mut rows = read(row);
-        assert_eq!(rows.len(), 1, "{row}");
-        rows.remove(0)
-    }
-
-    fn order(product: &str, buyer: &str, quantity: u32) -> Order {
-        Order {
-            product: product.into(),
-            buyer: buyer.into(),
-            quantity,
-            price_pence: 0,
-            description: "".into(),
-        }
-    }
-
-    #[test]
-    fn a_row_of_positive_quantity_and_price_is_an_attempt() {
-        let attempt = |product, buyer, quantity, price_pence| {
-            let mut order = order(product, buyer, quantity);
-            (order.price_pence, order.description) = (price_pence, "LAMP".into());
-            Row::Attempt(order)
-        };
-        let cases = [
-            (
-                "1,85123A,LAMP,6,t,2.55,17850,UK",
-                attempt("85123A", "17850", 6, 255),
-            ),
-            (
-                "1,85123a,LAMP,6,t,2.55,17850,UK",
-                attempt("85123a", "17850", 6, 255),
-            ),
-            (
-                "A9,B,LAMP,1,t,11062.06,,UK",
-                attempt("B", "guest-A9", 1, 1_106_206),
-            ),
-            (
-                "7,BANK CHARGES,LAMP,1,t,0.001,,UK",
-                attempt("BANK CHARGES", "guest-7", 1, 1),
-            ),
-        ];
-        for (row, expected) in cases {
-            assert_eq!(only(row), expected, "{row}");
-        }
-    }
-
-    #[test]
-    fn other_rows_of_a_cancelling_invoice_cancel_and_the_rest_is_skipped() {
-        let skipped = Row::Skipped;
-        let cases = [
-            ("C1,P,X,-3,t,1.5,9,UK", Row::Cancel(order("P", "9", 3))),
-            (
-                "C1,P,X,-3,t,1.5,,UK",
-                Row::Cancel(order("P", "guest-C1", 3)),
-            ),
-            ("C1,P,X,-3,t,0,9,UK", Row::Cancel(order("P", "9", 3))),
-            ("C1,P,X,0,t,0,9,UK", Row::Cancel(order("P", "9", 0))),
-            ("1,P,X,-3,t,1.5,9,UK", skipped(Skip::QuantityNotPositive)),
-            ("c1,P,X,-3,t,1.5,9,UK", skipped(Skip::QuantityNotPositive)),
-            ("1,P,X,0,t,0,9,UK", skipped(Skip::QuantityNotPositive)),
-            ("1,P,X,3,t,0,9,UK", skipped(Skip::PriceNotPositive)),
-            ("A1,B,X,1,t,-11062.06,,UK", skipped(Skip::PriceNotPositive)),
-            ("1,P,X,3,t,1.5,9", skipped(Skip::WrongColumns)),
-            ("1,P,X,3,t,1.5,9,UK,more", skipped(Skip::WrongColumns)),
-            ("1,P,X,3.5,t,1.5,9,UK", skipped(Skip::BadQuantity)),
-            ("1,P,X,,t,1.5,9,UK", skipped(Skip::BadQuantity)),
-            ("1,P,X,100001,t,1.5,9,UK", skipped(Skip::BadQuantity)),
-            (
-                "1,P,X,99999999999999999999,t,1.5,9,UK",
-                skipped(Skip::BadQuantity),
-            ),
-            ("1,P,X,3,t,1e3,9,UK", skipped(Skip::BadPrice)),
-            ("1,P,X,3,t,,9,UK", skipped(Skip::BadPrice)),
-            ("1,,X,3,t,1.5,9,UK", skipped(Skip::BadStockCode)),
-            ("1,a/b,X,3,t,1.5,9,UK", skipped(Skip::BadStockCode)),
-            ("1,P,X,3,t,1.5,a/b,UK", skipped(Skip::BadBuyer)),
-            ("1/2,P,X,3,t,1.5,,UK", skipped(Skip::BadBuyer)),
-        ];
-        for (row, expected) in cases {
-            assert_eq!(only(row), expected, "{row}");
-        }
-    }
-
-    #[test]
-    fn a_file_without_the_columns_is_refused_by_name() {
-        let text = HEADER.replace("UnitPrice", "Price").into_bytes();
-        let error = Rows::read(Box::new(std::io::Cursor::new(text)))
-            .err()
-            .unwrap();
-        assert!(error.to_string().contains("UnitPrice"), "{error}");
-    }
-
-    #[test]
-    fn a_survey_names_prices_and_counts_each_product() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("orders.csv");
-        let rows = "1,P,,4,t,1.005,9,UK\n1,P,LAMP,1,t,9,9,UK\n1,Q,JAR,0,t,1,9,UK\n\
-                    1,p,JAR,3,t,1,9,UK\nC1,P,OLD,-4,t,1,9,UK\n";
-        std::fs::write(&path, format!("{HEADER}{rows}")).unwrap();
-        let survey = Survey::of(&path, "0.3".parse().unwrap()).unwrap();
-        let offer = |product: &str, name: &str, price_pence, wanted, stock| Offer {
-            product: product.into(),
-            name: name.into(),
-            price_pence,
-            wanted,
-            stock,
-        };
-        let expected = [offer("P", "LAMP", 101, 5, 2), offer("p", "JAR", 100, 3, 1)];
-        assert_eq!(survey.offers, expected);
-        assert_eq!(survey.rows, 5);
-
-        let zipped = dir.path().join("orders");
-        let mut gzip = flate2::write::GzEncoder::new(
-            File::create(&zipped).unwrap(),
-            flate2::Compression::fast(),
-        );
-        std::io::copy(&mut File::open(&path).unwrap(), &mut gzip).unwrap();
-        gzip.finish().unwrap();
-        let same = Survey::of(&zipped, "0.3".parse().unwrap()).unwrap();
-        assert_eq!(same.offers, expected);
-
-        let bytes = std::fs::read(&zipped).unwrap();
-        std::fs::write(&zipped, &bytes[..bytes.len() - 12]).unwrap();
-        assert!(Survey::of(&zipped, "0.3".parse().unwrap()).is_err());
-    }
-}
+mod tests;

@@ -6,10 +6,9 @@
 //! buyer's orders still stand.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -18,6 +17,7 @@ use tokio::time::Instant;
 use crate::api_types::Answer;
 use crate::client::{CallError, OrderRequest};
 use crate::observations::{AttemptObservation, Run, SaleObservation};
+use crate::order_file::text::OrderFile;
 use crate::order_file::{Offer, Order, Row, Rows, Skip, Survey};
 use crate::sales;
 
@@ -49,7 +49,7 @@ struct QueuedRow {
 /// An attempt is in flight until it is answered.
 pub async fn drive(
     run: &Arc<Run>,
-    path: &Path,
+    file: &OrderFile,
     survey: &Survey,
     seed: u64,
     connections: usize,
@@ -83,7 +83,7 @@ pub async fn drive(
         lanes.spawn(async move { (index, lane.send(rows).await) });
     }
     let mut outcome = Outcome::default();
-    feed(run, path, survey, &senders, connections, &mut outcome).await?;
+    feed(run, file, survey, &senders, connections, &mut outcome).await?;
     drop(senders);
 
     let mut served = BTreeMap::new();
@@ -108,14 +108,14 @@ fn new_sale(offer: &Offer) -> SaleObservation {
 /// Passes each row to its product, in the file's order.
 async fn feed(
     run: &Run,
-    path: &Path,
+    file: &OrderFile,
     survey: &Survey,
     lanes: &[mpsc::UnboundedSender<QueuedRow>],
     connections: usize,
     outcome: &mut Outcome,
 ) -> anyhow::Result<()> {
     let permits = Arc::new(Semaphore::new(connections));
-    let rows = Rows::open(path)?;
+    let rows = Rows::open(file)?;
     let (sender, mut read) = mpsc::channel(READ_AHEAD);
     let reader = tokio::task::spawn_blocking(move || {
         for row in rows {
@@ -134,6 +134,9 @@ async fn feed(
             Row::Skipped(why) => {
                 *outcome.skipped.entry(why).or_default() += 1;
                 continue;
+            }
+            Row::Unreadable { line, .. } => {
+                bail!("the file has changed since it was read first, at line {line}")
             }
         };
         let Some(lane) = survey.offer_of.get(&order.product) else {

@@ -55,3 +55,18 @@ fn file(content_type: &'static str, text: &'static str) -> impl IntoResponse {
     ];
     (headers, text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::FILES;
+
+    /// A path that begins with a slash leaves the prefix that a proxy serves the page below.
+    #[test]
+    fn the_page_names_its_service_by_relative_paths_only() {
+        for (file, _, text) in FILES {
+            for absolute in ["=\"/", "(\"/", "\"/api", "'/", "`/", "url(/"] {
+                assert!(!text.contains(absolute), "{file} has {absolute}");
+            }
+        }
+    }
+}

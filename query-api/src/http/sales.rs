@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use ports::read_store::{MAX_PAGE, SalePhase, SaleRow};
+use schemas::currency::minor_units;
 use schemas::ids::{Position, ProductId, TimestampMs};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -204,9 +205,15 @@ struct Sale {
 #[derive(Serialize, ToSchema)]
 struct Price {
     /// Minor units.
+    #[schema(example = 12345)]
     minor: i64,
     /// ISO 4217 code.
+    #[schema(example = "HUF")]
     currency: String,
+    /// Decimal places of the currency by ISO 4217: the amount is `minor / 10^minor_units`. A
+    /// browser's own table differs for some currencies, such as HUF.
+    #[schema(minimum = 0, maximum = 4, example = 2)]
+    minor_units: u8,
 }
 
 /// The state of a sale.
@@ -260,6 +267,7 @@ impl Sale {
             price: Price {
                 minor: row.terms.price.minor,
                 currency: row.terms.price.currency.as_ref().to_owned(),
+                minor_units: minor_units(&row.terms.price.currency),
             },
             stock: Units {
                 total: row.stock.total,

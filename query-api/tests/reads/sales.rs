@@ -27,7 +27,7 @@ async fn the_stock_goes_down_as_attempts_are_accepted() {
     let answer = shop.get("/api/flash-sales/p").await;
     let expected = json!({
         "server_time": "2026-11-21T08:00:00.000Z", "product_id": "p", "name": "A thing",
-        "price": {"minor": 1999, "currency": "EUR"}, "state": "open",
+        "price": {"minor": 1999, "currency": "EUR", "minor_units": 2}, "state": "open",
         "stock": {"total": 5, "available": 4, "reserved": 0, "sold": 1},
         "limit_per_buyer": null, "hold_ms": null,
         "opens_at": "2026-11-21T07:59:59.000Z", "closes_at": null, "round": 1,
@@ -46,6 +46,30 @@ async fn the_stock_goes_down_as_attempts_are_accepted() {
         "server_time": "2026-11-21T08:00:00.000Z", "total": 1, "sales": [sale], "next": null,
     });
     assert_eq!(list, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_price_has_the_minor_units_of_its_currency() {
+    let shop = Shop::open();
+    for (product, (currency, units)) in (0..).zip([
+        ("HUF", 2),
+        ("COP", 2),
+        ("LBP", 2),
+        ("IQD", 3),
+        ("KWD", 3),
+        ("JPY", 0),
+    ]) {
+        let product = format!("p{product}");
+        let at = shop.tick(0, &product);
+        let mut terms = terms(5);
+        terms.price.currency = currency.into();
+        let set = Event::SaleSet(SaleSet { terms, round: 1 });
+        shop.decide(0, &product, at, vec![set]);
+        shop.settle().await;
+        let answer = shop.get(&format!("/api/flash-sales/{product}")).await;
+        let price = json!({"minor": 1999, "currency": currency, "minor_units": units});
+        assert_eq!(answer.body["price"], price);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,9 @@ const REORDER_EVERY_MS = 5_000;
 const SAMPLES = 60;
 const WAIT_SECONDS = 20;
 const MAX_SAVED_ATTEMPTS = 50;
+const MAX_SHOWN_ATTEMPTS = 6;
+// An order whose answer was lost is sent again by itself only this long after the click.
+const RESEND_MS = 10 * 60_000;
 
 const $ = (id) => document.getElementById(id);
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -21,14 +24,18 @@ let lastOrder = 0;
 
 // ---- The buyer, and the attempts of this browser ----
 
-// Storage may be disabled; then the values last as long as the page.
+// Storage may be disabled or full; then the values last as long as the page.
 const memory = new Map();
 const storage = {
   get(key) {
-    try { return localStorage.getItem(key); } catch { return memory.get(key) ?? null; }
+    if (memory.has(key)) return memory.get(key);
+    try { return localStorage.getItem(key); } catch { return null; }
   },
   set(key, value) {
-    try { localStorage.setItem(key, value); } catch { memory.set(key, value); }
+    try {
+      localStorage.setItem(key, value);
+      memory.delete(key);
+    } catch { memory.set(key, value); }
   },
 };
 
@@ -42,14 +49,33 @@ const buyer = storage.get("doorbuster.buyer") ?? `guest-${uuid().slice(0, 20)}`;
 storage.set("doorbuster.buyer", buyer);
 $("buyer").textContent = buyer;
 
+// One entry for each attempt: { product, key, at, attempt, state }. `key` is the Idempotency-Key,
+// saved before the order is sent. `attempt` is the id by the receipt, null until that is here.
+// `state` is "open" until the attempt is decided, then "won" or "lost".
 function savedAttempts() {
-  try { return JSON.parse(storage.get("doorbuster.attempts")) ?? []; } catch { return []; }
+  let saved = null;
+  try { saved = JSON.parse(storage.get("doorbuster.attempts")); } catch { /* It is replaced. */ }
+  if (!Array.isArray(saved)) return [];
+  // Earlier versions kept [product, attempt].
+  return saved.map((entry) => (Array.isArray(entry)
+    ? { product: entry[0], key: entry[1], at: 0, attempt: entry[1], state: "open" } : entry));
 }
 
-function saveAttempt(product, attempt) {
-  const others = savedAttempts().filter(([of]) => of !== product);
-  const all = attempt ? [...others, [product, attempt]] : others;
-  storage.set("doorbuster.attempts", JSON.stringify(all.slice(-MAX_SAVED_ATTEMPTS)));
+// Saves an entry. When there are too many, those without an order are dropped first.
+function saveAttempt(entry) {
+  const all = savedAttempts();
+  const index = all.findIndex(({ key }) => key === entry.key);
+  if (index < 0) all.push(entry); else all[index] = entry;
+  while (all.length > MAX_SAVED_ATTEMPTS) {
+    const lost = all.findIndex(({ state }) => state === "lost");
+    all.splice(Math.max(lost, 0), 1);
+  }
+  storage.set("doorbuster.attempts", JSON.stringify(all));
+}
+
+function forgetAttempt(entry) {
+  const others = savedAttempts().filter(({ key }) => key !== entry.key);
+  storage.set("doorbuster.attempts", JSON.stringify(others));
 }
 
 // ---- Requests to the service ----
@@ -63,6 +89,7 @@ class ServiceError extends Error {
   }
 }
 
+// Paths are relative, so that the page works below any prefix.
 async function request(path, options = {}) {
   const { timeoutMs = REQUEST_TIMEOUT_MS, ...rest } = options;
   const response = await fetch(path, { ...rest, signal: AbortSignal.timeout(timeoutMs) });
@@ -107,8 +134,8 @@ async function fetchSales() {
   const sent = Date.now();
   const selected = selectedProduct();
   const path = selected
-    ? `/api/flash-sales/${encodeURIComponent(selected)}`
-    : `/api/flash-sales?sort=busiest&limit=${saleLimit}`;
+    ? `api/flash-sales/${encodeURIComponent(selected)}`
+    : `api/flash-sales?sort=busiest&limit=${saleLimit}`;
   const body = await request(path);
   adjustClock(body.server_time, sent, Date.now());
   return selected
@@ -210,17 +237,62 @@ function reorder(grid, sales) {
 function newCard(product) {
   const root = $("card").content.firstElementChild.cloneNode(true);
   const find = (name) => root.querySelector(`.${name}`);
-  const card = { root, product, samples: [], busy: false, sale: null };
+  const card = { root, product, samples: [], busy: false, sale: null, views: new Map() };
   for (const name of ["name", "price", "state", "when", "left", "of", "bar", "available",
-    "reserved", "accepted", "refused", "rate", "line", "area", "buy", "answer"]) {
+    "reserved", "accepted", "refused", "rate", "line", "area", "buy", "answers"]) {
     card[name] = find(name);
   }
   card.name.href = `#${encodeURIComponent(product)}`;
   card.buy.addEventListener("click", () => buy(card));
-  const earlier = savedAttempts().find(([of]) => of === product);
-  // Shows the result of an earlier attempt if it can be read; if not, nothing is lost.
-  if (earlier) follow(card, earlier[1], "").catch(() => {});
+  const earlier = savedAttempts().filter((entry) => entry.product === product);
+  for (const entry of earlier.slice(-MAX_SHOWN_ATTEMPTS)) resume(card, entry);
   return card;
+}
+
+// Shows an attempt of before the page was loaded. If it has no receipt, nobody knows whether the
+// service has the order: it is sent again with its key, which makes it one order in either case.
+function resume(card, entry) {
+  const view = newView(card, entry);
+  // If the result cannot be read now, nothing is lost: the entry stays.
+  if (entry.attempt) follow(view, "").catch(() => {});
+  else if (Math.abs(Date.now() - entry.at) < RESEND_MS) place(view);
+  else showUnfinished(view, "The answer to your last order was lost");
+}
+
+function showUnfinished(view, title) {
+  showAnswer(view, "no", title, "Finish the order to see its result. It counts only once.");
+}
+
+// The place on a card that shows one attempt. Each attempt has its own, so that none replaces
+// another's result.
+function newView(card, entry) {
+  const root = document.createElement("div");
+  root.className = "answer";
+  root.setAttribute("role", "status");
+  root.setAttribute("aria-live", "polite");
+  const view = { card, entry, root, waiting: false, hold: null };
+  card.views.set(entry.key, view);
+  card.answers.prepend(root);
+  const decided = [...card.views.values()].filter(({ entry: { state } }) => state !== "open");
+  const surplus = card.views.size - MAX_SHOWN_ATTEMPTS;
+  decided.slice(0, Math.max(surplus, 0)).forEach(removeView);
+  return view;
+}
+
+function removeView(view) {
+  view.root.remove();
+  view.card.views.delete(view.entry.key);
+}
+
+// Removes an attempt from the page and from the storage.
+function forget(view) {
+  forgetAttempt(view.entry);
+  removeView(view);
+}
+
+// The attempt that was sent, or was to be sent, and has no receipt.
+function unfinished(card) {
+  return [...card.views.values()].find(({ entry }) => !entry.attempt);
 }
 
 const STATES = {
@@ -260,13 +332,19 @@ function drawSale(card, sale) {
 
 function drawButton(card) {
   const { state } = card.sale;
-  card.buy.disabled = card.busy || state !== "open";
-  setText(card.buy, card.busy ? "Waiting for an answer" : BUTTONS[state]);
+  const unsure = Boolean(unfinished(card));
+  card.buy.disabled = card.busy || (state !== "open" && !unsure);
+  const text = unsure ? "Finish your order" : BUTTONS[state];
+  setText(card.buy, card.busy ? "Waiting for an answer" : text);
 }
 
-function price({ minor, currency }) {
-  const format = new Intl.NumberFormat(undefined, { style: "currency", currency });
-  return format.format(minor / 10 ** format.resolvedOptions().maximumFractionDigits);
+// How many minor units a currency has is up to ISO 4217, as the service serves it. Browsers have
+// other figures for some currencies.
+function price({ minor, currency, minor_units: digits }) {
+  const format = new Intl.NumberFormat(undefined, {
+    style: "currency", currency, minimumFractionDigits: digits, maximumFractionDigits: digits,
+  });
+  return format.format(minor / 10 ** digits);
 }
 
 function drawTime(card) {
@@ -282,7 +360,7 @@ function drawTime(card) {
     text = [limit, `closes in ${duration(closes)}`].filter(Boolean).join(" · ");
   }
   setText(card.when, text);
-  drawHold(card);
+  card.views.forEach(drawHold);
 }
 
 function duration(ms) {
@@ -328,56 +406,81 @@ function drawSpark(card) {
 
 // ---- Buying ----
 
+// Buys one. An order without a receipt is finished first: it may be in the queue already.
 async function buy(card) {
+  const before = unfinished(card);
+  if (before) {
+    await place(before);
+    return;
+  }
+  // Orders stay on the page; what came of other attempts makes room.
+  [...card.views.values()].filter(({ entry }) => entry.state === "lost").forEach(forget);
+  const entry = { product: card.product, key: uuid(), at: Date.now(), attempt: null, state: "open" };
+  saveAttempt(entry);
+  await place(newView(card, entry));
+}
+
+// Sends the order of an entry, however often it takes, and follows it to its result.
+async function place(view) {
+  const { card, entry } = view;
   card.busy = true;
-  drawButton(card);
-  showAnswer(card, "", "Placing your order");
+  if (card.sale) drawButton(card);
+  showAnswer(view, "", "Placing your order");
   try {
     const receipt = await requestWithRetry(
-      `/api/flash-sales/${encodeURIComponent(card.product)}/order`,
+      `api/flash-sales/${encodeURIComponent(entry.product)}/order`,
       {
         method: "POST",
         headers: {
-          "content-type": "application/json", "x-buyer-id": buyer, "idempotency-key": uuid(),
+          "content-type": "application/json", "x-buyer-id": buyer, "idempotency-key": entry.key,
         },
         body: JSON.stringify({ quantity: 1 }),
       },
       () => showAnswer(
-        card, "", "Still placing your order", "The service is busy. Your order is placed only once.",
+        view, "", "Still placing your order", "The service is busy. Your order is placed only once.",
       ),
     );
-    saveAttempt(card.product, receipt.attempt_id);
-    await follow(card, receipt.attempt_id, "");
+    entry.attempt = receipt.attempt_id;
+    saveAttempt(entry);
+    await follow(view, "");
   } catch (error) {
-    showAnswer(card, "no", "Something went wrong", `${error.message} You can try again.`);
+    if (entry.attempt) {
+      showAnswer(view, "no", "Your order is placed", `Its result cannot be shown now. ${error.message}`);
+    } else if (error instanceof ServiceError && !error.canRetry) {
+      // The service refused the request itself, so there is no order. The text stays until the
+      // next attempt.
+      forgetAttempt(entry);
+      Object.assign(entry, { attempt: "none", state: "lost" });
+      showAnswer(view, "no", "Something went wrong", `${error.message} You can try again.`);
+    } else {
+      showUnfinished(view, "No answer from the service");
+    }
   }
   card.busy = false;
   if (card.sale) drawButton(card);
 }
 
 // Follows an attempt until it is decided or its card is removed.
-async function follow(card, attemptId, query) {
+async function follow(view, query) {
+  const { card, entry } = view;
   let failures = 0;
   while (cards.get(card.product) === card || !card.sale) {
     try {
-      const wait = failures ? 1 : card.waiting ? WAIT_SECONDS : 0;
-      const path = `/api/attempts/${attemptId}?wait=${wait}${query}`;
+      const wait = failures ? 1 : view.waiting ? WAIT_SECONDS : 0;
+      const path = `api/attempts/${entry.attempt}?wait=${wait}${query}`;
       const attempt = await request(path, { timeoutMs: 1000 * (wait + 10) });
       failures = 0;
-      if (attempt.status !== "queued") return showAttempt(card, attempt);
+      if (attempt.status !== "queued") return showAttempt(view, attempt);
       // The first request does not wait, so that the place in the queue is shown at once.
-      card.waiting = true;
+      view.waiting = true;
       const ahead = attempt.ahead === 0 ? "You are next." : attempt.ahead === 1
         ? "1 request is ahead of yours." : `${count.format(attempt.ahead)} requests are ahead of yours.`;
-      showAnswer(card, "", "You are in the queue", ahead);
+      showAnswer(view, "", "You are in the queue", ahead);
     } catch (error) {
-      if (error.code === "unknown_attempt") {
-        saveAttempt(card.product, null);
-        return showAnswer(card, "", "");
-      }
+      if (error.code === "unknown_attempt") return forget(view);
       if (error instanceof ServiceError && !error.canRetry) throw error;
       failures += 1;
-      showAnswer(card, "", "Waiting for an answer", "The connection is slow. Your place in the queue is safe.");
+      showAnswer(view, "", "Waiting for an answer", "The connection is slow. Your place in the queue is safe.");
       await sleep(Math.min(500 * 2 ** failures, MAX_BACKOFF_MS));
     }
   }
@@ -395,65 +498,71 @@ const REASONS = {
   not_enough_left: ["Not enough left", "Fewer units were left than you ordered."],
 };
 
-function showAttempt(card, attempt) {
-  card.waiting = false;
+function showAttempt(view, attempt) {
+  view.waiting = false;
+  view.entry.state = ["sold", "reserved"].includes(attempt.status) ? "won" : "lost";
+  saveAttempt(view.entry);
   const order = attempt.order_number ? `Order ${attempt.order_number}` : "";
-  const cancel = () => cancelOrder(card, attempt);
+  const cancel = () => cancelOrder(view, attempt);
   switch (attempt.status) {
     case "sold":
-      return showAnswer(card, "yes", "It is yours", `${order}.`, ["Cancel this order", cancel]);
+      return showAnswer(view, "yes", "It is yours", `${order}.`, ["Cancel this order", cancel]);
     case "reserved":
-      showAnswer(card, "yes", "Held for you", `${order}.`, ["Cancel this order", cancel]);
-      card.hold = { until: Date.parse(attempt.hold_until), order, attempt: attempt.attempt_id };
-      return drawHold(card);
+      showAnswer(view, "yes", "Held for you", `${order}.`, ["Cancel this order", cancel]);
+      view.hold = { until: Date.parse(attempt.hold_until), order };
+      return drawHold(view);
     case "cancelled":
-      return showAnswer(card, "", "Order cancelled", `${order} is cancelled. Its units are on sale again.`);
+      return showAnswer(view, "", "Order cancelled", `${order} is cancelled. Its units are on sale again.`);
     case "expired":
-      return showAnswer(card, "no", "Your hold expired", `${order} was not completed in time. Buy again while any are left.`);
+      return showAnswer(view, "no", "Your hold expired", `${order} was not completed in time. Buy again while any are left.`);
     default: {
       const [title, text] = REASONS[attempt.reason] ?? ["Refused", attempt.reason];
       const comeBack = ["sold_out", "not_enough_left"].includes(attempt.reason) && attempt.retry_can_help
         ? " Some units are held for others and may become available again." : "";
-      return showAnswer(card, "no", title, text + comeBack);
+      return showAnswer(view, "no", title, text + comeBack);
     }
   }
 }
 
 // A hold counts down. When it is over, the page reads what became of the order.
-function drawHold(card) {
-  const { hold } = card;
+function drawHold(view) {
+  const { hold } = view;
   if (!hold) return;
   const left = hold.until - serverNow();
-  const text = card.answer.querySelector("p");
+  const text = view.root.querySelector("p");
   if (left > 0) {
     // Screen readers do not announce the countdown: every second would be too much.
     text.setAttribute("aria-live", "off");
     setText(text, `${hold.order}, held for ${duration(left)}.`);
   } else if (left < -1500) {
-    card.hold = null;
-    follow(card, hold.attempt, "").catch(() => {});
+    view.hold = null;
+    follow(view, "").catch(() => {});
   }
 }
 
-async function cancelOrder(card, attempt) {
-  showAnswer(card, "", "Cancelling your order");
+async function cancelOrder(view, attempt) {
+  showAnswer(view, "", "Cancelling your order");
   try {
     const product = encodeURIComponent(attempt.product_id);
     const receipt = await requestWithRetry(
-      `/api/flash-sales/${product}/order/${attempt.attempt_id}/cancel`,
+      `api/flash-sales/${product}/order/${attempt.attempt_id}/cancel`,
       { method: "POST", headers: { "x-buyer-id": buyer } },
-      () => showAnswer(card, "", "Still cancelling your order", "The service is busy."),
+      () => showAnswer(view, "", "Still cancelling your order", "The service is busy."),
     );
     const { partition, offset } = receipt.position;
-    await follow(card, attempt.attempt_id, `&at_least=${partition}:${offset}`);
+    await follow(view, `&at_least=${partition}:${offset}`);
   } catch (error) {
-    showAnswer(card, "no", "Something went wrong", error.message);
+    // The order stands unless a later answer shows otherwise.
+    showAttempt(view, attempt);
+    const note = document.createElement("p");
+    note.textContent = `The order could not be cancelled. ${error.message}`;
+    view.root.append(note);
   }
 }
 
-function showAnswer(card, kind, title, text = "", action = null) {
-  card.hold = null;
-  card.answer.className = `answer ${kind}`;
+function showAnswer(view, kind, title, text = "", action = null) {
+  view.hold = null;
+  view.root.className = `answer ${kind}`;
   const parts = [];
   if (title) {
     const strong = document.createElement("strong");
@@ -473,7 +582,7 @@ function showAnswer(card, kind, title, text = "", action = null) {
     button.addEventListener("click", action[1], { once: true });
     parts.push(button);
   }
-  card.answer.replaceChildren(...parts);
+  view.root.replaceChildren(...parts);
 }
 
 // ---- Start ----
