@@ -31,13 +31,13 @@ pub fn program() -> Command {
     command
 }
 
-/// The program itself: the one that `DOORBUSTER_PROGRAM` names, as `tests/run` does, which has built
+/// The program itself: the one that `PROGRAM_UNDER_TEST` names, as `tests/run` does, which has built
 /// it; else the one beside the tests, built first in the release profile and with the features that
 /// `tests/run` builds it with.
 fn doorbuster() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        let program = match std::env::var_os("DOORBUSTER_PROGRAM") {
+        let program = match std::env::var_os("PROGRAM_UNDER_TEST") {
             Some(program) => PathBuf::from(program),
             None => build(),
         };
