@@ -21,6 +21,7 @@ use crate::support::{Bench, PARTITION, Shoppers, substance};
 /// back, in the middle of recovery; appends that are lost, that fail but arrive, that arrive
 /// twice.
 const BAD_LINE: Faults = Faults {
+    full: 50,
     slow_before: 150,
     slow_after: 150,
     lost: 20,

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use kit::{Faults, FaultyLog};
 use ports::{EventLog, LogRecord};
-use schemas::command::{Command, CommandBody, PlaceAttempt, SaleTerms};
 use schemas::decision::Event;
-use schemas::ids::{AttemptId, Money, Offset, ProductId};
+use schemas::ids::Offset;
 use schemas::snapshot::SnapshotRecord;
 use schemas::topics::Topic;
 
-use crate::support::{BEGIN_MS, Bench, PARTITION, Shoppers, substance};
+use crate::support::{BEGIN_MS, Bench, PARTITION, Shoppers, attempt, sale, substance};
 
 async fn decide_all(bench: &Bench, checkpoint_every: u64) {
     let decider = bench.start("one", bench.log.clone(), checkpoint_every);
@@ -164,38 +163,6 @@ async fn records_of_a_deleted_checkpoint_are_skipped() {
         let counting: Vec<_> = bench.counting().iter().map(substance).collect();
         let undisturbed: Vec<_> = bench.undisturbed().iter().map(substance).collect();
         assert_eq!(counting, undisturbed, "completes: {completes}");
-    }
-}
-
-fn sale(product: &str, stock: u32, hold_ms: Option<i64>) -> Command {
-    let terms = SaleTerms {
-        name: "a thing".into(),
-        price: Money {
-            minor: 1,
-            currency: "EUR".into(),
-        },
-        stock,
-        limit_per_buyer: None,
-        hold_ms,
-        opens_at_ms: BEGIN_MS,
-        closes_at_ms: Some(BEGIN_MS + 60_000),
-    };
-    Command {
-        product_id: product.parse().unwrap(),
-        body: CommandBody::PutSale(terms),
-    }
-}
-
-fn attempt(product: &str, buyer: &str) -> Command {
-    let product_id: ProductId = product.parse().unwrap();
-    let place = PlaceAttempt {
-        attempt_id: AttemptId::generate(),
-        buyer_id: buyer.parse().unwrap(),
-        quantity: 1,
-    };
-    Command {
-        product_id,
-        body: CommandBody::PlaceAttempt(place),
     }
 }
 

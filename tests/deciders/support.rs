@@ -8,7 +8,7 @@ use command_api::decider::{self, CheckpointPolicy, Decider};
 use domain::product::Product;
 use domain::{DecisionContext, answer};
 use kit::{ManualClock, MemoryLog};
-use ports::{EventLog, NewRecord};
+use ports::{EventLog, LogRecord, NewRecord};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use runtime::health::Health;
@@ -83,15 +83,30 @@ impl Bench {
 
     /// Appends a command to `purchase-attempts`.
     pub fn put(&self, command: Command) -> Offset {
+        let record = self.record(command);
+        self.log
+            .put(Topic::PurchaseAttempts, PARTITION, vec![record])
+    }
+
+    /// The record of a command.
+    pub fn record(&self, command: Command) -> NewRecord {
         let key = Bytes::copy_from_slice(command.product_id.as_str().as_bytes());
         let value = self.codec.encode_command(command).into();
-        let record = NewRecord {
+        NewRecord {
             key,
             value,
             headers: vec![],
+        }
+    }
+
+    /// How many claims deciders have written.
+    pub fn claims(&self) -> usize {
+        let records = self.log.records(Topic::StockDecisions, PARTITION);
+        let is_claim = |record: &LogRecord| {
+            let decoded = self.codec.decode_decision(&record.value);
+            matches!(decoded, Ok(DecisionRecord::Claim(_)))
         };
-        self.log
-            .put(Topic::PurchaseAttempts, PARTITION, vec![record])
+        records.iter().filter(|record| is_claim(record)).count()
     }
 
     /// Waits until every record of `purchase-attempts` has a decision that counts.
@@ -167,6 +182,40 @@ pub fn substance(decision: &Decision) -> Decision {
         claim: Offset(0),
         chain: Default::default(),
         ..decision.clone()
+    }
+}
+
+/// Puts a sale on that is open for a minute.
+pub fn sale(product: &str, stock: u32, hold_ms: Option<i64>) -> Command {
+    let terms = SaleTerms {
+        name: "a thing".into(),
+        price: Money {
+            minor: 1,
+            currency: "EUR".into(),
+        },
+        stock,
+        limit_per_buyer: None,
+        hold_ms,
+        opens_at_ms: BEGIN_MS,
+        closes_at_ms: Some(BEGIN_MS + 60_000),
+    };
+    Command {
+        product_id: product.parse().unwrap(),
+        body: CommandBody::PutSale(terms),
+    }
+}
+
+/// An attempt to buy one.
+pub fn attempt(product: &str, buyer: &str) -> Command {
+    let product_id: ProductId = product.parse().unwrap();
+    let place = PlaceAttempt {
+        attempt_id: AttemptId::generate(),
+        buyer_id: buyer.parse().unwrap(),
+        quantity: 1,
+    };
+    Command {
+        product_id,
+        body: CommandBody::PlaceAttempt(place),
     }
 }
 

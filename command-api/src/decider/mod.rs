@@ -25,7 +25,8 @@ use tracing::info;
 
 use self::decide::PartitionDecider;
 pub use crate::partition::checkpoint::CheckpointPolicy;
-use crate::partition::{CoreTopics, PartitionError, PartitionLog};
+use crate::partition::progress;
+use crate::partition::{CoreTopics, PartitionError, PartitionLog, WaitingAppends};
 
 /// The topics of products.
 const TOPICS: CoreTopics = CoreTopics {
@@ -59,6 +60,7 @@ impl Decider {
             codec: self.codec.clone(),
             topics: TOPICS,
             partition,
+            waiting: WaitingAppends::default(),
         }
     }
 }
@@ -98,6 +100,7 @@ async fn decide_partition(
     let log = decider.partition_log(partition);
     let (recovered, products) = tokio::select! {
         recovered = recover::recover(&log, &decider.name, component) => recovered?,
+        never = progress::report_waiting(&log, component) => match never {},
         () = stop.cancelled() => return Ok(()),
     };
     let partition = PartitionDecider::start(decider, recovered, products).await?;

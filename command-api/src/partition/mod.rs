@@ -15,12 +15,13 @@ pub(crate) mod recovery;
 pub(crate) mod owned_partition;
 
 mod appending;
-mod progress;
+pub(crate) mod progress;
 mod read_back;
 
 pub(crate) mod deadlines;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use domain::invariants::Violation;
 use futures::future::BoxFuture;
@@ -29,6 +30,8 @@ use schemas::codec::{Codec, DecodeError};
 use schemas::decision::DecisionRecord;
 use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
+
+use self::appending::append_when_there_is_room;
 
 /// The topics of a core, and the group of its deciders.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +53,34 @@ pub(crate) struct PartitionLog {
     pub(crate) codec: Arc<Codec>,
     pub(crate) topics: CoreTopics,
     pub(crate) partition: Partition,
+    /// Whether appends wait for room in the queue.
+    pub(crate) waiting: WaitingAppends,
+}
+
+/// How many appends of a partition's decider wait for room in the log's queue. Clones count the same
+/// appends.
+#[derive(Clone, Default)]
+pub(crate) struct WaitingAppends(Arc<AtomicUsize>);
+
+impl WaitingAppends {
+    /// Counts an append until the returned value is dropped.
+    fn begin(&self) -> WaitingAppend {
+        self.0.fetch_add(1, Relaxed);
+        WaitingAppend(self.0.clone())
+    }
+
+    fn any(&self) -> bool {
+        self.0.load(Relaxed) > 0
+    }
+}
+
+/// An append that waits for room.
+struct WaitingAppend(Arc<AtomicUsize>);
+
+impl Drop for WaitingAppend {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl PartitionLog {
@@ -57,14 +88,14 @@ impl PartitionLog {
         self.log.read(topic, self.partition, from).await
     }
 
-    /// Appends records when it is first polled.
+    /// Appends records when it is first polled, and waits while the log's queue is full.
     fn append(
         &self,
         topic: Topic,
         records: Vec<NewRecord>,
     ) -> BoxFuture<'static, Result<Offset, AppendError>> {
-        let (log, partition) = (self.log.clone(), self.partition);
-        Box::pin(async move { log.append(topic, partition, records).await })
+        let log = self.clone();
+        Box::pin(async move { append_when_there_is_room(&log, topic, records).await })
     }
 
     fn decode_decision(&self, record: &LogRecord) -> Result<DecisionRecord, PartitionError> {

@@ -1,5 +1,6 @@
 //! A claimed and recovered partition, and the next step to take on it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use schemas::ids::{Offset, TimestampMs};
 use schemas::snapshot::ProductPart;
 use tokio_util::sync::CancellationToken;
 
-use super::appending::Appender;
+use super::appending::{Appender, next_batch};
 use super::checkpoint::{Checkpoint, CheckpointPolicy, CheckpointWriter, report_failure};
 use super::progress::{self, Progress};
 use super::read_back::ReadBack;
@@ -219,11 +220,16 @@ impl OwnedPartition {
     /// Appends the commands by which deadlines take effect. If that fails, the deadlines are still
     /// due and are tried again.
     pub(crate) fn append_due(&mut self, commands: Vec<NewRecord>) {
-        let partition = self.log.partition;
-        let append = self.log.append(self.log.topics.commands, commands);
+        let log = self.log.clone();
+        let mut commands = VecDeque::from(commands);
         self.timer = Some(Box::pin(async move {
-            if let Err(error) = append.await {
-                tracing::debug!(%partition, %error, "could not append a passed deadline; trying again");
+            while !commands.is_empty() {
+                let batch = next_batch(&mut commands);
+                if let Err(error) = log.append(log.topics.commands, batch).await {
+                    let partition = log.partition;
+                    tracing::debug!(%partition, %error, "could not append a passed deadline; trying again");
+                    return;
+                }
             }
         }));
     }

@@ -1,5 +1,7 @@
 //! How far behind a partition is, for health, metrics and those who watch the group's offsets.
 
+use std::convert::Infallible;
+
 use futures::future::BoxFuture;
 use ports::ReadError;
 use runtime::health::{Component, REPORT_EVERY};
@@ -8,6 +10,9 @@ use schemas::ids::Offset;
 use tokio::time::Interval;
 
 use super::PartitionLog;
+
+/// What health shows while appends wait.
+const QUEUE_FULL: &str = "waiting for room in the log's append queue; decisions are delayed";
 
 /// Reports a partition's lag at intervals.
 pub(super) struct Progress {
@@ -46,10 +51,24 @@ impl Progress {
                 let lag = (end.0 - answered.next().0).max(0) as u64;
                 metrics::gauge!(DECIDER_LAG, &self.label).set(lag as f64);
                 component.working(lag);
+                if log.waiting.any() {
+                    component.degraded(QUEUE_FULL);
+                }
             }
             Err(error) => component.failing(error.to_string()),
         }
         note(log, answered);
+    }
+}
+
+/// Reports, for as long as it is polled, that the partition's claim waits for room in the queue.
+pub(crate) async fn report_waiting(log: &PartitionLog, component: &Component) -> Infallible {
+    let mut interval = tokio::time::interval(REPORT_EVERY);
+    loop {
+        interval.tick().await;
+        if log.waiting.any() {
+            component.failing(QUEUE_FULL);
+        }
     }
 }
 

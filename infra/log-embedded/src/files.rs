@@ -34,14 +34,31 @@ pub(crate) trait LogFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
 }
 
+/// Creates a file atomically and durably, with the contents that `write` gives it: after a crash it
+/// is complete or does not exist. After a failure no unfinished file remains, if that can be helped.
+pub(crate) fn create_file(
+    files: &dyn Files,
+    name: &str,
+    write: impl FnOnce(&dyn LogFile) -> io::Result<()>,
+) -> io::Result<Arc<dyn LogFile>> {
+    let unfinished = format!("{name}{}", crate::format::UNFINISHED);
+    let created = files.create(&unfinished).and_then(|file| {
+        write(&*file)?;
+        file.sync()?;
+        files.rename(&unfinished, name)?;
+        files.sync_names()?;
+        Ok(file)
+    });
+    if created.is_err() {
+        // It may not be there. If it cannot be removed, the next attempt or start replaces it.
+        let _ = files.remove(&unfinished);
+    }
+    created
+}
+
 /// Writes a small file atomically and durably: after a crash it is complete or does not exist.
 pub(crate) fn write_whole(files: &dyn Files, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = format!("{name}{}", crate::format::UNFINISHED);
-    let file = files.create(&unfinished)?;
-    file.write_at(bytes, 0)?;
-    file.sync()?;
-    files.rename(&unfinished, name)?;
-    files.sync_names()
+    create_file(files, name, |file| file.write_at(bytes, 0)).map(drop)
 }
 
 /// Reads a small file; none when it does not exist.

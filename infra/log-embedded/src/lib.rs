@@ -14,6 +14,7 @@ mod segment;
 mod open;
 mod scan;
 
+mod preparing;
 mod queue;
 mod reader;
 mod tail;
@@ -40,6 +41,7 @@ use tokio::sync::watch;
 
 use crate::files::{Directory, Files};
 use crate::format::Meta;
+use crate::preparing::HandOver;
 use crate::queue::Queue;
 use crate::segment::{Address, Fault};
 use crate::tail::Tail;
@@ -210,6 +212,8 @@ struct Shared {
     meta: Meta,
     /// By [`Meta::slot`].
     tails: Vec<Tail>,
+    /// The segments that are being prepared.
+    segments: Arc<HandOver>,
     batches: AtomicU64,
     batch_bytes: AtomicU64,
 }
@@ -301,6 +305,13 @@ impl EmbeddedLog {
             batches: self.shared.batches.load(Relaxed),
             bytes: self.shared.batch_bytes.load(Relaxed),
         }
+    }
+
+    /// Why the log cannot prepare further segments at the moment, such as a full disk; none when it
+    /// can. It tries again by itself. Once the current segment is full, appends fail with
+    /// [`AppendError::Full`] until it succeeds.
+    pub fn preparing_failure(&self) -> Option<String> {
+        self.shared.segments.failure()
     }
 
     /// Writes the queued records, marks the log as closed and ends its threads; blocks until that is
@@ -439,6 +450,7 @@ impl Shared {
             dir: dir.to_owned(),
             meta,
             tails,
+            segments: Arc::default(),
             batches: AtomicU64::new(0),
             batch_bytes: AtomicU64::new(0),
         }

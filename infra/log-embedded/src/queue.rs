@@ -78,8 +78,23 @@ impl Group {
         self.records < MANY_RECORDS && waiting.sum::<usize>() > 1
     }
 
+    /// Answers all waiting calls with this error, and empties the group.
+    pub(crate) fn refuse(&mut self, error: &AppendError) {
+        for slot in &self.filled {
+            let queued = &mut self.slots[*slot];
+            queued.bytes.clear();
+            queued.records = 0;
+        }
+        for answer in self.drain_waiting() {
+            // The caller may have gone away.
+            let _ = answer.send(Err(error.clone()));
+        }
+        self.records = 0;
+        self.bytes = 0;
+    }
+
     /// Removes the waiting calls from the group.
-    pub(crate) fn drain_waiting(&mut self) -> impl Iterator<Item = oneshot::Sender<Answer>> {
+    fn drain_waiting(&mut self) -> impl Iterator<Item = oneshot::Sender<Answer>> {
         let filled = std::mem::take(&mut self.filled);
         let slots = &mut self.slots;
         let waiting = filled

@@ -4,8 +4,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{JoinHandle, sleep};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,8 +12,9 @@ use ports::Clock;
 use ports::event_log::AppendError;
 use schemas::ids::Offset;
 
-use crate::files::{Files, write_whole};
+use crate::files::write_whole;
 use crate::format::{self, BATCH_HEADER, BLOCK_ENTRY, Block, CLEAN, Clean};
+use crate::preparing::Prepared;
 use crate::queue::{Group, Queue};
 use crate::scan::Scanned;
 use crate::segment::{Address, FIRST, Segment};
@@ -38,9 +38,7 @@ pub(crate) struct Writer {
     recent_bytes: usize,
     segment: Segment,
     position: u64,
-    /// Delivers the next segments.
-    prepared: Receiver<io::Result<Segment>>,
-    preparing: JoinHandle<()>,
+    prepared: Prepared,
     next_sequence: u64,
     last_checksum: u32,
     log_bytes: u64,
@@ -61,12 +59,14 @@ impl Writer {
         mut segments: Vec<Segment>,
     ) -> io::Result<Self> {
         let segment = segments.remove(0);
-        let (sender, prepared) = sync_channel(0);
-        let (files, log_id) = (shared.files.clone(), shared.meta.log_id);
-        let (next_number, bytes) = (found.segments + 1, options.segment_bytes);
-        let preparing = std::thread::Builder::new()
-            .name("log-segments".to_owned())
-            .spawn(move || prepare(&*files, log_id, next_number, bytes, segments, &sender))?;
+        let prepared = Prepared::start(
+            shared.segments.clone(),
+            shared.files.clone(),
+            shared.meta.log_id,
+            found.segments + 1,
+            options.segment_bytes,
+            segments,
+        )?;
         Ok(Self {
             shared,
             queue,
@@ -75,7 +75,6 @@ impl Writer {
             segment,
             position: found.end.position,
             prepared,
-            preparing,
             next_sequence: found.next_sequence,
             last_checksum: found.last_checksum,
             log_bytes: found.log_bytes,
@@ -100,10 +99,8 @@ impl Writer {
                 // The queue is stopped first, so that no caller that gets the failure finds the log
                 // still open.
                 self.queue.stop(&reason);
-                for answer in group.drain_waiting() {
-                    let _ = answer.send(Err(AppendError::Unknown(reason.clone())));
-                }
-                self.end_preparing();
+                group.refuse(&AppendError::Unknown(reason.clone()));
+                self.prepared.end();
                 return Err(reason);
             }
             if served_few {
@@ -116,20 +113,23 @@ impl Writer {
             last_checksum: self.last_checksum,
         };
         let files = self.shared.files.clone();
-        self.end_preparing();
+        self.prepared.end();
         write_whole(&*files, CLEAN, &clean.encode()).map_err(|error| {
             format!("all records are durable, but the log cannot be marked as closed: {error}")
         })
     }
 
     /// Writes a group as one batch and makes it durable. Then makes it visible to readers and answers
-    /// the waiting calls.
+    /// the waiting calls. While there is no segment for it, and none can be created, nothing is
+    /// written and the calls are answered with [`AppendError::Full`].
     fn commit(&mut self, group: &mut Group) -> io::Result<()> {
         let bytes = format::batch_bytes(group.filled.len(), group.bytes);
         if self.position + bytes as u64 > self.segment.bytes {
-            let next = self.prepared.recv();
-            self.segment =
-                next.unwrap_or_else(|_| Err(io::Error::other("no further segment was prepared")))?;
+            let Some(next) = self.prepared.take()? else {
+                group.refuse(&AppendError::Full);
+                return Ok(());
+            };
+            self.segment = next;
             self.position = FIRST;
         }
         self.encode(group, bytes);
@@ -221,45 +221,6 @@ impl Writer {
             self.position,
             file.display()
         )
-    }
-
-    fn end_preparing(self) {
-        drop(self.prepared);
-        // If the thread panicked it made no segment, and none is needed any more.
-        let _ = self.preparing.join();
-    }
-}
-
-/// Delivers the segments that are ready, then creates one after the other in advance, until the
-/// writer has ended.
-///
-/// A segment is delivered once its successor is durable. So if the file that was written last is
-/// lost, its successor shows that the log did not end before it.
-fn prepare(
-    files: &dyn Files,
-    log_id: u64,
-    next_number: u32,
-    bytes: u64,
-    ready: Vec<Segment>,
-    sender: &SyncSender<io::Result<Segment>>,
-) {
-    let made = (next_number..).map(|number| Segment::create(files, log_id, number, bytes));
-    let mut last_made = None;
-    for segment in ready.into_iter().map(Ok).chain(made) {
-        let next = match segment {
-            Ok(segment) => last_made.replace(segment).map(Ok),
-            Err(error) => {
-                tracing::warn!(
-                    %error,
-                    "cannot create the next segment; the log will stop when the current one is full"
-                );
-                Some(Err(error))
-            }
-        };
-        let failed = matches!(next, Some(Err(_)));
-        if next.is_some_and(|next| sender.send(next).is_err()) || failed {
-            return;
-        }
     }
 }
 

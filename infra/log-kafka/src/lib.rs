@@ -173,7 +173,7 @@ impl KafkaLog {
         self.check(partition).map_err(ReadError::Unavailable)
     }
 
-    fn join(&self, group: Group) -> std::io::Result<Member> {
+    fn join(&self, group: Group) -> Member {
         let name = group_name(&self.options.topic_prefix, group);
         let topic = self.names.topic(names::topic_of(group)).to_owned();
         let config = self.options.member(&name);
@@ -254,13 +254,8 @@ impl EventLog for KafkaLog {
         if let Some(member) = members.get(&group) {
             return member.assigned();
         }
-        match self.join(group) {
-            Ok(member) => members.entry(group).or_insert(member).assigned(),
-            Err(error) => {
-                error!(%error, "cannot start the thread of the consumer group's member; no partitions are assigned");
-                watch::Sender::default().subscribe()
-            }
-        }
+        let member = self.join(group);
+        members.entry(group).or_insert(member).assigned()
     }
 
     fn note_progress(&self, group: Group, partition: Partition, next: Offset) {

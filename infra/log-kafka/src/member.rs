@@ -47,14 +47,14 @@ struct Shared {
 }
 
 impl Member {
-    /// Joins a group that shares the partitions of a topic.
+    /// Joins a group that shares the partitions of a topic. Needs tokio's runtime.
     pub(crate) fn join(
         config: ClientConfig,
         context: Context,
         group: String,
         topic: String,
         partitions: usize,
-    ) -> std::io::Result<Self> {
+    ) -> Self {
         let shared = Arc::new(Shared {
             group,
             topic,
@@ -64,17 +64,11 @@ impl Member {
             stop: AtomicBool::new(false),
         });
         let (leave, left) = oneshot::channel();
-        let member = shared.clone();
-        let thread = std::thread::Builder::new().name("kafka-member".to_owned());
-        thread.spawn(move || {
-            member.run(&config, &context);
-            // Fails when no caller waits for it.
-            let _ = leave.send(());
-        })?;
-        Ok(Self {
+        tokio::spawn(start(shared.clone(), config, context, leave));
+        Self {
             shared,
             left: Mutex::new(Some(left)),
-        })
+        }
     }
 
     /// The partitions that are assigned to this process, now and as that changes.
@@ -92,6 +86,34 @@ impl Member {
     pub(crate) fn leave(&self) -> Option<oneshot::Receiver<()>> {
         self.shared.stop.store(true, Relaxed);
         self.left.lock().take()
+    }
+}
+
+/// Starts the member's thread. While the machine has no thread to give, tries again until the member
+/// is to leave.
+async fn start(
+    member: Arc<Shared>,
+    config: ClientConfig,
+    context: Context,
+    leave: oneshot::Sender<()>,
+) {
+    // The thread takes it. Dropping it, as here when no thread started, tells of the end as well.
+    let leave = Arc::new(Mutex::new(Some(leave)));
+    while !member.stop.load(Relaxed) {
+        let (its_member, its_leave) = (member.clone(), leave.clone());
+        let (config, context) = (config.clone(), context.clone());
+        let run = move || {
+            let leave = its_leave.lock().take();
+            its_member.run(&config, &context);
+            // Fails when no caller waits for it.
+            let _ = leave.map(|leave| leave.send(()));
+        };
+        let thread = std::thread::Builder::new().name("kafka-member".to_owned());
+        let Err(error) = thread.spawn(run) else {
+            return;
+        };
+        error!(%error, group = member.group, "cannot start the thread of the consumer group's member; trying again");
+        tokio::time::sleep(RETRY_AFTER).await;
     }
 }
 

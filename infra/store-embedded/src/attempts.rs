@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use redb::ReadableDatabase;
 use schemas::ids::AttemptId;
 
 use crate::contents::Contents;
@@ -37,7 +36,7 @@ impl Contents {
             }
             Ok::<_, redb::Error>(())
         })?;
-        let file = self.file.begin_read()?;
+        let file = self.begin_read()?;
         let file = file.open_table(definition(Table::Attempts))?;
         for shard in self.shards.read().iter().rev() {
             if let Some(value) = file.get(shard.key(id).as_slice())? {
@@ -74,7 +73,7 @@ impl Contents {
             }
             Ok::<_, redb::Error>(())
         })?;
-        let file = self.file.begin_read()?;
+        let file = self.begin_read()?;
         let file = file.open_table(definition(Table::Attempts))?;
         for &shard in self.shards.read().iter() {
             let (from, to) = keys(shard);

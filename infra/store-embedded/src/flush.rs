@@ -1,5 +1,7 @@
 //! The thread that flushes memtables to the file.
 
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
@@ -17,6 +19,8 @@ use crate::{shards, throttle};
 const MIN_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest pause. A crash loses no more than this much and the flush under way.
 const MAX_INTERVAL: Duration = Duration::from_secs(4);
+/// The longest pause after a failure. Each is at least twice as long as the one before.
+const MAX_RETRY: Duration = Duration::from_secs(15);
 /// The pause after a flush, as a multiple of the flush's own time. Random keys fall on leaves all
 /// over the file, and each leaf is written whole; the more rows a flush has, the more of them share
 /// a leaf.
@@ -44,9 +48,12 @@ impl Flusher {
                 }
                 let began = Instant::now();
                 // `flush` logs failures; the same rows are flushed again next time.
-                interval = match contents.flush() {
-                    Ok(()) => (began.elapsed() * INTERVAL_FACTOR).clamp(MIN_INTERVAL, MAX_INTERVAL),
-                    Err(_) => MIN_INTERVAL,
+                let flushed = contents.flush();
+                let pause = began.elapsed() * INTERVAL_FACTOR;
+                interval = match flushed {
+                    Ok(()) => pause.clamp(MIN_INTERVAL, MAX_INTERVAL),
+                    // Opening the file again reads all of it.
+                    Err(_) => pause.max(2 * interval).clamp(MIN_INTERVAL, MAX_RETRY),
                 };
             }
         };
@@ -76,34 +83,47 @@ fn lower_priority() {
 }
 
 impl Contents {
-    /// Writes the next memtable to the file, if there is anything to write.
+    /// Writes the next memtable to the file, if there is anything to write. After a failure, opens
+    /// the file again first.
     pub(crate) fn flush(&self) -> Result<(), StoreError> {
+        // A panic of redb must not end the thread: opening the file again mends it as well.
+        let flushed = catch_unwind(AssertUnwindSafe(|| self.try_to_flush()));
+        let flushed = flushed.unwrap_or_else(|_| Err(StoreError("redb panicked".into())));
+        match &flushed {
+            Ok(()) => {
+                if self.memtables.flush_succeeded() {
+                    tracing::info!("the read store's file can be written again");
+                }
+            }
+            Err(failure) => {
+                self.note_failure();
+                if self.memtables.flush_failed(failure.clone()) {
+                    tracing::error!(
+                        error = %failure,
+                        "the read store has failed; its rows stay in memory, and it opens its file \
+                         and writes them again. Check the disk's free space"
+                    );
+                }
+            }
+        }
+        flushed
+    }
+
+    fn try_to_flush(&self) -> Result<(), StoreError> {
+        let failed = |what, error: &dyn Display| StoreError(format!("{what}: {error}"));
+        self.reopen_if_broken()
+            .map_err(|error| failed("its file cannot be opened again", &error))?;
         let Some(memtable) = self.memtables.begin_flush() else {
             return Ok(());
         };
-        match self.write(&memtable) {
-            Ok(()) => {
-                self.memtables.flush_succeeded();
-                Ok(())
-            }
-            Err(error) => {
-                let failure = StoreError(format!("its file cannot be written: {error}"));
-                if self.memtables.flush_failed(failure.clone()) {
-                    tracing::error!(
-                        %error,
-                        "the read store's file cannot be written; the rows stay in memory and are \
-                         written again"
-                    );
-                }
-                Err(failure)
-            }
-        }
+        self.write(&memtable)
+            .map_err(|error| failed("its file cannot be written", &error))
     }
 
     /// Writes a memtable in one durable transaction: the rows whose versions are not lower than the
     /// file's, and the progress.
     pub(crate) fn write(&self, memtable: &Memtable) -> Result<(), redb::Error> {
-        let transaction = self.file.begin_write()?;
+        let transaction = self.begin_write()?;
         for table in Table::ALL {
             let mut file = transaction.open_table(definition(table))?;
             for (number, (key, value)) in memtable.rows(table).iter().enumerate() {

@@ -150,14 +150,16 @@ impl Memtables {
         state.closed || state.active.bytes >= URGENT_BYTES
     }
 
-    /// Drops the memtable that was being flushed: the file has its rows.
-    pub(crate) fn flush_succeeded(&self) {
+    /// Drops the memtable that was being flushed, if any: the file has its rows. Returns whether the
+    /// flush before had failed.
+    pub(crate) fn flush_succeeded(&self) -> bool {
         let mut state = self.state.write();
         let flushed = state.flushing.take();
-        state.failure = None;
+        let had_failed = state.failure.take().is_some();
         drop(state);
         // Freeing tens of thousands of rows takes a while, so it is done without the lock.
         drop(flushed);
+        had_failed
     }
 
     /// Notes that a flush failed. The memtable stays visible to reads and is flushed again later.

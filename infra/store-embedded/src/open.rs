@@ -9,11 +9,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use ports::read_store::StoreError;
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, RepairSession, StorageError};
 use tempfile::{NamedTempFile, TempPath};
 
-use crate::contents::Contents;
+use crate::contents::{Contents, Reopen};
 use crate::flush::Flusher;
 use crate::memtables::Memtables;
 use crate::rows::FORMAT;
@@ -93,8 +94,10 @@ impl EmbeddedStore {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let (memtables, flush_now) = Memtables::new();
         let file = open_file(path, memtables.clone())?;
-        let contents = Contents::new(file, memtables).map_err(|e| damaged(path, e))?;
-        let contents = Arc::new(contents);
+        let (its_path, its_memtables) = (path.to_owned(), memtables.clone());
+        let reopen: Reopen = Box::new(move || reopen_file(&its_path, &its_memtables));
+        let contents = Contents::new(file, memtables, Some(reopen));
+        let contents = Arc::new(contents.map_err(|e| damaged(path, e))?);
         let flusher = Flusher::start(contents.clone(), flush_now).map_err(|e| io_error(path, e))?;
         Ok(Self {
             contents,
@@ -118,7 +121,8 @@ impl EmbeddedStore {
             let (memtables, _) = Memtables::new();
             match open_file(&copy, memtables.clone()) {
                 Ok(file) => {
-                    let contents = Contents::new(file, memtables).map_err(|e| damaged(path, e))?;
+                    let contents = Contents::new(file, memtables, None);
+                    let contents = contents.map_err(|e| damaged(path, e))?;
                     return Ok(Self {
                         contents: contents.into(),
                         flusher: None,
@@ -158,6 +162,16 @@ fn open_file(path: &Path, memtables: Arc<Memtables>) -> Result<Database, OpenErr
     if !path.try_exists().map_err(|e| io_error(path, e))? {
         create_file(path)?;
     }
+    open_without_panic(path, memtables)
+}
+
+/// Opens the file again while the store is running. It is not created: an empty file would lack the
+/// rows that the projector has written.
+fn reopen_file(path: &Path, memtables: &Arc<Memtables>) -> Result<Database, StoreError> {
+    open_without_panic(path, memtables.clone()).map_err(|e| StoreError(e.to_string()))
+}
+
+fn open_without_panic(path: &Path, memtables: Arc<Memtables>) -> Result<Database, OpenError> {
     // redb panics at some kinds of damage, which must not end the process. Its state is dropped with
     // the panic, so nothing half changed remains.
     match catch_unwind(AssertUnwindSafe(|| open_existing(path, memtables))) {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use ports::read_store::{AttemptRow, MAX_PAGE, Progress, Row, SaleRow, StoreError};
-use redb::ReadableDatabase;
 use schemas::ids::{AttemptId, Partition, Position, ProductId};
 
 use crate::contents::Contents;
@@ -19,14 +18,16 @@ type Keys = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 impl Contents {
     pub(crate) fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
-        let value = self.newest_attempt(id).map_err(failed)?;
+        let value = self
+            .newest_attempt(id)
+            .map_err(|error| self.read_failed(error))?;
         value.map(|value| decode_attempt(&value)).transpose()
     }
 
     pub(crate) fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {
         let value = self
             .get(Table::Sales, product.as_str().as_bytes())
-            .map_err(failed)?;
+            .map_err(|error| self.read_failed(error))?;
         value.map(|value| decode_sale(&value)).transpose()
     }
 
@@ -37,7 +38,7 @@ impl Contents {
     ) -> Result<Vec<SaleRow>, StoreError> {
         let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_str().into()));
         let page = self.page(Table::Sales, (from, Bound::Unbounded), limit.min(MAX_PAGE));
-        page.map_err(failed)?
+        page.map_err(|error| self.read_failed(error))?
             .values()
             .map(|value| decode_sale(value))
             .collect()
@@ -52,7 +53,7 @@ impl Contents {
         limit: usize,
     ) -> Result<Vec<AttemptRow>, StoreError> {
         let page = self.page(table, keys_after(owner, after), limit.min(MAX_PAGE));
-        page.map_err(failed)?
+        page.map_err(|error| self.read_failed(error))?
             .values()
             .map(|value| decode_attempt(value))
             .collect()
@@ -66,7 +67,9 @@ impl Contents {
                 .flat_map(|memtable| memtable.progress.clone())
                 .collect()
         });
-        let mut progress = self.progress_in_file().map_err(failed)?;
+        let mut progress = self
+            .progress_in_file()
+            .map_err(|error| self.read_failed(error))?;
         progress.extend(in_memory);
         Ok(progress)
     }
@@ -83,7 +86,7 @@ impl Contents {
             loop {
                 let page = self
                     .page(table, (from, Bound::Unbounded), MAX_PAGE)
-                    .map_err(failed)?;
+                    .map_err(|error| self.read_failed(error))?;
                 for value in page.values() {
                     if !visit(decode(table, value)?) {
                         return Ok(());
@@ -97,7 +100,9 @@ impl Contents {
         }
         let mut after = None;
         loop {
-            let page = self.attempts_after(after).map_err(failed)?;
+            let page = self
+                .attempts_after(after)
+                .map_err(|error| self.read_failed(error))?;
             for value in page.rows.values() {
                 if !visit(decode(Table::Attempts, value)?) {
                     return Ok(());
@@ -118,7 +123,7 @@ impl Contents {
                 .filter_map(|memtable| memtable.rows(table).get(key));
             values.max_by_key(|value| version(value)).cloned()
         });
-        let file = self.file.begin_read()?.open_table(definition(table))?;
+        let file = self.begin_read()?.open_table(definition(table))?;
         let in_file = file.get(key)?.map(|value| value.value().to_vec());
         Ok(newer(found, in_file))
     }
@@ -146,7 +151,7 @@ impl Contents {
                 rows.take(limit).for_each(|(key, value)| add(key, value));
             }
         });
-        let file = self.file.begin_read()?.open_table(definition(table))?;
+        let file = self.begin_read()?.open_table(definition(table))?;
         let range = (
             keys.0.as_ref().map(Vec::as_slice),
             keys.1.as_ref().map(Vec::as_slice),
@@ -162,7 +167,7 @@ impl Contents {
     }
 
     fn progress_in_file(&self) -> Result<BTreeMap<Partition, Progress>, redb::Error> {
-        let file = self.file.begin_read()?.open_table(PROGRESS)?;
+        let file = self.begin_read()?.open_table(PROGRESS)?;
         let mut progress = BTreeMap::new();
         for row in file.range::<u32>(..)? {
             let (partition, value) = row?;
@@ -170,8 +175,4 @@ impl Contents {
         }
         Ok(progress)
     }
-}
-
-fn failed(error: redb::Error) -> StoreError {
-    StoreError(error.to_string())
 }

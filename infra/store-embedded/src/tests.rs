@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ports::ReadStore;
-use ports::read_store::{AttemptRow, Progress, Row};
+use ports::read_store::{AttemptRow, Progress, Row, StoreError};
 use redb::backends::InMemoryBackend;
 use schemas::ids::{AttemptId, Offset, Partition, Position};
 
-use crate::contents::Contents;
+use crate::contents::{Contents, Reopen};
 use crate::flush::Flusher;
 use crate::memtables::Memtables;
 use crate::rows::tests::attempt;
@@ -20,15 +20,28 @@ use crate::store::EmbeddedStore;
 use crate::tables;
 
 /// A disk whose writes or syncs a test lets fail.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Disk {
-    memory: InMemoryBackend,
+    memory: Arc<InMemoryBackend>,
     fails: Arc<AtomicBool>,
     /// Whether writes fail, or else syncs.
     on_write: bool,
 }
 
 impl Disk {
+    fn new(fails: &Arc<AtomicBool>, on_write: bool) -> Self {
+        Self {
+            memory: Arc::new(InMemoryBackend::new()),
+            fails: fails.clone(),
+            on_write,
+        }
+    }
+
+    fn create(&self) -> redb::Database {
+        let builder = redb::Database::builder();
+        builder.create_with_backend(self.clone()).unwrap()
+    }
+
     fn fail_if(&self, this_kind: bool) -> io::Result<()> {
         match this_kind && self.fails.load(Ordering::SeqCst) {
             true => Err(io::ErrorKind::StorageFull.into()),
@@ -60,42 +73,19 @@ impl redb::StorageBackend for Disk {
 async fn a_failing_disk_refuses_writes_and_keeps_answering() {
     for on_write in [false, true] {
         let fails = Arc::new(AtomicBool::new(false));
-        let disk = Disk {
-            memory: InMemoryBackend::new(),
-            fails: fails.clone(),
-            on_write,
-        };
-        let file = redb::Database::builder().create_with_backend(disk).unwrap();
+        let disk = Disk::new(&fails, on_write);
+        let file = disk.create();
         tables::recreate(&file).unwrap();
-        let (memtables, flush_now) = Memtables::new();
-        let contents = Arc::new(Contents::new(file, memtables).unwrap());
-        let flusher = Flusher::start(contents.clone(), flush_now).unwrap();
-        let store = EmbeddedStore {
-            contents,
-            flusher: Some(flusher.into()),
-            _copy: None,
-        };
-        let progress = Progress {
-            next: Offset(1),
-            claim: Offset(0),
-            answered: Offset(0),
-        };
+        let store = store_on(file, None);
 
         fails.store(true, Ordering::SeqCst);
         let row = attempt(1, 1);
         let rows = vec![Row::Attempt(row.clone())];
         assert_eq!(
-            store.apply(Partition(0), rows.clone(), progress).await,
+            store.apply(Partition(0), rows.clone(), PROGRESS).await,
             Ok(())
         );
-        let deadline = Instant::now() + Duration::from_secs(20);
-        let refused = loop {
-            match store.apply(Partition(0), rows.clone(), progress).await {
-                Err(refused) => break refused.to_string(),
-                Ok(()) => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-            assert!(Instant::now() < deadline, "the failure must show");
-        };
+        let refused = until_refused(&store, &rows).await;
         assert!(refused.contains("cannot be written"), "{refused}");
         assert_eq!(
             store.attempt(row.attempt_id).await,
@@ -106,6 +96,80 @@ async fn a_failing_disk_refuses_writes_and_keeps_answering() {
             store.close().is_err(),
             "closing must say that rows were not written"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_store_whose_disk_works_again_opens_its_file_again_and_continues() {
+    for on_write in [false, true] {
+        let fails = Arc::new(AtomicBool::new(false));
+        let disk = Disk::new(&fails, on_write);
+        let file = disk.create();
+        tables::recreate(&file).unwrap();
+        let same_disk = disk.clone();
+        let reopen: Reopen = Box::new(move || {
+            let opened = redb::Database::builder().create_with_backend(same_disk.clone());
+            opened.map_err(|error| StoreError(error.to_string()))
+        });
+        let store = store_on(file, Some(reopen));
+        let mut number = 0;
+        for _ in 0..2 {
+            number += 1;
+            let row = attempt(number, 1);
+            let rows = vec![Row::Attempt(row.clone())];
+            fails.store(true, Ordering::SeqCst);
+            store
+                .apply(Partition(0), rows.clone(), PROGRESS)
+                .await
+                .unwrap();
+            until_refused(&store, &rows).await;
+            fails.store(false, Ordering::SeqCst);
+            // The store takes rows again, without a restart, and has kept the others.
+            while store
+                .apply(Partition(0), rows.clone(), PROGRESS)
+                .await
+                .is_err()
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            assert_eq!(store.attempt(row.attempt_id).await, Ok(Some(row)));
+        }
+        store.close().unwrap();
+        drop(store);
+        let store = store_on(disk.create(), None);
+        for number in 1..=number {
+            let row = attempt(number, 1);
+            assert_eq!(store.attempt(row.attempt_id).await, Ok(Some(row)));
+        }
+    }
+}
+
+const PROGRESS: Progress = Progress {
+    next: Offset(1),
+    claim: Offset(0),
+    answered: Offset(0),
+};
+
+fn store_on(file: redb::Database, reopen: Option<Reopen>) -> EmbeddedStore {
+    let (memtables, flush_now) = Memtables::new();
+    let contents = Arc::new(Contents::new(file, memtables, reopen).unwrap());
+    let flusher = Flusher::start(contents.clone(), flush_now).unwrap();
+    EmbeddedStore {
+        contents,
+        flusher: Some(flusher.into()),
+        _copy: None,
+    }
+}
+
+/// Applies the rows until that is refused; returns the reason.
+async fn until_refused(store: &EmbeddedStore, rows: &[Row]) -> String {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match store.apply(Partition(0), rows.to_vec(), PROGRESS).await {
+            Err(refused) => return refused.to_string(),
+            Ok(()) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+        assert!(Instant::now() < deadline, "the failure must show");
     }
 }
 
@@ -125,7 +189,7 @@ async fn a_row_is_read_in_its_highest_version_wherever_it_is() {
         let file = redb::Database::create(&path).unwrap();
         tables::recreate(&file).unwrap();
         let (memtables, _) = Memtables::new();
-        let contents = Contents::new(file, memtables).unwrap();
+        let contents = Contents::new(file, memtables, None).unwrap();
         let progress = Progress {
             next: Offset(1),
             claim: Offset(0),

@@ -19,6 +19,8 @@ use tokio::sync::watch;
 /// earlier one.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {
+    /// An append fails with [`AppendError::Full`], and takes no effect.
+    pub full: u32,
     /// An append is delayed before it takes effect.
     pub slow_before: u32,
     /// An append is delayed after it took effect.
@@ -37,10 +39,22 @@ pub struct Faults {
     pub longest: Duration,
 }
 
+/// The capacity of an append queue, which calls occupy until they return.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueBound {
+    /// The most records. One call may have more if the queue is empty.
+    pub records: usize,
+    /// The most bytes, and the most in one call.
+    pub bytes: usize,
+}
+
 /// A log as one process reaches it through a bad connection.
 pub struct FaultyLog {
     log: Arc<dyn EventLog>,
     faults: Faults,
+    queue: Option<QueueBound>,
+    /// The records and bytes in the queue.
+    queued: Mutex<(usize, usize)>,
     dice: Arc<Mutex<StdRng>>,
 }
 
@@ -50,8 +64,55 @@ impl FaultyLog {
         Self {
             log,
             faults,
+            queue: None,
+            queued: Mutex::default(),
             dice: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
         }
+    }
+
+    /// The same log behind an append queue of this capacity.
+    pub fn with_queue(self, queue: QueueBound) -> Self {
+        Self {
+            queue: Some(queue),
+            ..self
+        }
+    }
+
+    /// Takes a call into the queue until the returned value is dropped.
+    fn enqueue(&self, call: &[NewRecord]) -> Result<Queued<'_>, AppendError> {
+        let (records, bytes) = (call.len(), call.iter().map(NewRecord::bytes).sum());
+        let mut queued = self.queued.lock();
+        if let Some(queue) = self.queue {
+            let max = queue.bytes;
+            if bytes > max {
+                let what = "the call";
+                return Err(AppendError::TooLarge { what, bytes, max });
+            }
+            let too_many = queued.0 > 0 && queued.0 + records > queue.records;
+            if too_many || queued.1 + bytes > max {
+                return Err(AppendError::Full);
+            }
+        }
+        *queued = (queued.0 + records, queued.1 + bytes);
+        Ok(Queued {
+            queued: &self.queued,
+            records,
+            bytes,
+        })
+    }
+}
+
+/// A call in the queue.
+struct Queued<'a> {
+    queued: &'a Mutex<(usize, usize)>,
+    records: usize,
+    bytes: usize,
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        let mut queued = self.queued.lock();
+        *queued = (queued.0 - self.records, queued.1 - self.bytes);
     }
 }
 
@@ -79,6 +140,10 @@ impl EventLog for FaultyLog {
         records: Vec<NewRecord>,
     ) -> Result<Offset, AppendError> {
         let Faults { longest, .. } = self.faults;
+        if happens(&self.dice, self.faults.full) {
+            return Err(AppendError::Full);
+        }
+        let _queued = self.enqueue(&records)?;
         maybe_delay(&self.dice, self.faults.slow_before, longest).await;
         if happens(&self.dice, self.faults.lost) {
             return Err(AppendError::Unknown("the test dropped the append".into()));

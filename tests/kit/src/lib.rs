@@ -8,6 +8,6 @@ mod memory_log;
 mod memory_store;
 
 pub use clock::ManualClock;
-pub use faulty_log::{Faults, FaultyLog};
+pub use faulty_log::{Faults, FaultyLog, QueueBound};
 pub use memory_log::{MemoryLog, OnAppend};
 pub use memory_store::MemoryStore;

@@ -23,6 +23,9 @@ pub struct Plan {
     pub deployment: Deployment,
     /// How often calls fail until the faults end.
     pub fault_rates: FaultRates,
+    /// Whether nothing fails: calls are slow and append queues full, but no decider has a reason to
+    /// claim a partition twice.
+    pub only_backpressure: bool,
     /// What happens, in order of time.
     pub steps: Vec<Step>,
 }
@@ -219,11 +222,33 @@ impl Plan {
             });
         }
         steps.sort_by_key(|step| step.at);
-        Self {
+        let mut plan = Self {
             seed,
             deployment,
             fault_rates,
+            only_backpressure: false,
             steps,
+        };
+        plan.add_backpressure();
+        plan
+    }
+
+    /// Lets append queues be full at times; in some plans, nothing else goes wrong. It is drawn apart,
+    /// so that all the rest of a seed's plan stays as it was.
+    fn add_backpressure(&mut self) {
+        let mut rng = StdRng::seed_from_u64(self.seed ^ 0xF0_11);
+        self.only_backpressure = rng.random_bool(0.08);
+        if self.only_backpressure {
+            self.fault_rates = FaultRates {
+                slow: self.fault_rates.slow,
+                longest_ms: self.fault_rates.longest_ms,
+                full: rng.random_range(20..=300),
+                ..FaultRates::default()
+            };
+            let is_request = |step: &Step| matches!(step.action, Action::Request(_));
+            self.steps.retain(is_request);
+        } else if rng.random_bool(0.6) {
+            self.fault_rates.full = rng.random_range(0..=100);
         }
     }
 }
@@ -248,6 +273,7 @@ fn fault_rates(rng: &mut StdRng) -> FaultRates {
     FaultRates {
         slow: up_to(300),
         longest_ms: up_to(3_000).into(),
+        full: 0,
         lost: up_to(40),
         unacknowledged: up_to(40),
         late: up_to(40),

@@ -62,6 +62,9 @@ pub fn run(plan: &Plan) -> Outcome {
     let end = world.end_state();
     let observations = shoppers.observations.lock();
     violations.extend(checker::check(&end, &observations));
+    if plan.only_backpressure {
+        violations.extend(checker::claimed_twice(&end));
+    }
     Outcome {
         digest: checker::digest(&end, &observations),
         simulated,

@@ -1,5 +1,7 @@
 //! Writing a checkpoint.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use ports::{AppendError, NewRecord};
 use runtime::metrics::CHECKPOINTS;
@@ -9,8 +11,9 @@ use tracing::{info, warn};
 
 use super::{Checkpoint, NONE, first_of};
 use crate::partition::PartitionLog;
+use crate::partition::appending::next_batch;
 
-/// How many records of a checkpoint are appended at a time.
+/// The most records of a checkpoint that are appended at a time.
 const APPEND_AT_ONCE: usize = 8;
 
 /// Appends a checkpoint to the log.
@@ -52,13 +55,14 @@ impl CheckpointWriter {
         if !first.is_empty() {
             self.stamp.first = self.append(first).await?;
         }
-        while parts.len() > 0 {
-            let some = parts
-                .by_ref()
-                .take(APPEND_AT_ONCE)
-                .map(|part| self.record(part))
-                .collect();
-            self.append(some).await?;
+        let mut encoded = VecDeque::new();
+        loop {
+            let missing = APPEND_AT_ONCE - encoded.len();
+            encoded.extend(parts.by_ref().take(missing).map(|part| self.record(part)));
+            if encoded.is_empty() {
+                break;
+            }
+            self.append(next_batch(&mut encoded)).await?;
         }
         let completion = NewRecord {
             value: Bytes::from(self.log.codec.encode_snapshot(&self.stamp)),

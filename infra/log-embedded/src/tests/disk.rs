@@ -25,6 +25,8 @@ struct State {
     /// The number of calls so far that change something.
     calls: usize,
     fault: Option<(usize, Fault)>,
+    /// The error of every call that needs a new file or more space, if they all fail.
+    exhausted: Option<ErrorKind>,
 }
 
 #[derive(Clone, Default)]
@@ -51,6 +53,12 @@ impl Disk {
         self.0.lock().fault = Some((call, fault));
     }
 
+    /// Lets every call fail with this error that needs a new file or more space, until it is called
+    /// with none.
+    pub(super) fn exhaust(&self, error: Option<ErrorKind>) {
+        self.0.lock().exhausted = error;
+    }
+
     pub(super) fn calls(&self) -> usize {
         self.0.lock().calls
     }
@@ -59,6 +67,7 @@ impl Disk {
     pub(super) fn after_kill(&self) -> Disk {
         let state = State {
             fault: None,
+            exhausted: None,
             calls: 0,
             ..self.0.lock().clone()
         };
@@ -159,6 +168,13 @@ impl Files for Disk {
     fn create(&self, name: &str) -> Result<Arc<dyn LogFile>> {
         let mut state = self.0.lock();
         state.checked_call()?;
+        // On a disk without space an empty file can still be created.
+        if let Some(error) = state
+            .exhausted
+            .filter(|error| *error != ErrorKind::StorageFull)
+        {
+            return Err(error.into());
+        }
         let file = state.files.len();
         state.files.push(Content::default());
         state.names.insert(name.to_owned(), file);
@@ -220,8 +236,12 @@ impl LogFile for DiskFile {
         let mut state = self.disk.0.lock();
         let calls = state.calls;
         let fault = state.call();
+        let exhausted = state.exhausted;
         let file = &mut state.files[self.file];
         let from = position as usize;
+        if let Some(error) = exhausted.filter(|_| from + bytes.len() > file.cached.len()) {
+            return Err(error.into());
+        }
         let written = match fault {
             None | Some(Fault::PowerOff) => bytes.len(),
             Some(Fault::Once(_)) => bytes.len() * (calls % 3) / 3,

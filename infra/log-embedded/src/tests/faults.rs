@@ -2,23 +2,43 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ports::AppendError;
 use schemas::ids::Offset;
+use tokio::time::sleep;
 
 use super::disk::{Disk, Fault};
-use super::{Contents, append, contents, open, record, target};
+use super::{Contents, append, contents, contents_of, open, record, target};
 use crate::EmbeddedLog;
+use crate::format::UNFINISHED;
 
 /// Rounds of appends, and appends at once in each.
 const ROUNDS: usize = 12;
 const AT_ONCE: usize = 3;
 
+/// The pause before an append is tried again.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// The acknowledged records of a run, by number.
 type Acknowledged = Vec<(usize, Offset)>;
 
+/// Appends a record. While no segment can be prepared, tries again, unless that is so for good.
+async fn append_with_room(
+    log: &EmbeddedLog,
+    n: usize,
+    fault: Fault,
+) -> Result<Offset, AppendError> {
+    loop {
+        match append(log, n).await {
+            Err(AppendError::Full) if fault != Fault::PowerOff => sleep(PAUSE).await,
+            answer => return answer,
+        }
+    }
+}
+
 /// Appends until a call fails, and then some more records, which must all be refused.
-async fn run(log: EmbeddedLog) -> Acknowledged {
+async fn run(log: EmbeddedLog, fault: Fault) -> Acknowledged {
     let log = Arc::new(log);
     let mut acknowledged = Vec::new();
     let mut failed = false;
@@ -26,7 +46,7 @@ async fn run(log: EmbeddedLog) -> Acknowledged {
         let of_round = (0..AT_ONCE).map(|n| {
             let log = log.clone();
             let n = round * AT_ONCE + n;
-            tokio::spawn(async move { (n, append(&log, n).await) })
+            tokio::spawn(async move { (n, append_with_room(&log, n, fault).await) })
         });
         let mut answers = Vec::new();
         for answer in of_round.collect::<Vec<_>>() {
@@ -37,6 +57,7 @@ async fn run(log: EmbeddedLog) -> Acknowledged {
                 Ok(offset) if !failed => acknowledged.push((n, offset)),
                 Ok(_) => panic!("record {n} is acknowledged after a failure"),
                 Err(AppendError::Stopped(_)) => {}
+                Err(AppendError::Full) => assert_eq!(fault, Fault::PowerOff),
                 Err(AppendError::Unknown(_)) => assert!(!failed, "the log was stopped before"),
                 Err(error) => panic!("{error}"),
             }
@@ -89,7 +110,7 @@ async fn at_every_call(fault: Fault, check: impl AsyncFn(usize, &Disk, &Acknowle
             let disk = start.after_kill();
             disk.fail_at(call, fault);
             let acknowledged = match open(&disk) {
-                Ok(log) => run(log).await,
+                Ok(log) => run(log, fault).await,
                 Err(_) => Vec::new(),
             };
             check(call, &disk, &acknowledged).await;
@@ -130,6 +151,66 @@ async fn acknowledged_records_survive_any_failing_call() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_segment_that_cannot_be_prepared_is_tried_again_and_the_log_continues() {
+    // No space, and no free file descriptor.
+    for error in [ErrorKind::StorageFull, ErrorKind::Other] {
+        let disk = Disk::default();
+        let log = open(&disk).unwrap();
+        let mut next = 0;
+        for _ in 0..3 {
+            disk.exhaust(Some(error));
+            let refused = loop {
+                match append(&log, next).await {
+                    Ok(_) => next += 1,
+                    Err(refused) => break refused,
+                }
+            };
+            // Nothing was appended, and the same call may succeed later.
+            assert_eq!(refused, AppendError::Full, "record {next}");
+            let failure = log.preparing_failure().expect("the log says why");
+            assert!(failure.contains("cannot be created"), "{failure}");
+            // The thread may have begun another attempt, whose file it removes as well.
+            while disk
+                .contents()
+                .keys()
+                .any(|name| name.ends_with(UNFINISHED))
+            {
+                sleep(PAUSE).await;
+            }
+
+            disk.exhaust(None);
+            while append(&log, next).await == Err(AppendError::Full) {
+                sleep(PAUSE).await;
+            }
+            next += 1;
+            while log.preparing_failure().is_some() {
+                sleep(PAUSE).await;
+            }
+        }
+        assert_eq!(contents(&log).await.unwrap(), contents_of(next));
+        log.close().unwrap();
+        let log = open(&disk.after_power_cut(|| false)).unwrap();
+        assert_eq!(contents(&log).await.unwrap(), contents_of(next));
+    }
+}
+
+#[tokio::test]
+async fn a_log_without_space_for_a_segment_closes_in_order() {
+    let disk = Disk::default();
+    let log = open(&disk).unwrap();
+    disk.exhaust(Some(ErrorKind::Other));
+    let mut next = 0;
+    while append(&log, next).await.is_ok() {
+        next += 1;
+    }
+    // The mark of a closed log is a file, too, so it is missing.
+    let closed = log.close().unwrap_err();
+    assert!(closed.contains("all records are durable"), "{closed}");
+    let log = open(&disk.after_kill()).unwrap();
+    assert_eq!(contents(&log).await.unwrap(), contents_of(next));
 }
 
 #[tokio::test]

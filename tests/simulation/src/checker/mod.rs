@@ -11,6 +11,7 @@ mod observations;
 mod replay;
 
 use schemas::codec::Codec;
+use schemas::decision::DecisionRecord;
 use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
 use sha2::{Digest, Sha256};
@@ -42,6 +43,28 @@ pub fn check(end: &EndState, observations: &[(Ms, Observation)]) -> Vec<String> 
         Err(why) => violations.push(why),
     }
     violations
+}
+
+/// The partitions that were claimed more than once, in a run that gives no reason for that.
+pub fn claimed_twice(end: &EndState) -> Vec<String> {
+    let codec = Codec::embedded();
+    let is_claim = |record: &&ports::LogRecord| {
+        let decoded = codec.decode_decision(&record.value);
+        matches!(decoded, Ok(DecisionRecord::Claim(_)))
+    };
+    let claims = (0..end.partitions).map(|partition| {
+        let records = &end.records[&(LOGS.1, Partition(partition))];
+        (partition, records.iter().filter(is_claim).count())
+    });
+    let claimed_twice = claims.filter(|(_, claims)| *claims > 1);
+    claimed_twice
+        .map(|(partition, claims)| {
+            format!(
+                "partition {partition} was claimed {claims} times, though nothing failed and only \
+                 append queues were full"
+            )
+        })
+        .collect()
 }
 
 /// SHA-256 of every record, row and response, in their order.

@@ -220,6 +220,9 @@ impl EventLog for Connection {
         records: Vec<NewRecord>,
     ) -> Result<Offset, AppendError> {
         records.iter().try_for_each(NewRecord::check_bounds)?;
+        if self.world.lock().queue_is_full(self.node) {
+            return Err(AppendError::Full);
+        }
         let delivery = self.send_append(topic, partition, records);
         let unknown = || AppendError::Unknown("the line was cut".into());
         self.outcome(delivery, unknown).await

@@ -35,6 +35,9 @@ pub type Ms = u64;
 /// The Unix time at which every run starts.
 pub const BEGIN_MS: TimestampMs = 1_800_000_000_000;
 
+/// The longest that an append queue is full at a time.
+const MAX_FULL_MS: Ms = 800;
+
 /// What a node runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -74,6 +77,8 @@ pub struct FaultRates {
     pub slow: u32,
     /// The longest such delay.
     pub longest_ms: Ms,
+    /// An append finds its node's queue full, and so do all others for a while.
+    pub full: u32,
     /// An append or a write fails, and does not arrive.
     pub lost: u32,
     /// It fails, but arrives.
@@ -106,6 +111,8 @@ struct Inner {
     /// order.
     last_arrival: BTreeMap<(Node, Topic, Partition), Ms>,
     frozen_until: BTreeMap<Node, Ms>,
+    /// Until when each node's append queue is full.
+    full_until: BTreeMap<Node, Ms>,
     skew_ms: BTreeMap<Node, i64>,
     log_skew_ms: i64,
     assigned: BTreeMap<Node, watch::Sender<BTreeSet<Partition>>>,
@@ -144,6 +151,7 @@ impl World {
                 sent: 0,
                 last_arrival: BTreeMap::new(),
                 frozen_until: BTreeMap::new(),
+                full_until: BTreeMap::new(),
                 skew_ms: BTreeMap::new(),
                 log_skew_ms: 0,
                 assigned: BTreeMap::new(),
@@ -300,6 +308,18 @@ impl Inner {
 
     fn chance(&mut self, thousandths: u32) -> bool {
         self.rng.random_range(0..1000) < thousandths
+    }
+
+    /// Whether the node's append queue is full now.
+    fn queue_is_full(&mut self, node: Node) -> bool {
+        let full = self.fault_rates.full;
+        if full > 0 && self.chance(full) {
+            let until = self.now + self.rng.random_range(1..=MAX_FULL_MS);
+            self.full_until.insert(node, until);
+        }
+        self.full_until
+            .get(&node)
+            .is_some_and(|until| self.now < *until)
     }
 
     /// The delay of a call in one direction.
