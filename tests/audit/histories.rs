@@ -22,6 +22,7 @@ const FAULTS: Faults = Faults {
     slow_read: 50,
     failed_read: 5,
     longest: Duration::from_millis(2_000),
+    full: 0,
 };
 
 #[tokio::test(start_paused = true)]
