@@ -17,6 +17,7 @@ mod log_level;
 mod secrets;
 mod service;
 mod source;
+mod variables;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -5,12 +5,8 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, Command, FromArgMatches};
 
 use super::source::Description;
+use super::variables::{FILE_VARIABLE, variable};
 use super::{Service, Settings};
-
-/// The prefix of all environment variables of the product.
-pub(super) const PREFIX: &str = "DOORBUSTER_";
-/// The variable that names the settings file.
-pub(super) const FILE_VARIABLE: &str = "DOORBUSTER_CONFIG";
 
 /// The settings that were given as flags, as texts; for `#[command(flatten)]`.
 #[derive(Debug, Clone, Default)]
@@ -99,9 +95,4 @@ fn help(setting: &Description) -> String {
     };
     let variable = variable(setting.name);
     format!("{} {default}[env: {variable}]", setting.help)
-}
-
-/// The environment variable of a setting.
-pub(super) fn variable(name: &str) -> String {
-    format!("{PREFIX}{}", name.to_uppercase())
 }

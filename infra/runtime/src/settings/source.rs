@@ -7,9 +7,9 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::flags::{FILE_VARIABLE, PREFIX, variable};
 use super::format::Format;
 use super::kubernetes;
+use super::variables::{FILE_VARIABLE, PREFIX, variable};
 use super::{Flags, Mistakes, Service};
 
 /// A setting's one declaration. Flag, variable, key in the file, `--help` and messages follow
