@@ -116,7 +116,7 @@ impl Shop {
             let page: Value = serde_json::from_slice(&body).unwrap();
             sales.extend(page["sales"].as_array().unwrap().iter().cloned());
             match page["next"].as_str() {
-                Some(next) => after = format!("&after={}", next.replace(' ', "%20")),
+                Some(next) => after = format!("&after={next}"),
                 None => return sales,
             }
         }

@@ -16,6 +16,7 @@ use utoipa::{IntoResponses, ToSchema};
 use web::extract::{Body, NoBody, Path};
 use web::problem::{Code, Problem, describe};
 use web::rfc3339::Moment;
+use web::schema::{self, ProductInPath};
 use web::trace::Trace;
 
 use super::CommandApi;
@@ -27,15 +28,15 @@ use super::admission::RecordPosition;
 pub(super) struct SaleRequest {
     /// The name that shoppers see, 1 to 200 bytes: not only blanks, and without control
     /// characters.
-    #[schema(example = "Sneaker, limited edition")]
+    #[schema(min_length = 1, max_length = 200, example = "Sneaker, limited edition")]
     name: String,
     /// Price of one unit.
     price: Price,
     /// Units of the round.
-    #[schema(maximum = 1_000_000_000)]
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
     stock: u32,
     /// Most units one buyer may hold and have bought in the round; none: no limit.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
     limit_per_buyer: Option<u32>,
     /// How long units are held for a buyer, in ms; none: an accepted attempt is sold at once.
     #[schema(minimum = 1, maximum = 604_800_000)]
@@ -51,10 +52,15 @@ pub(super) struct SaleRequest {
 #[serde(deny_unknown_fields)]
 struct Price {
     /// Minor units, such as cents; how many make one unit of the currency is in ISO 4217.
-    #[schema(minimum = 0, example = 1999)]
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64, example = 1999)]
     minor: i64,
     /// ISO 4217 code.
-    #[schema(example = "EUR")]
+    #[schema(
+        pattern = "^[A-Z]{3}$",
+        min_length = 3,
+        max_length = 3,
+        example = "EUR"
+    )]
     currency: String,
 }
 
@@ -63,7 +69,7 @@ struct Price {
 #[serde(deny_unknown_fields)]
 pub(super) struct StockRequest {
     /// Units of the round, those held and sold included.
-    #[schema(maximum = 1_000_000_000)]
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
     stock: u32,
 }
 
@@ -72,6 +78,7 @@ pub(super) struct StockRequest {
 #[schema(as = ChangeTaken)]
 pub(super) struct ChangeReceipt<'a> {
     /// The product.
+    #[schema(schema_with = schema::product_id)]
     product_id: &'a str,
     /// The exact place in the queue.
     position: RecordPosition,
@@ -93,6 +100,7 @@ impl IntoResponses for ChangeProblems {
             Code::UnsupportedMediaType,
             Code::InvalidTerms,
             Code::HeaderTooLarge,
+            Code::Starting,
             Code::Overloaded,
             Code::LogUnavailable,
         ])
@@ -105,7 +113,7 @@ impl IntoResponses for ChangeProblems {
     path = "/api/admin/flash-sales/{product_id}",
     tag = "administration",
     security(("admin_token" = [])),
-    params(("product_id" = String, Path, description = "The product."), Trace),
+    params(ProductInPath, Trace),
     request_body = SaleRequest,
     responses(
         (status = 202, description = "The change is queued.", body = ChangeReceipt,
@@ -141,7 +149,7 @@ pub(super) async fn put_sale(
     path = "/api/admin/flash-sales/{product_id}/open",
     tag = "administration",
     security(("admin_token" = [])),
-    params(("product_id" = String, Path, description = "The product."), Trace),
+    params(ProductInPath, Trace),
     responses(
         (status = 202, description = "The change is queued.", body = ChangeReceipt,
             headers(("Location" = String, description = "The sale after the change."))),
@@ -164,7 +172,7 @@ pub(super) async fn open_sale(
     path = "/api/admin/flash-sales/{product_id}/pause",
     tag = "administration",
     security(("admin_token" = [])),
-    params(("product_id" = String, Path, description = "The product."), Trace),
+    params(ProductInPath, Trace),
     responses(
         (status = 202, description = "The change is queued.", body = ChangeReceipt,
             headers(("Location" = String, description = "The sale after the change."))),
@@ -187,7 +195,7 @@ pub(super) async fn pause_sale(
     path = "/api/admin/flash-sales/{product_id}/close",
     tag = "administration",
     security(("admin_token" = [])),
-    params(("product_id" = String, Path, description = "The product."), Trace),
+    params(ProductInPath, Trace),
     responses(
         (status = 202, description = "The change is queued.", body = ChangeReceipt,
             headers(("Location" = String, description = "The sale after the change."))),
@@ -210,7 +218,7 @@ pub(super) async fn close_sale(
     path = "/api/admin/flash-sales/{product_id}/stock",
     tag = "administration",
     security(("admin_token" = [])),
-    params(("product_id" = String, Path, description = "The product."), Trace),
+    params(ProductInPath, Trace),
     request_body = StockRequest,
     responses(
         (status = 202, description = "The change is queued.", body = ChangeReceipt,

@@ -39,7 +39,7 @@ pub(super) struct RecordPosition {
     #[schema(example = 3)]
     partition: u32,
     /// The record's offset in the partition.
-    #[schema(example = 1842)]
+    #[schema(minimum = 0, example = 1842)]
     offset: i64,
 }
 

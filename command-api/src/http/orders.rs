@@ -15,6 +15,7 @@ use utoipa::openapi::{RefOr, Response as Described};
 use utoipa::{IntoResponses, ToSchema};
 use web::extract::{Body, Buyer, IdempotencyKey, NoBody, Path, number};
 use web::problem::{Code, Problem, describe};
+use web::schema::{self, AttemptInPath, BuyerHeader, KeyHeader, ProductInPath};
 use web::trace::Trace;
 
 use super::CommandApi;
@@ -34,8 +35,10 @@ pub(super) struct OrderRequest {
 #[derive(Serialize, ToSchema)]
 pub(super) struct Receipt<'a> {
     /// The attempt. Its outcome is at `/api/attempts/{attempt_id}`.
+    #[schema(schema_with = schema::attempt_id)]
     attempt_id: String,
     /// The product.
+    #[schema(schema_with = schema::product_id)]
     product_id: &'a str,
     /// The exact place in the queue.
     position: RecordPosition,
@@ -57,6 +60,7 @@ impl IntoResponses for OrderProblems {
             Code::BodyTooLarge,
             Code::UnsupportedMediaType,
             Code::HeaderTooLarge,
+            Code::Starting,
             Code::Overloaded,
             Code::LogUnavailable,
         ])
@@ -73,10 +77,9 @@ impl IntoResponses for OrderProblems {
     path = "/api/flash-sales/{product_id}/order",
     tag = "shoppers",
     params(
-        ("product_id" = String, Path, description = "The product."),
-        ("X-Buyer-Id" = String, Header, description = "The buyer, 1 to 64 bytes."),
-        ("Idempotency-Key" = Option<String>, Header,
-            description = "The client's own key for the attempt, 1 to 255 visible ASCII characters."),
+        ProductInPath,
+        BuyerHeader,
+        KeyHeader,
         Trace,
     ),
     request_body = OrderRequest,
@@ -127,9 +130,9 @@ pub(super) struct OrderPath {
     path = "/api/flash-sales/{product_id}/order/{attempt_id}/cancel",
     tag = "shoppers",
     params(
-        ("product_id" = String, Path, description = "The product."),
-        ("attempt_id" = String, Path, description = "The attempt that became the order, a UUID."),
-        ("X-Buyer-Id" = String, Header, description = "The buyer, 1 to 64 bytes."),
+        ProductInPath,
+        AttemptInPath,
+        BuyerHeader,
         Trace,
     ),
     responses(

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use doorbuster::instance::Instance;
 use doorbuster::{audit_source, serve};
+use runtime::drain::{Drain, Signals};
 use runtime::output::Output;
 use runtime::settings::{Flags, LogFormat, Service, Settings};
 use runtime::telemetry;
@@ -43,9 +44,11 @@ async fn main() -> ExitCode {
     status
 }
 
-/// The life of a service: settings, telemetry, bind and start, run, drain.
+/// The life of a service: signals, settings, telemetry, bind and start, run, drain.
 async fn run(service: Service, flags: &Flags) -> anyhow::Result<ExitCode> {
-    let settings = match Settings::load(service, flags) {
+    // Before anything that takes time.
+    let signals = Signals::listen().context("cannot listen for signals")?;
+    let mut settings = match Settings::load(service, flags) {
         Ok(settings) => settings,
         Err(mistakes) => {
             mistakes.tell(service);
@@ -56,17 +59,31 @@ async fn run(service: Service, flags: &Flags) -> anyhow::Result<ExitCode> {
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
-    file_limit::raise();
+    settings.http.max_connections = file_limit::raise(settings.http.max_connections);
+    let drain = Drain::new(settings.drain_grace).with_delay(settings.drain_delay);
+    drain.on_signals(signals);
 
-    // Both bind the address before they do anything else.
-    let instance = match service {
-        Service::Serve => serve::start(settings.clone()).await?,
-        _ => start_alone(service, settings.clone()).await?,
+    // Both bind the address before they do anything else. The start is a task of its own, since it
+    // may block its thread while it reads files.
+    let start = {
+        let (settings, drain) = (settings.clone(), drain.clone());
+        tokio::spawn(async move {
+            match service {
+                Service::Serve => serve::start(settings, drain).await,
+                _ => start_alone(service, settings, drain).await,
+            }
+        })
     };
-    instance
-        .drain()
-        .on_signals()
-        .context("cannot listen for signals")?;
+    let instance = tokio::select! {
+        biased;
+        instance = start => instance.context("the start panicked")??,
+        () = drain.announced().cancelled() => {
+            // Nothing was acknowledged yet, and every file survives a crash.
+            tracing::info!("ended before the start was complete");
+            telemetry::flush_log(telemetry::LAST_MESSAGES);
+            std::process::exit(0);
+        }
+    };
     if service == Service::Serve && settings.telemetry.format == LogFormat::Pretty {
         let welcome = welcome::text(&format!("http://{}", instance.address()), &settings);
         print_welcome(welcome);
@@ -90,11 +107,15 @@ fn print_welcome(welcome: String) {
 }
 
 #[cfg(feature = "distributed")]
-async fn start_alone(service: Service, settings: Settings) -> anyhow::Result<Instance> {
-    doorbuster::distributed::services::start(service, settings).await
+async fn start_alone(
+    service: Service,
+    settings: Settings,
+    drain: Drain,
+) -> anyhow::Result<Instance> {
+    doorbuster::distributed::services::start(service, settings, drain).await
 }
 
 #[cfg(not(feature = "distributed"))]
-async fn start_alone(_: Service, _: Settings) -> anyhow::Result<Instance> {
+async fn start_alone(_: Service, _: Settings, _: Drain) -> anyhow::Result<Instance> {
     anyhow::bail!(doorbuster::EMBEDDED_ONLY)
 }

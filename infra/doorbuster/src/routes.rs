@@ -43,6 +43,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
     components(schemas(ProblemDocument)),
     tags(
         (name = "shoppers", description = "Browse sales, order, follow an order."),
+        (name = "staff", description = "See who got nothing. Needs the admin token."),
         (name = "administration", description = "Create and change sales. Needs the admin token."),
         (name = "operations", description = "Liveness, readiness and metrics."),
     )

@@ -44,7 +44,7 @@ struct EmbeddedEngines {
 
 /// Starts an instance: binds the port, locks the data directory, and starts the services. From
 /// then on it answers requests, as far as the services are ready.
-pub async fn start(settings: Settings) -> anyhow::Result<Instance> {
+pub async fn start(settings: Settings, drain: Drain) -> anyhow::Result<Instance> {
     let listener = instance::bind(&settings.http).await?;
     let metrics = telemetry::metrics();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -58,7 +58,6 @@ pub async fn start(settings: Settings) -> anyhow::Result<Instance> {
         demo::create_sale(&*log, &codec, clock.now_ms()).await?;
     }
 
-    let drain = Drain::new(settings.drain_grace);
     let health = Health::default();
     let live_settings = LiveSettings {
         max_waiters: settings.http.max_waiters,
@@ -90,7 +89,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Instance> {
     let routes = routes::all(vec![
         routes::commands(commands, &settings.http),
         routes::questions(api, &settings.http, drain.started()),
-        operations::router(health, metrics, drain.started().clone()),
+        operations::router(health, metrics, drain.announced().clone()),
     ]);
     let routes = watch::channel(routes).1;
     Instance::begin(listener, routes, &settings.http, drain, engines.close())

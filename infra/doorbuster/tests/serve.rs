@@ -1,19 +1,26 @@
 //! All services in one process: a sale from order to answer, restarts, the description of the
 //! routes compared with the routes, and how the process starts and ends.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use doorbuster::instance::Instance;
 use doorbuster::serve;
+use runtime::drain::Drain;
 use runtime::settings::{Flags, Service, Settings};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
+
+/// Linux's flag of `open` not to wait.
+const O_NONBLOCK: i32 = 0o4000;
 
 const TOKEN: &str = "let-me-in";
 const ADMIN: &str = "authorization: Bearer let-me-in\r\n";
@@ -29,9 +36,15 @@ fn settings(data_dir: &Path) -> Settings {
 }
 
 async fn start(data_dir: &Path) -> Instance {
-    let running = serve::start(settings(data_dir)).await.unwrap();
+    let running = try_start(data_dir).await.unwrap();
     until_ready(running.address()).await;
     running
+}
+
+async fn try_start(data_dir: &Path) -> anyhow::Result<Instance> {
+    let settings = settings(data_dir);
+    let drain = Drain::new(settings.drain_grace);
+    serve::start(settings, drain).await
 }
 
 async fn until_ready(address: SocketAddr) {
@@ -202,7 +215,7 @@ async fn a_trace_leads_from_the_request_to_its_outcome() {
 async fn a_data_directory_belongs_to_one_process() {
     let dir = tempfile::tempdir().unwrap();
     let running = start(dir.path()).await;
-    let error = serve::start(settings(dir.path()))
+    let error = try_start(dir.path())
         .await
         .err()
         .expect("the directory is in use");
@@ -344,7 +357,11 @@ impl Drop for Process {
 
 impl Process {
     fn start(data_dir: &Path) -> (Self, SocketAddr) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_doorbuster"))
+        Self::start_as(Command::new(env!("CARGO_BIN_EXE_doorbuster")), data_dir)
+    }
+
+    fn start_as(mut command: Command, data_dir: &Path) -> (Self, SocketAddr) {
+        let mut child = command
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
             .stdout(Stdio::piped())
@@ -366,8 +383,12 @@ impl Process {
     }
 
     fn signal(&self) {
+        self.send(Signal::TERM);
+    }
+
+    fn send(&self, signal: Signal) {
         let pid = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// The exit status, within ten seconds.
@@ -415,10 +436,105 @@ async fn it_listens_on_a_name() {
         .with("listen", "localhost:0")
         .with("data_dir", dir.path().to_str().unwrap());
     let settings = Settings::from_sources(Service::Serve, &flags, []).unwrap();
-    let running = serve::start(settings).await.unwrap();
+    let running = serve::start(settings, Drain::new(Duration::from_secs(5)))
+        .await
+        .unwrap();
     assert!(running.address().ip().is_loopback());
     until_ready(running.address()).await;
     running.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_process_that_drains_is_not_ready_before_it_stops_accepting() {
+    let start = |dir: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorbuster"));
+        command.args(["--drain-delay-seconds", "600"]);
+        Process::start_as(command, dir)
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (mut process, at) = start(dir.path());
+    until_ready(at).await;
+    process.signal();
+    let draining = async {
+        while call(at, "GET", "/readyz", "", "").await.0 != 503 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), draining)
+        .await
+        .expect("it becomes not ready");
+    let (_, report) = call(at, "GET", "/readyz", "", "").await;
+    assert_eq!(report["draining"], true, "{report}");
+    assert_eq!(call(at, "GET", "/healthz", "", "").await.0, 200);
+    let order = "/api/flash-sales/demo-sneaker/order";
+    let (status, answer) = call(at, "POST", order, BUYER, r#"{"quantity":1}"#).await;
+    assert_eq!(status, 202, "requests are still answered: {answer}");
+    process.signal();
+    assert_eq!(process.status().await, Some(130));
+
+    // Somebody at a terminal does not wait.
+    let (mut process, _) = start(dir.path());
+    process.send(Signal::INT);
+    assert_eq!(process.status().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_signal_during_the_start_is_not_lost() {
+    // The start waits for ever, since the pipe in place of the key does not end.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("receipt.key");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&path)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let child = Command::new(env!("CARGO_BIN_EXE_doorbuster"))
+        .args(["--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut process = Process(child);
+    let reads = async {
+        loop {
+            // It can be opened once the process reads it.
+            let pipe = File::options()
+                .write(true)
+                .custom_flags(O_NONBLOCK)
+                .open(&path);
+            match pipe {
+                Ok(pipe) => return pipe,
+                Err(_) => sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    let _pipe = timeout(Duration::from_secs(20), reads)
+        .await
+        .expect("the start reads the key");
+    process.signal();
+    let status = process.status().await;
+    assert_eq!(status, Some(0), "it ends by itself, not by the signal");
+}
+
+#[tokio::test]
+async fn a_low_limit_of_open_files_refuses_connections_instead_of_hanging() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new("sh");
+    let program = env!("CARGO_BIN_EXE_doorbuster");
+    command.args(["-c", "ulimit -n 256; exec \"$0\" \"$@\"", program]);
+    let (_process, at) = Process::start_as(command, dir.path());
+    until_ready(at).await;
+    let mut open = Vec::new();
+    for _ in 0..300 {
+        open.push(TcpStream::connect(at).await.unwrap());
+    }
+    let (status, answer) = call(at, "GET", "/healthz", "", "").await;
+    assert_eq!((status, &answer["code"]), (503, &json!("overloaded")));
+    drop(open);
+    until_ready(at).await;
 }
 
 #[test]

@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use axum::body::Bytes;
+use axum::RequestExt;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody, PathRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
@@ -219,14 +220,22 @@ fn unsupported_media_type() -> Problem {
 }
 
 async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    let too_large = || {
+        let detail = "The body is larger than this route accepts.";
+        Problem::new(Code::BodyTooLarge, detail)
+    };
+    // A body that is announced as too large need not arrive.
+    let announced = request.body().size_hint().lower();
+    let request = request.with_limited_body();
+    let limit = request.body().size_hint().upper();
+    if limit.is_some_and(|limit| announced > limit) {
+        return Err(too_large());
+    }
     Bytes::from_request(request, state)
         .await
         .map_err(|rejection| match rejection {
             BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
-                Problem::new(
-                    Code::BodyTooLarge,
-                    "The body is larger than this route accepts.",
-                )
+                too_large()
             }
             _ => Problem::new(
                 Code::InvalidRequest,

@@ -7,6 +7,7 @@ pub mod limits;
 pub mod operations;
 
 pub mod problem;
+pub mod schema;
 
 pub mod auth;
 pub mod extract;

@@ -1,5 +1,7 @@
 //! The routes for operations: health, readiness, metrics, and what problem documents point to.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -9,11 +11,12 @@ use runtime::telemetry::Metrics;
 use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Response as Described};
+use utoipa::{IntoResponses, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::problem::{Code, Problem};
+use crate::problem::{Code, Problem, describe};
 
 /// What the routes report.
 #[derive(Clone)]
@@ -66,6 +69,16 @@ impl From<ComponentHealth> for ComponentReport {
     }
 }
 
+/// The problems of these routes. When the service has reached its bound of connections they are
+/// answered with 503 as every route is, which to a probe means what it means anyway.
+struct OperationProblems;
+
+impl IntoResponses for OperationProblems {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        describe(&[])
+    }
+}
+
 /// `/healthz`, `/readyz`, `/metrics`, and `/problems/{code}`, to which problem documents point.
 pub fn router(health: Health, metrics: Metrics, draining: CancellationToken) -> OpenApiRouter {
     OpenApiRouter::new()
@@ -88,6 +101,7 @@ pub fn router(health: Health, metrics: Metrics, draining: CancellationToken) -> 
     responses(
         (status = 200, description = "Every component is expected to recover by itself.", body = HealthReport),
         (status = 503, description = "A component has been silent for too long.", body = HealthReport),
+        OperationProblems,
     )
 )]
 async fn alive(State(operations): State<Operations>) -> Response {
@@ -102,6 +116,7 @@ async fn alive(State(operations): State<Operations>) -> Response {
     responses(
         (status = 200, description = "Every component works.", body = HealthReport),
         (status = 503, description = "A component does not work, or the process is ending.", body = HealthReport),
+        OperationProblems,
     )
 )]
 async fn ready(State(operations): State<Operations>) -> Response {
@@ -130,8 +145,11 @@ fn answer(ok: bool, operations: &Operations) -> Response {
     get,
     path = "/metrics",
     tag = "operations",
-    responses((status = 200, description = "All metrics in the text format of Prometheus.",
-        body = String, content_type = "text/plain"))
+    responses(
+        (status = 200, description = "All metrics in the text format of Prometheus.",
+            body = String, content_type = "text/plain"),
+        OperationProblems,
+    )
 )]
 async fn render_metrics(State(operations): State<Operations>) -> Response {
     let kind = (

@@ -15,7 +15,7 @@ use utoipa::openapi::{Content, Ref, RefOr, Response as Described, ResponseBuilde
 pub enum Code {
     /// A part of the request is not as expected; `field` and `expected` name it.
     InvalidRequest,
-    /// The body or the query has an unknown field.
+    /// The body has an unknown field.
     UnknownField,
     /// A required header is missing.
     MissingHeader,
@@ -23,6 +23,8 @@ pub enum Code {
     BodyTooLarge,
     /// The headers are larger than the service accepts.
     HeaderTooLarge,
+    /// The path and the query are longer than the service accepts.
+    UriTooLong,
     /// The body is not declared as JSON.
     UnsupportedMediaType,
     /// The admin token is missing or wrong.
@@ -71,12 +73,13 @@ pub enum Retry {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 21] = [
+    pub const ALL: [Code; 22] = [
         Code::InvalidRequest,
         Code::UnknownField,
         Code::MissingHeader,
         Code::BodyTooLarge,
         Code::HeaderTooLarge,
+        Code::UriTooLong,
         Code::UnsupportedMediaType,
         Code::Unauthorized,
         Code::AdminDisabled,
@@ -115,6 +118,7 @@ impl Code {
                 Never,
                 "header_too_large",
             ),
+            Code::UriTooLong => (S::URI_TOO_LONG, "URI too long", Never, "uri_too_long"),
             Code::UnsupportedMediaType => (
                 S::UNSUPPORTED_MEDIA_TYPE,
                 "Unsupported media type",
@@ -314,10 +318,21 @@ pub struct ProblemDocument<'a> {
 /// The media type of problem documents.
 const MEDIA_TYPE: &str = "application/problem+json";
 
-/// The description of a route's problems, for an `impl utoipa::IntoResponses`.
+/// The problems of every route: the request is not valid HTTP, or the service is at fault.
+const OF_EVERY_ROUTE: [Code; 5] = [
+    Code::InvalidRequest,
+    Code::MissingHeader,
+    Code::UriTooLong,
+    Code::HeaderTooLarge,
+    Code::Internal,
+];
+
+/// The description of a route's problems, for an `impl utoipa::IntoResponses`: these, and those of
+/// every route.
 pub fn describe(codes: &[Code]) -> BTreeMap<String, RefOr<Described>> {
     let mut names: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
-    for code in codes {
+    let others = codes.iter().filter(|code| !OF_EVERY_ROUTE.contains(code));
+    for code in OF_EVERY_ROUTE.iter().chain(others) {
         let names = names.entry(code.status().as_u16()).or_default();
         names.push(code.name());
     }

@@ -174,13 +174,13 @@ async fn request_heads_that_are_too_large_are_refused() {
     let server = server(10).await;
     let filler = "x".repeat(20_000);
     let many = "a: b\r\n".repeat(100);
-    for (headers, problem) in [(format!("a: {filler}\r\n"), true), (many, false)] {
+    for headers in [format!("a: {filler}\r\n"), many] {
         let mut stream = server.connect().await;
         let head = format!("GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         let (status, body) = answer(&mut stream).await;
         assert_eq!(status, 431);
-        assert_eq!(body.contains("header_too_large"), problem, "{body}");
+        assert!(body.contains("header_too_large"), "{body}");
     }
     let mut stream = server.connect().await;
     let _ = stream.write_all(&vec![b'x'; 200_000]).await;

@@ -1,13 +1,14 @@
 //! How the process ends: in one order, within a grace period.
 //!
-//! A signal starts the drain: readiness turns false, and the HTTP server accepts no more
-//! connections and finishes the requests that it has. Then the services are stopped; each
-//! finishes its current step. A second signal ends the process at once.
+//! A signal announces the drain: readiness turns false. After the delay, which only SIGTERM has,
+//! the drain starts: the HTTP server accepts no more connections and finishes the requests that it
+//! has. Then the services are stopped; each finishes its current step. A second signal ends the
+//! process at once.
 
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,12 +21,40 @@ pub const INTERRUPTED: i32 = 130;
 /// How long that end waits for the last log messages, in case nobody reads them.
 const LAST_MESSAGES_AT_ONCE: Duration = Duration::from_millis(50);
 
+/// The signals that end the process. From when this exists, none of them is lost: without it,
+/// process 1 of a container would ignore them, and every other process would end at once.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Listens for SIGTERM and SIGINT.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => SIGTERM,
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+const SIGTERM: &str = "SIGTERM";
+
 /// The end of the process, shared by everything that takes part in it.
 #[derive(Clone)]
 pub struct Drain {
+    announced: CancellationToken,
     started: CancellationToken,
     services: CancellationToken,
     tasks: TaskTracker,
+    delay: Duration,
     grace: Duration,
 }
 
@@ -33,6 +62,8 @@ impl Drain {
     /// A drain that has not started. Once started, it may take `grace`.
     pub fn new(grace: Duration) -> Self {
         Self {
+            announced: CancellationToken::new(),
+            delay: Duration::ZERO,
             started: CancellationToken::new(),
             services: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -40,36 +71,56 @@ impl Drain {
         }
     }
 
-    /// Starts the drain on SIGTERM or SIGINT, and ends the process on the second of them.
-    pub fn on_signals(&self) -> std::io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    /// The same drain, which SIGTERM announces for this long before it starts it.
+    pub fn with_delay(self, delay: Duration) -> Self {
+        Self { delay, ..self }
+    }
+
+    /// Announces the drain on SIGTERM or SIGINT, and starts it: after SIGTERM with the delay, after
+    /// SIGINT at once. Ends the process on the second signal.
+    pub fn on_signals(&self, mut signals: Signals) {
         let drain = self.clone();
         tokio::spawn(async move {
-            let mut next = async || {
-                tokio::select! {
-                    _ = terminate.recv() => "SIGTERM",
-                    _ = interrupt.recv() => "SIGINT",
-                }
+            let name = signals.next().await;
+            let delay = if name == SIGTERM {
+                drain.delay
+            } else {
+                Duration::ZERO
             };
-            let name = next().await;
-            drain.start();
+            drain.announce();
             info!(
                 signal = name,
+                delay_seconds = delay.as_secs(),
                 grace_seconds = drain.grace.as_secs(),
                 "draining; a second signal ends the process at once"
             );
-            let name = next().await;
+            let name = tokio::select! {
+                name = signals.next() => name,
+                () = tokio::time::sleep(delay) => {
+                    drain.start();
+                    signals.next().await
+                }
+            };
             warn!(signal = name, "second signal; ending at once");
             telemetry::flush_log(LAST_MESSAGES_AT_ONCE);
             std::process::exit(INTERRUPTED);
         });
-        Ok(())
+    }
+
+    /// Announces the drain: the process is no longer ready, but answers every request.
+    pub fn announce(&self) {
+        self.announced.cancel();
     }
 
     /// Starts the drain.
     pub fn start(&self) {
+        self.announced.cancel();
         self.started.cancel();
+    }
+
+    /// Cancelled when the process is no longer ready, because the drain is about to start.
+    pub fn announced(&self) -> &CancellationToken {
+        &self.announced
     }
 
     /// Cancelled when the drain starts: accept no more requests, and end long polls.

@@ -51,6 +51,8 @@ pub struct Settings {
     pub demo: bool,
     /// The event log, on whichever engine.
     pub log: LogSettings,
+    /// How long a process stays in service after SIGTERM, not ready, before its drain starts.
+    pub drain_delay: Duration,
     /// How long requests have to finish after the first SIGTERM or SIGINT.
     pub drain_grace: Duration,
     /// Kafka, for a service that runs alone.
@@ -143,6 +145,14 @@ impl Settings {
                 format: boolean(),
             }),
             log: LogSettings::read(source),
+            drain_delay: source.read(Setting {
+                name: "drain_delay_seconds",
+                used_by: SERVICES,
+                default: "0",
+                help: "How long after SIGTERM connections are still accepted while /readyz answers \
+                       503, so that a balancer sends its requests elsewhere; Ctrl-C does not wait",
+                format: seconds(0..=3_600),
+            }),
             drain_grace: source.read(Setting {
                 name: "drain_grace_seconds",
                 used_by: SERVICES,

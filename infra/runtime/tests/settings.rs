@@ -42,6 +42,7 @@ fn defaults_are_valid_and_stay_on_this_machine() {
     assert_eq!(settings.http.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(settings.data_dir, Path::new("./.doorbuster"));
     assert_eq!(settings.log.partitions, 8);
+    assert_eq!(settings.drain_delay, Duration::ZERO);
     assert_eq!(settings.drain_grace, Duration::from_secs(20));
     assert!(settings.http.admin_token.is_none());
     assert!(settings.demo);

@@ -12,11 +12,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::openapi::{ObjectBuilder, Schema};
 use utoipa::{IntoParams, ToSchema};
 use web::extract::{Path, Query, query_number, query_position};
-use web::problem::{Code, Problem, ProblemDocument};
+use web::problem::{Code, Problem};
 use web::rfc3339::Moment;
+use web::schema;
 
 use super::sales::{SaleState, state};
-use super::{NO_STORE, PositionBody, QueryApi, as_text, as_text_or_null};
+use super::{LookupProblems, NO_STORE, PositionBody, QueryApi, as_text, as_text_or_null};
 use crate::live::{AttemptState, QueuedAttempt};
 
 /// The longest that a request may wait for a decision, in seconds.
@@ -26,20 +27,19 @@ const MAX_WAIT_SECONDS: u32 = 30;
 /// decided.
 #[utoipa::path(
     get, path = "/api/attempts/{attempt_id}", tag = "shoppers",
-    params(("attempt_id" = String, Path, description = "The attempt, a UUID."), AttemptQuery),
+    params(schema::AttemptInPath, AttemptQuery),
     responses(
-        (status = OK, body = Attempt),
-        (status = BAD_REQUEST, body = ProblemDocument),
-        (status = NOT_FOUND, body = ProblemDocument),
-        (status = SERVICE_UNAVAILABLE, body = ProblemDocument),
+        (status = OK, description = "The attempt as it is now.", body = Attempt),
+        LookupProblems,
     )
 )]
 pub(super) async fn get_attempt(
     State(api): State<QueryApi>,
-    Path(id): Path<String>,
+    Path(path): Path<AttemptPath>,
     Query(query): Query<AttemptQuery>,
 ) -> Result<impl IntoResponse, Problem> {
-    let id: AttemptId = id
+    let id: AttemptId = path
+        .attempt_id
         .parse()
         .map_err(|_| Problem::invalid("attempt_id", "a UUID"))?;
     if let Some(at_least) = query.at_least {
@@ -60,16 +60,21 @@ pub(super) async fn get_attempt(
     }
 }
 
+#[derive(Deserialize)]
+pub(super) struct AttemptPath {
+    attempt_id: String,
+}
+
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
 pub(super) struct AttemptQuery {
     /// Seconds to wait for the decision, if there is none yet.
     #[param(minimum = 0, maximum = 30)]
     #[serde(default, deserialize_with = "query_number::<_, 0, MAX_WAIT_SECONDS>")]
     wait: Option<u32>,
     /// Answer no older than the decision on this position, `partition:offset`.
-    #[param(value_type = Option<String>, example = "3:1842")]
+    #[param(value_type = Option<String>, pattern = "^[0-9]{1,10}:[0-9]{1,19}$", min_length = 3,
+        max_length = 30, example = "3:1842")]
     #[serde(default, deserialize_with = "query_position")]
     at_least: Option<Position>,
 }
@@ -78,7 +83,7 @@ pub(super) struct AttemptQuery {
 #[derive(Serialize, ToSchema)]
 pub(super) struct Attempt {
     /// The attempt, a UUID.
-    #[schema(value_type = String)]
+    #[schema(schema_with = schema::attempt_id)]
     #[serde(serialize_with = "as_text")]
     attempt_id: AttemptId,
     /// Its status.
@@ -91,13 +96,14 @@ pub(super) struct Attempt {
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_can_help: Option<bool>,
     /// The requested product.
-    #[schema(value_type = String)]
+    #[schema(schema_with = schema::product_id)]
     product_id: ProductId,
     /// The buyer; shown to the sales staff only.
-    #[schema(value_type = Option<String>)]
+    #[schema(schema_with = schema::buyer_id)]
     #[serde(skip_serializing_if = "Option::is_none")]
     buyer_id: Option<BuyerId>,
     /// The requested units.
+    #[schema(schema_with = schema::quantity)]
     quantity: u32,
     /// Its place in the queue.
     position: PositionBody,

@@ -7,25 +7,24 @@ use schemas::ids::Position;
 use serde::Serialize;
 use utoipa::ToSchema;
 use web::extract::{Path, Query};
-use web::problem::{Problem, ProblemDocument};
+use web::problem::Problem;
+use web::schema;
 
 use super::attempt::Attempt;
+use super::cursor::Cursor;
 use super::orders::ListQuery;
 use super::sales::{ProductPath, unknown_product};
-use super::{NO_STORE, QueryApi, as_text_or_null};
+use super::{NO_STORE, QueryApi, StaffProblems};
 
 /// The attempts on a product that were refused or whose hold expired, by position, with their
 /// buyers. For the sales staff: needs the admin token.
 #[utoipa::path(
     get, path = "/api/flash-sales/{product_id}/intents", tag = "staff",
-    params(ProductPath, ListQuery),
+    params(schema::ProductInPath, ListQuery),
     security(("admin_token" = [])),
     responses(
-        (status = OK, body = IntentsPage),
-        (status = BAD_REQUEST, body = ProblemDocument),
-        (status = UNAUTHORIZED, body = ProblemDocument),
-        (status = NOT_FOUND, body = ProblemDocument),
-        (status = SERVICE_UNAVAILABLE, body = ProblemDocument),
+        (status = OK, description = "A page of intents.", body = IntentsPage),
+        StaffProblems,
     )
 )]
 pub(super) async fn list_intents(
@@ -38,9 +37,10 @@ pub(super) async fn list_intents(
     }
     let limit = query.limit();
     let product = &path.product_id;
-    let rows = api.live.intents(product, query.after, limit).await?;
+    let after = query.after.map(|cursor| cursor.0);
+    let rows = api.live.intents(product, after, limit).await?;
     let sale = api.live.sale(product)?;
-    if sale.is_none() && rows.is_empty() && query.after.is_none() {
+    if sale.is_none() && rows.is_empty() && after.is_none() {
         return Err(unknown_product(product));
     }
     let now = api.clock.now_ms();
@@ -48,7 +48,7 @@ pub(super) async fn list_intents(
         next: rows
             .last()
             .filter(|_| rows.len() == limit)
-            .map(|row| row.position),
+            .map(|row| Cursor(row.position)),
         intents: rows
             .into_iter()
             .map(|row| Attempt::for_staff(row, sale.as_ref(), now))
@@ -62,8 +62,6 @@ pub(super) async fn list_intents(
 struct IntentsPage {
     /// The intents.
     intents: Vec<Attempt>,
-    /// Where the next page starts, for `after`; null when there is none.
-    #[schema(value_type = Option<String>)]
-    #[serde(serialize_with = "as_text_or_null")]
-    next: Option<Position>,
+    #[schema(required, schema_with = schema::next_cursor)]
+    next: Option<Cursor<Position>>,
 }

@@ -7,6 +7,9 @@ mod sales;
 
 mod page;
 
+mod cursor;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,11 +19,12 @@ use ports::Clock;
 use runtime::settings::AdminToken;
 use schemas::ids::Position;
 use serde::{Serialize, Serializer};
-use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Response};
+use utoipa::{IntoResponses, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use web::auth::require_admin;
-use web::problem::{Code, Problem};
+use web::problem::{Code, Problem, describe};
 
 use crate::live::{AT_LEAST_WAIT, Live, LiveError};
 
@@ -47,6 +51,52 @@ pub fn router(api: QueryApi, admin: Option<AdminToken>) -> OpenApiRouter {
         .merge(staff)
         .with_state(api)
         .merge(page::routes())
+}
+
+/// The problems of questions.
+struct QuestionProblems;
+
+impl IntoResponses for QuestionProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        describe(&[
+            Code::RequestTimeout,
+            Code::Starting,
+            Code::Overloaded,
+            Code::LogUnavailable,
+            Code::ReadModelUnavailable,
+            Code::TooManyWaiters,
+            Code::NotCaughtUp,
+        ])
+    }
+}
+
+/// The problems of questions about one thing.
+struct LookupProblems;
+
+impl IntoResponses for LookupProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let mut responses = QuestionProblems::responses();
+        let missing = describe(&[Code::UnknownProduct, Code::UnknownAttempt]);
+        responses.extend(missing.into_iter().filter(|(status, _)| status == "404"));
+        responses
+    }
+}
+
+/// The problems of the staff's questions.
+struct StaffProblems;
+
+impl IntoResponses for StaffProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let mut responses = QuestionProblems::responses();
+        let codes = [
+            Code::Unauthorized,
+            Code::AdminDisabled,
+            Code::UnknownProduct,
+        ];
+        let missing = describe(&codes).into_iter();
+        responses.extend(missing.filter(|(status, _)| matches!(&**status, "401" | "404")));
+        responses
+    }
 }
 
 /// The most rows of a page when the request sets no limit.
@@ -93,8 +143,10 @@ impl From<LiveError> for Problem {
 #[schema(as = Position)]
 struct PositionBody {
     /// The partition that holds the product.
+    #[schema(example = 3)]
     partition: u32,
     /// The record's offset in that partition of `purchase-attempts`.
+    #[schema(minimum = 0, example = 1842)]
     offset: i64,
 }
 

@@ -8,19 +8,20 @@ use schemas::ids::Position;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use web::extract::{Buyer, Query, query_number, query_position};
-use web::problem::{Problem, ProblemDocument};
+use web::problem::Problem;
+use web::schema;
 
 use super::attempt::Attempt;
-use super::{DEFAULT_LIMIT, NO_STORE, QueryApi, as_text_or_null};
+use super::cursor::Cursor;
+use super::{DEFAULT_LIMIT, NO_STORE, QueryApi, QuestionProblems};
 
 /// The orders of the calling buyer: the attempts that got units, by position.
 #[utoipa::path(
     get, path = "/api/buyers/me/orders", tag = "shoppers",
-    params(ListQuery, ("X-Buyer-Id" = String, Header, description = "The buyer.")),
+    params(ListQuery, schema::BuyerHeader),
     responses(
-        (status = OK, body = OrdersPage),
-        (status = BAD_REQUEST, body = ProblemDocument),
-        (status = SERVICE_UNAVAILABLE, body = ProblemDocument),
+        (status = OK, description = "A page of orders.", body = OrdersPage),
+        QuestionProblems,
     )
 )]
 pub(super) async fn list_orders(
@@ -32,12 +33,13 @@ pub(super) async fn list_orders(
         api.live.reach_in_store(at_least).await?;
     }
     let limit = query.limit();
-    let rows = api.live.orders(&buyer, query.after, limit).await?;
+    let after = query.after.map(|cursor| cursor.0);
+    let rows = api.live.orders(&buyer, after, limit).await?;
     let page = OrdersPage {
         next: rows
             .last()
             .filter(|_| rows.len() == limit)
-            .map(|row| row.position),
+            .map(|row| Cursor(row.position)),
         orders: {
             let now = api.clock.now_ms();
             rows.into_iter()
@@ -51,12 +53,11 @@ pub(super) async fn list_orders(
 /// Which part of a list is requested.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
-    /// Only rows after this position, `partition:offset`; the last page's `next`.
-    #[param(value_type = Option<String>, example = "3:1842")]
-    #[serde(default, deserialize_with = "query_position")]
-    pub(super) after: Option<Position>,
+    /// Only rows after this one: the last page's `next`, unchanged.
+    #[param(value_type = Option<String>, pattern = "^([0-9a-f]{2})+$", min_length = 2,
+        max_length = 128)]
+    pub(super) after: Option<Cursor<Position>>,
     /// The most rows to return; 100 when absent.
     #[param(minimum = 1, maximum = 500)]
     #[serde(
@@ -65,7 +66,8 @@ pub(super) struct ListQuery {
     )]
     limit: Option<u32>,
     /// Answer no older than the decision on this position, `partition:offset`.
-    #[param(value_type = Option<String>, example = "3:1842")]
+    #[param(value_type = Option<String>, pattern = "^[0-9]{1,10}:[0-9]{1,19}$", min_length = 3,
+        max_length = 30, example = "3:1842")]
     #[serde(default, deserialize_with = "query_position")]
     pub(super) at_least: Option<Position>,
 }
@@ -81,8 +83,6 @@ impl ListQuery {
 struct OrdersPage {
     /// The orders.
     orders: Vec<Attempt>,
-    /// Where the next page starts, for `after`; null when there is none.
-    #[schema(value_type = Option<String>)]
-    #[serde(serialize_with = "as_text_or_null")]
-    next: Option<Position>,
+    #[schema(required, schema_with = schema::next_cursor)]
+    next: Option<Cursor<Position>>,
 }

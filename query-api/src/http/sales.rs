@@ -9,18 +9,19 @@ use schemas::ids::{Position, ProductId, TimestampMs};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use web::extract::{Path, Query, query_number, query_position};
-use web::problem::{Code, Problem, ProblemDocument};
+use web::problem::{Code, Problem};
 use web::rfc3339::Moment;
+use web::schema;
 
-use super::{DEFAULT_LIMIT, QueryApi, REVALIDATE};
+use super::cursor::Cursor;
+use super::{DEFAULT_LIMIT, LookupProblems, QueryApi, QuestionProblems, REVALIDATE};
 
 /// The sales, page by page, or the busiest of them.
 #[utoipa::path(
     get, path = "/api/flash-sales", tag = "shoppers", params(SalesQuery),
     responses(
-        (status = OK, body = SalesPage),
-        (status = BAD_REQUEST, body = ProblemDocument),
-        (status = SERVICE_UNAVAILABLE, body = ProblemDocument),
+        (status = OK, description = "A page of sales.", body = SalesPage),
+        QuestionProblems,
     )
 )]
 pub(super) async fn list_sales(
@@ -41,9 +42,11 @@ pub(super) async fn list_sales(
         }
         (SalesOrder::Busiest, None) => (api.live.busiest_sales(limit)?, None),
         (SalesOrder::ProductId, after) => {
-            let rows = api.live.sales(after.as_ref(), limit)?;
+            let rows = api
+                .live
+                .sales(after.as_ref().map(|cursor| &cursor.0), limit)?;
             let last = rows.last().filter(|_| rows.len() == limit);
-            let next = last.map(|row| row.product_id.clone());
+            let next = last.map(|row| Cursor(row.product_id.clone()));
             (rows, next)
         }
     };
@@ -59,12 +62,10 @@ pub(super) async fn list_sales(
 /// One sale.
 #[utoipa::path(
     get, path = "/api/flash-sales/{product_id}", tag = "shoppers",
-    params(ProductPath, SaleQuery),
+    params(schema::ProductInPath, SaleQuery),
     responses(
-        (status = OK, body = SaleNow),
-        (status = BAD_REQUEST, body = ProblemDocument),
-        (status = NOT_FOUND, body = ProblemDocument),
-        (status = SERVICE_UNAVAILABLE, body = ProblemDocument),
+        (status = OK, description = "The sale as it is now.", body = SaleNow),
+        LookupProblems,
     )
 )]
 pub(super) async fn get_sale(
@@ -94,11 +95,11 @@ pub(super) fn unknown_product(product: &ProductId) -> Problem {
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
 pub(super) struct SalesQuery {
-    /// Only products after this one; the last page's `next`.
-    #[param(value_type = Option<String>)]
-    after: Option<ProductId>,
+    /// Only sales after this one: the last page's `next`, unchanged.
+    #[param(value_type = Option<String>, pattern = "^([0-9a-f]{2})+$", min_length = 2,
+        max_length = 128)]
+    after: Option<Cursor<ProductId>>,
     /// The most sales to return; 100 when absent.
     #[param(minimum = 1, maximum = 500)]
     #[serde(
@@ -111,7 +112,8 @@ pub(super) struct SalesQuery {
     #[serde(default)]
     sort: SalesOrder,
     /// Answer no older than the decision on this position, `partition:offset`.
-    #[param(value_type = Option<String>, example = "3:1842")]
+    #[param(value_type = Option<String>, pattern = "^[0-9]{1,10}:[0-9]{1,19}$", min_length = 3,
+        max_length = 30, example = "3:1842")]
     #[serde(default, deserialize_with = "query_position")]
     at_least: Option<Position>,
 }
@@ -128,20 +130,17 @@ enum SalesOrder {
     Busiest,
 }
 
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Path)]
+#[derive(Deserialize)]
 pub(super) struct ProductPath {
-    /// The product.
-    #[param(value_type = String)]
     pub(super) product_id: ProductId,
 }
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
 pub(super) struct SaleQuery {
     /// Answer no older than the decision on this position, `partition:offset`.
-    #[param(value_type = Option<String>, example = "3:1842")]
+    #[param(value_type = Option<String>, pattern = "^[0-9]{1,10}:[0-9]{1,19}$", min_length = 3,
+        max_length = 30, example = "3:1842")]
     #[serde(default, deserialize_with = "query_position")]
     at_least: Option<Position>,
 }
@@ -155,9 +154,8 @@ struct SalesPage {
     total: u64,
     /// The sales.
     sales: Vec<Sale>,
-    /// Where the next page starts, for `after`; null when there is none.
-    #[schema(value_type = Option<String>)]
-    next: Option<ProductId>,
+    #[schema(required, schema_with = schema::next_cursor)]
+    next: Option<Cursor<ProductId>>,
 }
 
 /// A sale, and the server's time.
@@ -173,7 +171,7 @@ struct SaleNow {
 #[derive(Serialize, ToSchema)]
 struct Sale {
     /// The product.
-    #[schema(value_type = String)]
+    #[schema(schema_with = schema::product_id)]
     product_id: ProductId,
     /// The name that shoppers see.
     name: String,

@@ -48,10 +48,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const STORE_WAIT: Duration = Duration::from_secs(5);
 
 /// Starts a service that runs alone.
-pub async fn start(service: Service, settings: Settings) -> anyhow::Result<Instance> {
+pub async fn start(service: Service, settings: Settings, drain: Drain) -> anyhow::Result<Instance> {
     let listener = instance::bind(&settings.http).await?;
     let address = listener.local_addr()?;
-    let drain = Drain::new(settings.drain_grace);
     let start = ServiceStart {
         service,
         name: format!(
@@ -92,7 +91,7 @@ struct ServiceStart {
 
 impl ServiceStart {
     fn operations(&self) -> OpenApiRouter {
-        let draining = self.drain.started().clone();
+        let draining = self.drain.announced().clone();
         operations::router(self.health.clone(), self.metrics.clone(), draining)
     }
 
