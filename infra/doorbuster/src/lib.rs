@@ -8,6 +8,7 @@ pub mod distributed;
 pub mod audit_source;
 
 pub mod demo;
+pub mod file_limit;
 pub mod instance;
 pub mod routes;
 

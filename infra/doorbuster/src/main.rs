@@ -1,14 +1,13 @@
 //! Doorbuster sells scarce things fast and fairly.
 
 mod cli;
-mod file_limit;
 mod welcome;
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 use doorbuster::instance::Instance;
-use doorbuster::{audit_source, serve};
+use doorbuster::{audit_source, file_limit, serve};
 use runtime::drain::{Drain, Signals};
 use runtime::output::Output;
 use runtime::settings::{Flags, LogFormat, Service, Settings};

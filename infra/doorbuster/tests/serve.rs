@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use doorbuster::instance::Instance;
-use doorbuster::serve;
+use doorbuster::{file_limit, serve};
 use runtime::drain::Drain;
 use runtime::settings::{Flags, Service, Settings};
 use rustix::process::Signal;
@@ -517,6 +517,17 @@ async fn a_signal_during_the_start_is_not_lost() {
     process.signal();
     let status = process.status().await;
     assert_eq!(status, Some(0), "it ends by itself, not by the signal");
+}
+
+#[test]
+fn files_are_kept_for_what_is_not_a_connection() {
+    for (limit, connections) in [(65_536, 65_024), (1_024, 512), (256, 128), (1, 1), (0, 1)] {
+        assert_eq!(
+            file_limit::connections_within(limit),
+            connections,
+            "{limit}"
+        );
+    }
 }
 
 #[tokio::test]
