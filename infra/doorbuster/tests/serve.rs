@@ -19,6 +19,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
+/// How long anything that must happen is waited for. It is long, since the machine may be slow; no test
+/// passes or fails by how much of it is used.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Linux's flag of `open` not to wait.
 const O_NONBLOCK: i32 = 0o4000;
 
@@ -48,13 +52,13 @@ async fn try_start(data_dir: &Path) -> anyhow::Result<Instance> {
 }
 
 async fn until_ready(address: SocketAddr) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let (status, report) = call(address, "GET", "/readyz", "", "").await;
         if status == 200 {
             return;
         }
-        assert!(Instant::now() < deadline, "not ready within 10 s: {report}");
+        assert!(Instant::now() < deadline, "not ready in time: {report}");
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -76,7 +80,7 @@ async fn call(
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
     let read = stream.read_to_end(&mut bytes);
-    timeout(Duration::from_secs(20), read)
+    timeout(PATIENCE, read)
         .await
         .expect("an answer within 20 s")
         .unwrap();
@@ -330,17 +334,12 @@ async fn unknown_routes_are_problems_and_the_drain_ends_long_polls() {
         call(at, "GET", "/api/flash-sales?at_least=0:1000000", "", "").await
     });
     sleep(Duration::from_millis(200)).await;
-    let started = Instant::now();
     running.shutdown().await.unwrap();
-    assert!(
-        started.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        started.elapsed()
-    );
+    // A poll that waited to its end would be answered with not_caught_up.
     let (status, answer) = polling.await.unwrap();
     assert_eq!(
-        (status, &answer["retry"]),
-        (503, &json!("later")),
+        (status, &answer["code"]),
+        (503, &json!("read_model_unavailable")),
         "{answer}"
     );
 }
@@ -391,9 +390,9 @@ impl Process {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// The exit status, within ten seconds.
+    /// The exit status, in time.
     async fn status(&mut self) -> Option<i32> {
-        for _ in 0..1000 {
+        for _ in 0..PATIENCE.as_millis() / 10 {
             if let Some(status) = self.0.try_wait().unwrap() {
                 return status.code();
             }
@@ -460,7 +459,7 @@ async fn a_process_that_drains_is_not_ready_before_it_stops_accepting() {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(Duration::from_secs(10), draining)
+    timeout(PATIENCE, draining)
         .await
         .expect("it becomes not ready");
     let (_, report) = call(at, "GET", "/readyz", "", "").await;
@@ -511,7 +510,7 @@ async fn a_signal_during_the_start_is_not_lost() {
             }
         }
     };
-    let _pipe = timeout(Duration::from_secs(20), reads)
+    let _pipe = timeout(PATIENCE, reads)
         .await
         .expect("the start reads the key");
     process.signal();

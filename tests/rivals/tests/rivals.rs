@@ -258,7 +258,7 @@ impl Shop {
             if status == StatusCode::OK && sale["stock"] == stock {
                 return Ok(());
             }
-            ensure!(began.elapsed() < Duration::from_secs(5), "{sale}");
+            ensure!(began.elapsed() < Duration::from_secs(60), "{sale}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
