@@ -91,7 +91,7 @@ async fn answer(stream: &mut TcpStream) -> (u16, String) {
     let read = stream.read_to_end(&mut bytes);
     timeout(Duration::from_secs(60), read)
         .await
-        .expect("an answer within 5 s")
+        .expect("an answer")
         .unwrap();
     let text = String::from_utf8(bytes).unwrap();
     let status = text.get(9..12).and_then(|status| status.parse().ok());
