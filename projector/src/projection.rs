@@ -110,9 +110,6 @@ impl Projection {
             })?;
             let verdict = self.fence.pass(offset, &decoded);
             self.next = offset.next();
-            let DecisionRecord::Decision(decision) = decoded else {
-                continue;
-            };
             if verdict == Verdict::Dropped {
                 let labels = [
                     ("reader", "projector".into()),
@@ -121,6 +118,9 @@ impl Projection {
                 metrics::counter!(DECISIONS_DROPPED, &labels).increment(1);
                 continue;
             }
+            let DecisionRecord::Decision(decision) = decoded else {
+                continue;
+            };
             let trace = trace_of(&record.headers);
             rows.extend(views::attempt_rows(partition, &decision, trace));
             let product = &decision.product_id;

@@ -30,6 +30,12 @@ const CHAIN_BYTES: usize = 32;
 const MAX_LEARNED: usize = 1_000;
 /// The most unknown ids that a codec remembers; the others come again with their records.
 const MAX_UNKNOWN: usize = 16;
+/// The most foreign ids that a codec remembers; at that it forgets them, and each is unknown again
+/// until it has been looked up again.
+const MAX_FOREIGN: usize = 1_000;
+/// The ids that versions of this program may have where there is no registry. They are counted up
+/// from 1, so that a larger one is not a schema of ours.
+const MAX_EMBEDDED_ID: u32 = 1_000;
 
 /// Why bytes cannot be decoded as a record. The cause is the writer or the storage, never a buyer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,9 +43,20 @@ pub enum DecodeError {
     /// The bytes do not begin like a record.
     #[error("the record does not begin with a zero byte and a schema id")]
     NoHeader,
-    /// The schema is unknown here.
-    #[error("schema {id} is unknown for topic {topic}; it may be from a newer version")]
+    /// The schema is unknown here, and may be a newer version's.
+    #[error(
+        "schema {id} of {topic} is unknown to this program; a newer version may have written the \
+         record: start a program that is at least as new, or wait until the registry answers"
+    )]
     UnknownSchema {
+        /// The id found.
+        id: u32,
+        /// The topic read.
+        topic: Topic,
+    },
+    /// The schema is none of this topic's.
+    #[error("schema {id} is not a schema of {topic}")]
+    ForeignSchema {
         /// The id found.
         id: u32,
         /// The topic read.
@@ -48,9 +65,36 @@ pub enum DecodeError {
     /// The value does not follow its schema.
     #[error("the record does not follow its schema: {0}")]
     Malformed(String),
-    /// The value has none of the cases known here, or more than one of them.
-    #[error("the record has not exactly one known case; it may be from a newer version")]
-    UnknownCase,
+    /// The value has none of the cases of its schema, or more than one of them.
+    #[error("the record has not exactly one case")]
+    NotOneCase,
+    /// The schema is a newer version's, and the record is not readable for this one.
+    #[error(
+        "a newer version of the program has written the record, with schema {id} of {topic}: \
+         {why}; start a program that is at least as new"
+    )]
+    NewerVersion {
+        /// The schema's id.
+        id: u32,
+        /// The topic read.
+        topic: Topic,
+        /// What cannot be read.
+        why: String,
+    },
+}
+
+impl DecodeError {
+    /// Whether no version of the program can decode the record, now or later. Every reader may then
+    /// skip it, and all readers do. Any other may be a newer version's record, which must not be
+    /// skipped.
+    pub fn is_garbage(&self) -> bool {
+        match self {
+            Self::NoHeader | Self::ForeignSchema { .. } | Self::Malformed(_) | Self::NotOneCase => {
+                true
+            }
+            Self::UnknownSchema { .. } | Self::NewerVersion { .. } => false,
+        }
+    }
 }
 
 /// Why a schema was not learned.
@@ -73,15 +117,38 @@ pub struct Codec {
     /// The id and schema that each topic is written with, in the order of [`Topic::ALL`].
     today: [(u32, Schema); Topic::ALL.len()],
     /// The schemas of other versions. Records of today's schemas take no lock.
-    learned: RwLock<HashMap<(Topic, u32), Arc<Schema>>>,
+    learned: RwLock<HashMap<(Topic, u32), Learned>>,
     /// The unknown schema ids that records were written with.
     unknown: Mutex<BTreeSet<(Topic, u32)>>,
+    /// The schema ids that are none of their topic's.
+    foreign: RwLock<BTreeSet<(Topic, u32)>>,
+    /// Whether the ids are the fixed ones of the embedded engine.
+    fixed_ids: bool,
+}
+
+/// A schema of another version.
+#[derive(Clone)]
+struct Learned {
+    schema: Arc<Schema>,
+    /// Whether the version came before today's, so that this program knows all its cases.
+    older: bool,
 }
 
 impl Codec {
     /// The codec with the fixed ids of the embedded engine.
     pub fn embedded() -> Self {
-        Self::with_ids(Topic::ALL.map(Topic::embedded_schema_id))
+        let ids = Topic::ALL.map(Topic::embedded_schema_id);
+        let codec = Self {
+            fixed_ids: true,
+            ..Self::with_ids(ids)
+        };
+        for topic in Topic::ALL {
+            for (id, schema) in topic.older_schemas() {
+                let learned = codec.learn_older(topic, *id, schema);
+                learned.expect("the schemas under golden/ are tested to parse");
+            }
+        }
+        codec
     }
 
     /// The codec with these ids for the topics' schemas, in the order of [`Topic::ALL`].
@@ -90,12 +157,29 @@ impl Codec {
             today: Topic::ALL.map(|topic| (ids[topic as usize], parse(topic))),
             learned: RwLock::default(),
             unknown: Mutex::default(),
+            foreign: RwLock::default(),
+            fixed_ids: false,
         }
     }
 
-    /// Learns a schema, so that the topic's records with this schema id can be decoded. An id that
-    /// is known already keeps its schema.
+    /// Learns a schema that may be a newer version's, so that the topic's records with this schema id
+    /// can be decoded. An id that is known already keeps its schema.
     pub fn learn(&self, topic: Topic, id: u32, schema_json: &str) -> Result<(), LearnError> {
+        self.remember(topic, id, schema_json, false)
+    }
+
+    /// Learns a schema of a version before today's.
+    pub fn learn_older(&self, topic: Topic, id: u32, schema_json: &str) -> Result<(), LearnError> {
+        self.remember(topic, id, schema_json, true)
+    }
+
+    fn remember(
+        &self,
+        topic: Topic,
+        id: u32,
+        schema_json: &str,
+        older: bool,
+    ) -> Result<(), LearnError> {
         if id == self.today[topic as usize].0 {
             return Ok(());
         }
@@ -106,10 +190,21 @@ impl Codec {
         if learned.len() >= MAX_LEARNED && !learned.contains_key(&(topic, id)) {
             return Err(LearnError::TooMany);
         }
+        let schema = Arc::new(schema);
         learned
             .entry((topic, id))
-            .or_insert_with(|| Arc::new(schema));
+            .or_insert(Learned { schema, older });
+        self.foreign.write().remove(&(topic, id));
         Ok(())
+    }
+
+    /// Learns that a schema id is none of the topic's: no record with it can ever be decoded.
+    pub fn learn_foreign(&self, topic: Topic, id: u32) {
+        let mut foreign = self.foreign.write();
+        if foreign.len() >= MAX_FOREIGN {
+            foreign.clear();
+        }
+        foreign.insert((topic, id));
     }
 
     /// The unknown schema ids of records decoded since the last call, at most 16 of them. An id that
@@ -125,11 +220,12 @@ impl Codec {
 
     /// Decodes a command.
     pub fn decode_command(&self, bytes: &[u8]) -> Result<Command, DecodeError> {
-        let wire: CommandWire = self.decode(Topic::PurchaseAttempts, bytes)?;
-        wire.try_into().map_err(|_| DecodeError::UnknownCase)
+        self.decode(Topic::PurchaseAttempts, bytes, |wire: CommandWire| {
+            wire.try_into().map_err(|_| DecodeError::NotOneCase)
+        })
     }
 
-    /// Encodes a decision or claim.
+    /// Encodes a decision, a skipped record or a claim.
     pub fn encode_decision(&self, record: DecisionRecord) -> Vec<u8> {
         self.encode(Topic::StockDecisions, &DecisionRecordWire::from(record))
     }
@@ -149,10 +245,11 @@ impl Codec {
         (bytes, chain)
     }
 
-    /// Decodes a decision or claim.
+    /// Decodes a decision, a skipped record or a claim.
     pub fn decode_decision(&self, bytes: &[u8]) -> Result<DecisionRecord, DecodeError> {
-        let wire: DecisionRecordWire = self.decode(Topic::StockDecisions, bytes)?;
-        wire.try_into().map_err(|_| DecodeError::UnknownCase)
+        self.decode(Topic::StockDecisions, bytes, |wire: DecisionRecordWire| {
+            wire.try_into().map_err(|_| DecodeError::NotOneCase)
+        })
     }
 
     /// Encodes a record of a checkpoint.
@@ -162,7 +259,7 @@ impl Codec {
 
     /// Decodes a record of a checkpoint.
     pub fn decode_snapshot(&self, bytes: &[u8]) -> Result<SnapshotRecord, DecodeError> {
-        self.decode(Topic::ProductSnapshots, bytes)
+        self.decode(Topic::ProductSnapshots, bytes, Ok)
     }
 
     fn encode(&self, topic: Topic, value: &impl Serialize) -> Vec<u8> {
@@ -174,7 +271,12 @@ impl Codec {
             .expect("every record type follows its own schema")
     }
 
-    fn decode<T: DeserializeOwned>(&self, topic: Topic, bytes: &[u8]) -> Result<T, DecodeError> {
+    fn decode<Wire: DeserializeOwned, T>(
+        &self,
+        topic: Topic,
+        bytes: &[u8],
+        convert: impl Fn(Wire) -> Result<T, DecodeError>,
+    ) -> Result<T, DecodeError> {
         let (header, value) = bytes
             .split_first_chunk::<HEADER_BYTES>()
             .ok_or(DecodeError::NoHeader)?;
@@ -184,16 +286,42 @@ impl Codec {
         let id = u32::from_be_bytes(id);
         let (today, schema) = &self.today[topic as usize];
         if id == *today {
-            return read(value, schema);
+            return read(value, schema).and_then(convert);
         }
         let learned = self.learned.read().get(&(topic, id)).cloned();
-        match learned {
-            Some(schema) => read(value, &schema),
-            None => {
-                self.remember_unknown(topic, id);
-                Err(DecodeError::UnknownSchema { id, topic })
-            }
+        let Some(learned) = learned else {
+            return Err(self.unknown_schema(topic, id));
+        };
+        let decoded = read(value, &learned.schema).and_then(convert);
+        decoded.map_err(|error| match learned.older {
+            true => error,
+            false => DecodeError::NewerVersion {
+                id,
+                topic,
+                why: error.to_string(),
+            },
+        })
+    }
+
+    fn unknown_schema(&self, topic: Topic, id: u32) -> DecodeError {
+        if self.is_foreign(topic, id) {
+            return DecodeError::ForeignSchema { id, topic };
         }
+        self.remember_unknown(topic, id);
+        DecodeError::UnknownSchema { id, topic }
+    }
+
+    fn is_foreign(&self, topic: Topic, id: u32) -> bool {
+        let others = Topic::ALL.into_iter().filter(|other| *other != topic);
+        let of_another = |other: Topic| {
+            let older = other.older_schemas().iter();
+            other.embedded_schema_id() == id || older.into_iter().any(|(older, _)| *older == id)
+        };
+        if self.fixed_ids && (id == 0 || id > MAX_EMBEDDED_ID || others.into_iter().any(of_another))
+        {
+            return true;
+        }
+        self.foreign.read().contains(&(topic, id))
     }
 
     fn remember_unknown(&self, topic: Topic, id: u32) {

@@ -15,6 +15,8 @@ pub enum DecisionRecord {
     Claim(Claim),
     /// The answer to one record of `purchase-attempts`.
     Decision(Decision),
+    /// A record of `purchase-attempts` on which no product decides.
+    Skipped(Skipped),
 }
 
 /// A decider claims a partition.
@@ -50,6 +52,26 @@ pub struct Decision {
     /// [`crate::codec::chain_hash`].
     pub chain: ChainHash,
 }
+
+/// The answer to a record of `purchase-attempts` on which no product decides: one that cannot be
+/// decoded, or one that an operator skipped. It passes the fence like a decision, so that the records
+/// after it can be answered. It belongs to no product, and changes none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// The claim it was made under.
+    pub claim: Offset,
+    /// The offset in `purchase-attempts` that it answers.
+    pub answers: Offset,
+    /// The offset that the partition's record before this one answers; -1 when there is none.
+    pub follows: Offset,
+    /// Why, for people; at most [`MAX_SKIP_REASON_BYTES`].
+    pub reason: Arc<str>,
+    /// The operator who skipped it; none: the decider, because the record cannot be decoded.
+    pub by: Option<Arc<str>>,
+}
+
+/// The longest reason of a skipped record: as much as a line of a log has.
+pub const MAX_SKIP_REASON_BYTES: usize = 500;
 
 /// A product's units: `total = available + reserved + sold`, always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -3,12 +3,14 @@
 //! - A claim at offset c makes c the current claim.
 //! - A decision counts only if its claim is the current one, it answers a later offset than
 //!   the last that counted, and it names that last one as the one it follows. Any other is
-//!   dropped.
+//!   dropped. The same holds for a skipped record, which is an answer as well.
+//! - What no version of the program can decode ([`crate::codec::DecodeError::is_garbage`]) is
+//!   dropped: it can never count.
 //!
 //! Readers therefore ignore whatever a decider appends that was paused or cut off, and a decider
 //! that lost a write cannot continue as if it had not.
 
-use crate::decision::{Decision, DecisionRecord};
+use crate::decision::{Decision, DecisionRecord, Skipped};
 use crate::ids::Offset;
 
 /// What a reader of one partition of `stock-decisions` remembers to tell which decisions count.
@@ -35,13 +37,14 @@ impl Default for Fence {
 pub enum Verdict {
     /// A decider claimed the partition.
     Claimed,
-    /// The decision counts.
+    /// The decision or the skipped record counts.
     Counts,
-    /// The decision does not count.
+    /// It does not count.
     Dropped,
 }
 
-/// The place of a decision in its partition, by which the fence tells whether it counts.
+/// The place of an answer, a decision or a skipped record, in its partition, by which the fence tells
+/// whether it counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecisionLink {
     /// The claim it was made under.
@@ -62,6 +65,16 @@ impl From<&Decision> for DecisionLink {
     }
 }
 
+impl From<&Skipped> for DecisionLink {
+    fn from(skipped: &Skipped) -> Self {
+        Self {
+            claim: skipped.claim,
+            follows: skipped.follows,
+            answers: skipped.answers,
+        }
+    }
+}
+
 impl Fence {
     /// Passes the next record of the partition through the fence.
     pub fn pass(&mut self, offset: Offset, record: &DecisionRecord) -> Verdict {
@@ -71,10 +84,12 @@ impl Fence {
                 Verdict::Claimed
             }
             DecisionRecord::Decision(decision) => self.pass_decision(decision.into()),
+            DecisionRecord::Skipped(skipped) => self.pass_decision(skipped.into()),
         }
     }
 
-    /// Passes the next record of the partition through the fence when that is a decision.
+    /// Passes the next record of the partition through the fence when that is a decision or a
+    /// skipped record.
     pub fn pass_decision(&mut self, decision: DecisionLink) -> Verdict {
         let counts = decision.claim == self.claim
             && decision.claim.0 >= 0
@@ -114,6 +129,39 @@ mod tests {
             tally: Tally::default(),
             chain: ChainHash::default(),
         })
+    }
+
+    fn skipped(claim: i64, follows: i64, answers: i64) -> DecisionRecord {
+        DecisionRecord::Skipped(Skipped {
+            claim: Offset(claim),
+            answers: Offset(answers),
+            follows: Offset(follows),
+            reason: "garbage".into(),
+            by: None,
+        })
+    }
+
+    #[test]
+    fn a_skipped_record_passes_like_a_decision() {
+        use Verdict::{Claimed, Counts, Dropped};
+        let log = [
+            (skipped(-1, -1, 0), Dropped), // Before any claim nothing counts.
+            (claim(), Claimed),            // 1
+            (skipped(1, -1, 0), Counts),   //
+            (decision(1, 0, 1), Counts),   // It follows the skipped record.
+            (decision(1, 0, 2), Dropped),  // It does not.
+            (skipped(1, 0, 2), Dropped),   //
+            (claim(), Claimed),            // 6
+            (skipped(1, 1, 2), Dropped),   // The first decider continues unaware.
+            (skipped(6, 1, 2), Counts),    //
+            (skipped(6, 1, 2), Dropped),   // The same write arrived twice.
+            (decision(6, 2, 3), Counts),   //
+        ];
+        let mut fence = Fence::default();
+        for (offset, (record, verdict)) in log.iter().enumerate() {
+            let passed = fence.pass(Offset(offset as i64), record);
+            assert_eq!(passed, *verdict, "at {offset}");
+        }
     }
 
     #[test]

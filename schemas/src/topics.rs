@@ -49,12 +49,21 @@ impl Topic {
     }
 
     /// The schema's id where there is no registry to assign one. A new version of a schema gets a new
-    /// id here, and the old one stays readable.
+    /// id here, and the old one goes into [`Topic::older_schemas`].
     pub const fn embedded_schema_id(self) -> u32 {
         match self {
-            Topic::PurchaseAttempts => 1,
-            Topic::StockDecisions => 2,
-            Topic::ProductSnapshots => 3,
+            Topic::PurchaseAttempts => 4,
+            Topic::StockDecisions => 5,
+            Topic::ProductSnapshots => 6,
+        }
+    }
+
+    /// The schemas of the versions before today's, with the ids they have where there is no registry.
+    pub const fn older_schemas(self) -> &'static [(u32, &'static str)] {
+        match self {
+            Topic::PurchaseAttempts => &[(1, include_str!("../golden/v1/purchase-attempts.avsc"))],
+            Topic::StockDecisions => &[(2, include_str!("../golden/v1/stock-decisions.avsc"))],
+            Topic::ProductSnapshots => &[(3, include_str!("../golden/v1/product-snapshots.avsc"))],
         }
     }
 }

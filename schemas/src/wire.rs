@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms, SetStock};
 use crate::decision::{
     AttemptRefused, AttemptRepeated, CancelRefused, Claim, Decision, DecisionRecord, Event,
-    OrderAccepted, OrderReleased, SaleChangeRefused, SaleSet, Stock, StockSet, Tally,
+    OrderAccepted, OrderReleased, SaleChangeRefused, SaleSet, Skipped, Stock, StockSet, Tally,
 };
 use crate::ids::{ChainHash, Offset, ProductId, TimestampMs};
 
@@ -88,9 +88,10 @@ impl TryFrom<CommandWire> for Command {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 pub(crate) struct DecisionRecordWire {
     claim: Option<Claim>,
+    skipped: Option<Skipped>,
     decision: Option<DecisionWire>,
 }
 
@@ -113,7 +114,11 @@ impl From<DecisionRecord> for DecisionRecordWire {
         match record {
             DecisionRecord::Claim(claim) => Self {
                 claim: Some(claim),
-                decision: None,
+                ..Self::default()
+            },
+            DecisionRecord::Skipped(skipped) => Self {
+                skipped: Some(skipped),
+                ..Self::default()
             },
             DecisionRecord::Decision(decision) => {
                 let decision = DecisionWire {
@@ -129,8 +134,8 @@ impl From<DecisionRecord> for DecisionRecordWire {
                     chain: decision.chain,
                 };
                 Self {
-                    claim: None,
                     decision: Some(decision),
+                    ..Self::default()
                 }
             }
         }
@@ -140,9 +145,10 @@ impl From<DecisionRecord> for DecisionRecordWire {
 impl TryFrom<DecisionRecordWire> for DecisionRecord {
     type Error = NotOneCase;
     fn try_from(wire: DecisionRecordWire) -> Result<Self, NotOneCase> {
-        match (wire.claim, wire.decision) {
-            (Some(claim), None) => Ok(DecisionRecord::Claim(claim)),
-            (None, Some(wire)) => {
+        match (wire.claim, wire.skipped, wire.decision) {
+            (Some(claim), None, None) => Ok(DecisionRecord::Claim(claim)),
+            (None, Some(skipped), None) => Ok(DecisionRecord::Skipped(skipped)),
+            (None, None, Some(wire)) => {
                 let events: Result<_, _> = wire.events.into_iter().map(Event::try_from).collect();
                 Ok(DecisionRecord::Decision(Decision {
                     claim: wire.claim,

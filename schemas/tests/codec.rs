@@ -33,7 +33,7 @@ fn the_header_names_the_registrys_schema() {
         let embedded = decode(&Codec::embedded(), topic, &bytes);
         assert_eq!(
             embedded,
-            Err(DecodeError::UnknownSchema { id, topic }),
+            Err(DecodeError::ForeignSchema { id, topic }),
             "{name}"
         );
     }
@@ -49,7 +49,7 @@ fn another_topics_record_is_refused() {
             .filter(|topic| *topic != record.topic())
         {
             let id = record.topic().embedded_schema_id();
-            let refused = Err(DecodeError::UnknownSchema { id, topic });
+            let refused = Err(DecodeError::ForeignSchema { id, topic });
             assert_eq!(decode(&codec, topic, &bytes), refused, "{name}");
         }
     }
@@ -89,7 +89,13 @@ fn no_flipped_bit_goes_unnoticed_or_does_harm() {
             match bit / 8 {
                 0 => assert_eq!(read, Err(DecodeError::NoHeader), "{name}, bit {bit}"),
                 1..=4 => assert!(
-                    matches!(read, Err(DecodeError::UnknownSchema { .. })),
+                    matches!(
+                        read,
+                        Err(DecodeError::UnknownSchema { .. }
+                            | DecodeError::ForeignSchema { .. }
+                            | DecodeError::Malformed(_)
+                            | DecodeError::NotOneCase)
+                    ),
                     "{name}, bit {bit}"
                 ),
                 _ => {}
@@ -98,30 +104,75 @@ fn no_flipped_bit_goes_unnoticed_or_does_harm() {
     }
 }
 
+/// The bytes before a record's value.
+fn header(topic: Topic) -> [u8; 5] {
+    let [a, b, c, d] = topic.embedded_schema_id().to_be_bytes();
+    [0, a, b, c, d]
+}
+
 /// A command's bytes from its value's.
 fn command(value: &[u8]) -> Result<Record, DecodeError> {
-    let bytes = [&[0, 0, 0, 0, 1], value].concat();
+    let bytes = [&header(Topic::PurchaseAttempts)[..], value].concat();
     decode(&Codec::embedded(), Topic::PurchaseAttempts, &bytes)
 }
 
 #[test]
 fn a_record_of_no_case_or_of_two_is_refused() {
-    let unknown = Err(DecodeError::UnknownCase);
+    let unknown = Err(DecodeError::NotOneCase);
     // Product "p", then the eight cases: 0 is null, 2 is there.
     assert!(command(&[2, b'p', 0, 0, 0, 2, 0, 0, 0, 0]).is_ok());
     assert_eq!(command(&[2, b'p', 0, 0, 0, 0, 0, 0, 0, 0]), unknown);
     assert_eq!(command(&[2, b'p', 0, 0, 0, 2, 2, 0, 0, 0]), unknown);
     let decision = |value: &[u8]| {
-        let bytes = [&[0, 0, 0, 0, 2], value].concat();
+        let bytes = [&header(Topic::StockDecisions)[..], value].concat();
         decode(&Codec::embedded(), Topic::StockDecisions, &bytes)
     };
-    assert_eq!(decision(&[0, 0]), unknown);
-    assert!(decision(&[2, 2, b'd', 0]).is_ok());
+    // A claim, a skipped record, a decision: none of them, and a claim by "d".
+    assert_eq!(decision(&[0, 0, 0]), unknown);
+    assert!(decision(&[2, 2, b'd', 0, 0]).is_ok());
     let codec = Codec::embedded();
     let real = codec.encode_decision(DecisionRecord::Decision(cases::decision(vec![])));
     // A claim by "d", and the decision after it.
     let both = [&[2, 2, b'd'], &real[6..]].concat();
     assert_eq!(decision(&both), unknown);
+}
+
+/// Only what no version of the program can have written may be skipped.
+#[test]
+fn garbage_is_told_from_a_record_of_a_newer_version() {
+    let topic = Topic::PurchaseAttempts;
+    let garbage = |codec: &Codec, bytes: &[u8]| {
+        let decoded = codec.decode_command(bytes);
+        decoded.map_err(|error| error.is_garbage())
+    };
+    let codec = Codec::embedded();
+    let id = topic.embedded_schema_id();
+    let with_id = |id: u32| [&[0][..], &id.to_be_bytes(), &[7; 20]].concat();
+    assert_eq!(garbage(&codec, b""), Err(true), "a tombstone");
+    assert_eq!(garbage(&codec, b"garbage"), Err(true));
+    assert_eq!(garbage(&codec, &with_id(id)), Err(true), "malformed");
+    assert_eq!(garbage(&codec, &with_id(1)), Err(true), "malformed, old");
+    assert_eq!(garbage(&codec, &with_id(2)), Err(true), "another topic's");
+    assert_eq!(garbage(&codec, &with_id(0)), Err(true));
+    assert_eq!(garbage(&codec, &with_id(70_000)), Err(true));
+    assert_eq!(garbage(&codec, &with_id(12)), Err(false), "a later version");
+
+    // With a registry an id is unknown until the registry has stated whose it is.
+    let codec = Codec::with_ids([70_001, 70_002, 70_003]);
+    assert_eq!(garbage(&codec, &with_id(70_002)), Err(false));
+    assert_eq!(garbage(&codec, &with_id(9)), Err(false));
+    codec.learn_foreign(topic, 9);
+    assert_eq!(garbage(&codec, &with_id(9)), Err(true));
+    let other = codec.decode_decision(&with_id(9));
+    assert!(!other.unwrap_err().is_garbage(), "another topic's id");
+    codec.learn(topic, 9, topic.schema_json()).unwrap();
+    assert_eq!(garbage(&codec, &with_id(9)), Err(false), "a newer schema");
+    codec.learn_older(topic, 8, topic.schema_json()).unwrap();
+    assert_eq!(garbage(&codec, &with_id(8)), Err(true), "an older schema");
+    for id in 100_000..110_000 {
+        codec.learn_foreign(topic, id);
+    }
+    assert_eq!(garbage(&codec, &with_id(109_999)), Err(true));
 }
 
 #[test]
@@ -232,7 +283,7 @@ fn the_largest_part_of_a_checkpoint_fits_into_a_record_of_the_log() {
 proptest! {
     #[test]
     fn random_bytes_do_no_harm(
-        schema in 1u8..4,
+        schema in 1u8..8,
         headed: bool,
         value in proptest::collection::vec(any::<u8>(), 0..300)
     ) {

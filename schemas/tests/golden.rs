@@ -1,8 +1,8 @@
 //! The bytes of every released version read as they did when it was released.
 //!
-//! `golden/v1/` has, for each case, the whole record in hex and what apache-avro reads in it as
-//! JSON, and a copy of each schema. Files that are missing are written, and those that are
-//! there left alone, by
+//! `golden/v1/` and so on have, for each case, the whole record in hex and what apache-avro reads in it as
+//! JSON, and a copy of each schema. Of the last version, files that are missing are written, and
+//! those that are there left alone, by
 //!
 //! ```text
 //! DOORBUSTER_WRITE_GOLDEN=1 cargo test -p schemas --test golden
@@ -26,7 +26,9 @@ use sha2::{Digest, Sha256};
 use cases::Record;
 
 /// Every released version's folder under `golden/`.
-const RELEASED: [&str; 1] = ["v1"];
+const RELEASED: [&str; 2] = ["v1", "v2"];
+/// The version that is written today.
+const TODAY: &str = "v2";
 
 fn golden(version: &str, file: &str) -> PathBuf {
     let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden");
@@ -35,7 +37,7 @@ fn golden(version: &str, file: &str) -> PathBuf {
 
 /// The file's text. A missing file is written first if that was requested.
 fn text_of(file: &str, today: impl FnOnce() -> String) -> String {
-    let path = golden("v1", file);
+    let path = golden(TODAY, file);
     if !path.exists() && std::env::var_os("DOORBUSTER_WRITE_GOLDEN").is_some() {
         std::fs::write(&path, today()).unwrap();
     }
@@ -118,7 +120,10 @@ fn fields_of(record: &Record) -> Value {
             fields
         }
         Record::Decision(DecisionRecord::Claim(claim)) => {
-            json!({ "claim": claim, "decision": null })
+            json!({ "claim": claim, "skipped": null, "decision": null })
+        }
+        Record::Decision(DecisionRecord::Skipped(skipped)) => {
+            json!({ "claim": null, "skipped": skipped, "decision": null })
         }
         Record::Decision(DecisionRecord::Decision(decision)) => {
             let decision = json!({
@@ -133,7 +138,7 @@ fn fields_of(record: &Record) -> Value {
                 "tally": decision.tally,
                 "chain": decision.chain,
             });
-            json!({ "claim": null, "decision": decision })
+            json!({ "claim": null, "skipped": null, "decision": decision })
         }
         Record::Snapshot(snapshot) => json!(snapshot),
     }
@@ -170,7 +175,7 @@ fn fields_of_event(event: &Event) -> Value {
 }
 
 #[test]
-fn every_released_record_reads_as_it_did() {
+fn every_record_of_today_reads_as_it_is() {
     let codec = Codec::embedded();
     for topic in Topic::ALL {
         text_of(&format!("{topic}.avsc"), || topic.schema_json().into());
@@ -180,7 +185,7 @@ fn every_released_record_reads_as_it_did() {
         let bytes = from_hex(&text_of(&format!("{name}.hex"), || {
             to_hex(&record.encode(&codec))
         }));
-        let read = apache_reading(&released_schema("v1", topic), &bytes);
+        let read = apache_reading(&released_schema(TODAY, topic), &bytes);
         let expected = text_of(&format!("{name}.json"), || {
             format!("{:#}\n", fields_of(&record))
         });
@@ -195,9 +200,58 @@ fn every_released_record_reads_as_it_did() {
     }
 }
 
-/// Today's schemas are version 1, so today's bytes are its bytes.
+/// The value without the fields that are null, which an older version may not have at all.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let there = fields.into_iter().filter(|(_, value)| !value.is_null());
+            let fields = there.map(|(name, value)| (name, without_nulls(value)));
+            Value::Object(fields.collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
+        value => value,
+    }
+}
+
 #[test]
-fn todays_records_are_written_as_version_1() {
+fn every_record_of_an_older_version_reads_as_it_did() {
+    let codec = Codec::embedded();
+    let mut read = 0;
+    for version in RELEASED.into_iter().filter(|version| *version != TODAY) {
+        for entry in std::fs::read_dir(golden(version, "")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension() != Some("hex".as_ref()) {
+                continue;
+            }
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let topic = match name.split('-').next().unwrap() {
+                "command" => Topic::PurchaseAttempts,
+                "snapshot" => Topic::ProductSnapshots,
+                _ => Topic::StockDecisions,
+            };
+            let bytes = from_hex(&std::fs::read_to_string(&path).unwrap());
+            let expected = std::fs::read_to_string(path.with_extension("json")).unwrap();
+            let expected: Value = serde_json::from_str(&expected).unwrap();
+            let schema = released_schema(version, topic);
+            assert_eq!(
+                apache_reading(&schema, &bytes),
+                expected,
+                "{version} {name}"
+            );
+            let record = cases::decode(&codec, topic, &bytes).unwrap();
+            assert_eq!(
+                without_nulls(fields_of(&record)),
+                without_nulls(expected),
+                "{version} {name}"
+            );
+            read += 1;
+        }
+    }
+    assert!(read > 0);
+}
+
+#[test]
+fn todays_records_are_written_as_the_last_version() {
     for (name, record) in cases::all() {
         let written = to_hex(&record.encode(&Codec::embedded()));
         assert_eq!(
@@ -209,11 +263,24 @@ fn todays_records_are_written_as_version_1() {
 }
 
 #[test]
+fn the_schemas_of_older_versions_have_ids_of_their_own() {
+    let mut ids = Vec::new();
+    for topic in Topic::ALL {
+        ids.extend(topic.older_schemas().iter().map(|(id, _)| *id));
+        ids.push(topic.embedded_schema_id());
+        assert_eq!(topic.older_schemas().len() + 1, RELEASED.len(), "{topic}");
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), RELEASED.len() * Topic::ALL.len());
+}
+
+#[test]
 fn no_golden_file_is_without_its_case() {
     let cases: Vec<String> = cases::all().into_iter().map(|(name, _)| name).collect();
     let topics = Topic::ALL.map(|topic| topic.name().to_owned());
     let mut found = 0;
-    for entry in std::fs::read_dir(golden("v1", "")).unwrap() {
+    for entry in std::fs::read_dir(golden(TODAY, "")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         assert!(cases.contains(&name) || topics.contains(&name), "{name}");
@@ -247,7 +314,7 @@ fn the_chain_hash_is_sha_256_over_the_hash_before_and_the_value_before_its_own()
             released[..released.len() - 32],
             "{name}"
         );
-        let schema = released_schema("v1", Topic::StockDecisions);
+        let schema = released_schema(TODAY, Topic::StockDecisions);
         let read = apache_reading(&schema, &bytes);
         assert_eq!(
             read["decision"]["chain"],

@@ -143,7 +143,7 @@ impl History {
     pub fn decision(&mut self, at: usize) -> &mut Decision {
         match &mut self.decided[at] {
             DecisionRecord::Decision(decision) => decision,
-            DecisionRecord::Claim(_) => panic!("there is a claim at {at}"),
+            other => panic!("there is no decision at {at}, but {other:?}"),
         }
     }
 
@@ -197,7 +197,7 @@ impl History {
             let value = codec.encode_decision(record.clone()).into();
             let headers = match record {
                 DecisionRecord::Decision(decision) => vec![traceparent(decision.answers)],
-                DecisionRecord::Claim(_) => vec![],
+                DecisionRecord::Claim(_) | DecisionRecord::Skipped(_) => vec![],
             };
             let record = NewRecord {
                 value,

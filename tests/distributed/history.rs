@@ -105,6 +105,9 @@ impl History {
                     its.dropped += 1;
                     its.superseded += usize::from(decision.claim < current);
                 }
+                (_, DecisionRecord::Skipped(skipped)) => {
+                    panic!("no record of a rehearsal is skipped: {skipped:?}")
+                }
             }
         }
         claims

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use ports::{LogReader, LogRecord};
-use schemas::decision::DecisionRecord;
+use schemas::decision::{Decision, DecisionRecord, Skipped};
 use schemas::fence::{DecisionLink, Fence, Verdict};
 use schemas::ids::Offset;
 
@@ -74,8 +74,9 @@ impl ReadBack {
         let decoded = log.decode_decision(record)?;
         match (self.fence.pass(offset, &decoded), decoded) {
             (Verdict::Claimed, _) => Err(PartitionError::Superseded(offset)),
-            (Verdict::Dropped, DecisionRecord::Decision(decision))
-                if decision.claim == self.claim =>
+            (Verdict::Dropped, DecisionRecord::Decision(Decision { claim, .. }))
+            | (Verdict::Dropped, DecisionRecord::Skipped(Skipped { claim, .. }))
+                if claim == self.claim =>
             {
                 Err(PartitionError::Dropped(offset))
             }

@@ -27,6 +27,8 @@ const CONFLICTS: u32 = 4;
 const CONFLICT_PAUSE: Duration = Duration::from_millis(100);
 /// The most versions of a subject that are read.
 const MAX_VERSIONS: usize = 300;
+/// The registry's own error code for an id that no schema has.
+const SCHEMA_NOT_FOUND: u32 = 40_403;
 /// The most characters of an answer that are quoted.
 const MAX_QUOTED: usize = 1_000;
 
@@ -117,12 +119,13 @@ impl Registry {
             .map_err(|error| failure(subject, &error))
     }
 
-    /// The schema with an id, also when it was deleted from its subject.
-    pub(crate) async fn schema(&self, id: u32) -> Result<String, RegistryError> {
-        get_schema_by_id_and_type(id, &self.settings, SchemaType::Avro)
-            .await
-            .map(|registered| registered.schema)
-            .map_err(|error| failure(&format!("schema {id}"), &error))
+    /// The schema with an id, also when it was deleted from its subject; none if no schema has the id.
+    pub(crate) async fn schema(&self, id: u32) -> Result<Option<String>, RegistryError> {
+        match get_schema_by_id_and_type(id, &self.settings, SchemaType::Avro).await {
+            Ok(registered) => Ok(Some(registered.schema)),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(failure(&format!("schema {id}"), &error)),
+        }
     }
 
     /// The subjects that a schema is registered under, or was.
@@ -216,6 +219,12 @@ fn failure(about: &str, error: &SRCError) -> RegistryError {
         _ if error.retriable => RegistryError::Unreachable(why),
         _ => RegistryError::Refused(format!("{about}: {why}")),
     }
+}
+
+/// Whether the registry itself has answered that no schema has the id, and not a proxy before it.
+fn is_not_found(error: &SRCError) -> bool {
+    let answer = error.source().and_then(|it| it.downcast_ref::<RawError>());
+    status(error) == Some(404) && answer.is_some_and(|it| it.error_code == SCHEMA_NOT_FOUND)
 }
 
 /// The error for an answer without success to a call about a subject or a schema.

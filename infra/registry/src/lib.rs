@@ -7,11 +7,12 @@
 
 mod calls;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use schemas::codec::Codec;
+use schemas::codec::{Codec, LearnError};
 use schemas::topics::Topic;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,11 @@ use self::calls::Registry;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long it pauses after a lookup that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// After how many answers that an id is not a schema of the topic, a second apart, it is taken as
+/// foreign.
+const FOREIGN_ANSWERS: u32 = 3;
+/// The most ids whose answers are counted.
+const MAX_COUNTED: usize = 1_000;
 
 /// The registry's address, and the names of the schemas in it.
 #[derive(Clone, Default)]
@@ -99,16 +105,27 @@ pub async fn connect(options: &Options) -> Result<Codec, RegistryError> {
     let codec = Codec::with_ids(ids);
     for topic in Topic::ALL {
         let subject = options.subject(topic);
+        let mut schemas = Vec::new();
         for version in registry.versions(&subject).await? {
-            let schema = registry.version(&subject, version).await?;
-            learn(&codec, topic, schema.id, &schema.schema)?;
+            schemas.push(registry.version(&subject, version).await?);
+        }
+        // The registry lists versions from the first on. Those before today's are older programs'.
+        let today = ids[topic as usize];
+        let older = schemas.iter().position(|schema| schema.id == today);
+        for (index, schema) in schemas.iter().enumerate() {
+            let learned = match older {
+                Some(today) if index < today => codec.learn_older(topic, schema.id, &schema.schema),
+                _ => codec.learn(topic, schema.id, &schema.schema),
+            };
+            learned.map_err(|error| not_learned(topic, schema.id, &error))?;
         }
     }
     Ok(codec)
 }
 
 /// Until `stop`, looks up unknown ids that the codec has found in records and teaches the codec their
-/// schemas, so that the records can be read at the next try. A lookup that fails is repeated.
+/// schemas, so that the records can be read at the next try, or that they are no schemas of the topic.
+/// A lookup that fails is repeated.
 pub async fn follow(options: Options, codec: Arc<Codec>, stop: CancellationToken) {
     let registry = match Registry::new(&options) {
         Ok(registry) => registry,
@@ -119,12 +136,20 @@ pub async fn follow(options: Options, codec: Arc<Codec>, stop: CancellationToken
     };
     let following = async {
         let mut reported = Vec::new();
+        let mut foreign = ForeignAnswers::default();
         loop {
             sleep(LOOK_EVERY).await;
             let mut failed = Vec::new();
             for (topic, id) in codec.take_unknown() {
                 match ask(&registry, &options.subject(topic), &codec, topic, id).await {
-                    Ok(()) => info!(%topic, id, "learned a schema of another version"),
+                    Ok(Answer::Learned) => info!(%topic, id, "learned a schema of another version"),
+                    Ok(Answer::Foreign(why)) if foreign.suffice(topic, id) => {
+                        warn!(%topic, id, why, "records with a foreign schema are skipped");
+                        codec.learn_foreign(topic, id);
+                    }
+                    Ok(Answer::Foreign(why)) => {
+                        failed.push((topic, id, RegistryError::Refused(why)));
+                    }
                     Err(error) => failed.push((topic, id, error)),
                 }
             }
@@ -143,6 +168,35 @@ pub async fn follow(options: Options, codec: Arc<Codec>, stop: CancellationToken
     stop.run_until_cancelled(following).await;
 }
 
+/// How often the registry has answered that an id is not a schema of the topic. One answer is not
+/// enough: a registry of several servers may not have a new schema on all of them yet.
+#[derive(Default)]
+struct ForeignAnswers(HashMap<(Topic, u32), u32>);
+
+impl ForeignAnswers {
+    /// Counts one answer; whether they are enough.
+    fn suffice(&mut self, topic: Topic, id: u32) -> bool {
+        if self.0.len() >= MAX_COUNTED {
+            self.0.clear();
+        }
+        let answers = self.0.entry((topic, id)).or_default();
+        *answers += 1;
+        if *answers < FOREIGN_ANSWERS {
+            return false;
+        }
+        self.0.remove(&(topic, id));
+        true
+    }
+}
+
+/// What the registry has answered about an id.
+enum Answer {
+    /// It is a schema of the topic, and the codec knows it now.
+    Learned,
+    /// It is not a schema of the topic.
+    Foreign(String),
+}
+
 /// Looks up the schema of an id, which must be registered under the subject.
 async fn ask(
     registry: &Registry,
@@ -150,19 +204,21 @@ async fn ask(
     codec: &Codec,
     topic: Topic,
     id: u32,
-) -> Result<(), RegistryError> {
-    let schema = registry.schema(id).await?;
+) -> Result<Answer, RegistryError> {
+    let Some(schema) = registry.schema(id).await? else {
+        return Ok(Answer::Foreign(format!("schema {id} is not registered")));
+    };
     let subjects = registry.subjects(id).await?;
     if !subjects.iter().any(|it| it == subject) {
         let under = subjects.join(", ");
         let why = format!("schema {id} is not registered under {subject}, but under {under}");
-        return Err(RegistryError::Refused(why));
+        return Ok(Answer::Foreign(why));
     }
-    learn(codec, topic, id, &schema)
+    let learned = codec.learn(topic, id, &schema);
+    learned.map_err(|error| not_learned(topic, id, &error))?;
+    Ok(Answer::Learned)
 }
 
-fn learn(codec: &Codec, topic: Topic, id: u32, schema: &str) -> Result<(), RegistryError> {
-    codec
-        .learn(topic, id, schema)
-        .map_err(|error| RegistryError::Refused(format!("schema {id} of {topic}: {error}")))
+fn not_learned(topic: Topic, id: u32, error: &LearnError) -> RegistryError {
+    RegistryError::Refused(format!("schema {id} of {topic}: {error}"))
 }

@@ -5,7 +5,7 @@ use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerm
 use schemas::decision::{
     AttemptRefused, AttemptRepeated, CancelRefusalReason, CancelRefused, Claim, Decision,
     DecisionRecord, Event, Order, OrderAccepted, OrderReleased, RefusalReason, ReleaseCause,
-    SaleChangeRefusalReason, SaleChangeRefused, SaleSet, Stock, StockSet, Tally,
+    SaleChangeRefusalReason, SaleChangeRefused, SaleSet, Skipped, Stock, StockSet, Tally,
 };
 use schemas::ids::{AttemptId, ChainHash, Money, Offset};
 use schemas::snapshot::{ProductHead, ProductPart, SnapshotRecord};
@@ -57,6 +57,16 @@ pub fn all() -> Vec<(String, Record)> {
     let decider = "decider-1".into();
     let claim = Record::Decision(DecisionRecord::Claim(Claim { decider }));
     cases.push(("claim".into(), claim));
+    for (name, by) in [("skipped", None), ("skipped-by-operator", Some("carol"))] {
+        let record = Record::Decision(DecisionRecord::Skipped(Skipped {
+            claim: Offset(11),
+            answers: Offset(12),
+            follows: Offset(10),
+            reason: "the record does not begin with a zero byte".into(),
+            by: by.map(Into::into),
+        }));
+        cases.push((name.into(), record));
+    }
     for (name, events) in events() {
         let record = Record::Decision(DecisionRecord::Decision(decision(events)));
         cases.push((format!("decision-{name}"), record));

@@ -29,14 +29,18 @@ CHAIN_BYTES = 32
 def main(brokers, prefix, registry_url):
     decode = decoder(registry_url)
     log_1, log_2 = prefix + "purchase-attempts", prefix + "stock-decisions"
-    commands = {place(message): decode(message) for message in records(brokers, log_1)}
+    commands = {place(message): decode_or_none(decode, message) for message in records(brokers, log_1)}
     fences, products, seen, answered = {}, {}, Counter(), set()
     for message in records(brokers, log_2):
-        record = decode(message)
+        record = decode_or_none(decode, message)
         fence = fences.setdefault(message.partition(), Fence())
         verdict = fence.take(message.offset(), record)
         seen[verdict] += 1
         if verdict != "counts":
+            continue
+        if record["skipped"] is not None:
+            answered.add((message.partition(), record["skipped"]["answers"]))
+            seen["skipped"] += 1
             continue
         decision = record["decision"]
         answers = (message.partition(), decision["answers"])
@@ -45,7 +49,7 @@ def main(brokers, prefix, registry_url):
         product = products.setdefault(decision["product_id"], Product())
         product.take(message, decision)
     report = {
-        "commands": Counter(case(command) for command in commands.values()),
+        "commands": Counter(case(it) if it else "undecodable" for it in commands.values()),
         "unanswered": len(commands.keys() - answered),
         "decisions": seen,
         "products": {name: product.figures() for name, product in products.items()},
@@ -61,12 +65,15 @@ class Fence:
         self.answered = -1
 
     def take(self, offset, record):
-        """A claim's own offset is its number. A decision counts only if its claim is the current
-        one, it follows the last that counted, and it answers a later record than that did."""
+        """A claim's own offset is its number. A decision or skipped record counts only if its claim
+        is the current one, it follows the last that counted, and it answers a later record than
+        that did. What cannot be decoded never counts."""
+        if record is None:
+            return "dropped"
         if record["claim"] is not None:
             self.claim = offset
             return "claims"
-        decision = record["decision"]
+        decision = record["decision"] or record["skipped"]
         current = decision["claim"] == self.claim and self.claim >= 0
         if current and decision["follows"] == self.answered < decision["answers"]:
             self.answered = decision["answers"]
@@ -174,6 +181,14 @@ def decoder(registry_url):
         return deserializer(message.value(), context)
 
     return decode
+
+
+def decode_or_none(decode, message):
+    """The record, or none if it is garbage, a foreign record or a tombstone."""
+    try:
+        return decode(message)
+    except Exception:
+        return None
 
 
 def case(record):

@@ -7,11 +7,11 @@ use schemas::decision::{Decision, DecisionRecord};
 use schemas::ids::Offset;
 
 use super::Violation;
-use schemas::fence::{Fence, Verdict};
+use schemas::fence::{DecisionLink, Fence, Verdict};
 
 /// Checks the decisions of one partition against the order of its `purchase-attempts`: every
-/// record up to the last one answered has exactly one decision that counts, in the same order,
-/// and no decision is missing from `stock-decisions`.
+/// record up to the last one answered has exactly one answer that counts, a decision or a skipped
+/// record, in the same order, and none is missing from `stock-decisions`.
 #[derive(Debug, Default)]
 pub struct TurnOrder {
     /// Tells which decisions count.
@@ -40,12 +40,13 @@ impl TurnOrder {
     ) -> Result<Verdict, (Offset, Violation)> {
         let before = self.fence;
         let verdict = self.fence.pass(offset, record);
-        let decision = match record {
+        let decision: DecisionLink = match record {
             DecisionRecord::Claim(_) => {
                 self.claims.insert(offset);
                 return Ok(verdict);
             }
-            DecisionRecord::Decision(decision) => decision,
+            DecisionRecord::Decision(decision) => decision.into(),
+            DecisionRecord::Skipped(skipped) => skipped.into(),
         };
         if !self.claims.contains(&decision.claim) {
             self.finish()?;

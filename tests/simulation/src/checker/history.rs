@@ -75,6 +75,9 @@ impl History {
                     continue;
                 }
                 DecisionRecord::Decision(decision) => decision,
+                DecisionRecord::Skipped(skipped) => {
+                    return Ok(Err(format!("{} skips {skipped:?}", record.offset)));
+                }
             };
             // A decision counts only under the current claim, and only if it is the next one.
             let answers = Offset(counting.len() as i64);

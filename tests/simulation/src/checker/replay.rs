@@ -59,7 +59,7 @@ fn chained(codec: &Codec, product: &mut Product, decision: Decision) -> Result<D
         .map_err(|error| error.to_string())?
     {
         DecisionRecord::Decision(decision) => Ok(decision),
-        DecisionRecord::Claim(_) => Err("a decision was read back as a claim".into()),
+        other => Err(format!("a decision was read back as {other:?}")),
     }
 }
 
