@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use self::client_io::{Client, ClientIo};
+use self::client_io::ClientIo;
 use crate::problem::{Code, Problem};
 
 /// The most headers of a request; more are answered with 431.
@@ -110,8 +110,8 @@ pub async fn serve(
         };
         // Small responses are sent at once. If the option cannot be set, they are only slower.
         let _ = stream.set_nodelay(true);
-        let client = Client::new(stream);
-        let io = ClientIo::new(client.clone(), limits, drain.clone());
+        let io = ClientIo::new(stream, limits, drain.clone());
+        let client = io.client();
         let routes = routes.borrow().clone();
         let service =
             service_fn(move |request| requests::answer(routes.clone(), client.clone(), request));
@@ -148,13 +148,12 @@ fn refuse(stream: TcpStream, refusals: &Arc<Semaphore>, drain: &CancellationToke
     let Ok(permit) = refusals.clone().try_acquire_owned() else {
         return;
     };
-    let client = Client::new(stream);
-    client.set_unread(true);
     let limits = Limits {
         discard_timeout: REFUSAL_TIMEOUT,
         ..Limits::from(0)
     };
-    let mut io = ClientIo::new(client, limits, drain.clone());
+    let mut io = ClientIo::new(stream, limits, drain.clone());
+    io.client().set_unread(true);
     tokio::spawn(async move {
         // It fails when the client is gone.
         let _ = io.shutdown().await;

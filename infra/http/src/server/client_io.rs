@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
@@ -22,19 +23,12 @@ const DISCARD_BYTES: usize = 16 * 1024;
 
 /// A connection, shared by [`ClientIo`] and the requests that arrive on it.
 pub(super) struct Client {
-    stream: TcpStream,
+    stream: OwnedWriteHalf,
     /// Whether a part of the last request was not read.
     unread: AtomicBool,
 }
 
 impl Client {
-    pub(super) fn new(stream: TcpStream) -> Arc<Self> {
-        Arc::new(Self {
-            stream,
-            unread: AtomicBool::new(false),
-        })
-    }
-
     /// Notes whether a part of the current request has not been read.
     pub(super) fn set_unread(&self, unread: bool) {
         self.unread.store(unread, Ordering::Relaxed);
@@ -61,6 +55,9 @@ type Deadline = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The reading and writing half of a connection.
 pub(super) struct ClientIo {
     client: Arc<Client>,
+    /// Its own reading half: `poll_read` notes that the socket is empty after a read that does not
+    /// fill the buffer, where `TcpStream::try_read` has to ask the kernel once more.
+    reader: OwnedReadHalf,
     limits: Limits,
     draining: CancellationToken,
     /// Set while responses wait for the client: when the client has to have read them.
@@ -83,15 +80,26 @@ enum Closing {
 }
 
 impl ClientIo {
-    pub(super) fn new(client: Arc<Client>, limits: Limits, draining: CancellationToken) -> Self {
+    pub(super) fn new(stream: TcpStream, limits: Limits, draining: CancellationToken) -> Self {
+        let (reader, stream) = stream.into_split();
+        let client = Client {
+            stream,
+            unread: AtomicBool::new(false),
+        };
         Self {
-            client,
+            client: Arc::new(client),
+            reader,
             limits,
             draining,
             unsent: None,
             problem: None,
             closing: Closing::No,
         }
+    }
+
+    /// The connection, for the requests that arrive on it.
+    pub(super) fn client(&self) -> Arc<Client> {
+        self.client.clone()
     }
 
     /// Ends after `time`, or soon after the drain has started.
@@ -116,10 +124,11 @@ impl ClientIo {
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            if self.client.stream.poll_write_ready(cx)?.is_pending() {
+            let stream = self.client.stream.as_ref();
+            if stream.poll_write_ready(cx)?.is_pending() {
                 break;
             }
-            match write(&self.client.stream) {
+            match write(stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
                 result => return Poll::Ready(result),
             }
@@ -174,17 +183,11 @@ impl ClientIo {
 
 impl AsyncRead for ClientIo {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.client.stream.poll_read_ready(cx))?;
-            match self.client.stream.try_read_buf(buf) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
-                result => return Poll::Ready(result.map(drop)),
-            }
-        }
+        Pin::new(&mut self.reader).poll_read(cx, buf)
     }
 }
 
@@ -227,7 +230,7 @@ impl AsyncWrite for ClientIo {
         loop {
             match &mut io.closing {
                 Closing::No => {
-                    rustix::net::shutdown(&io.client.stream, rustix::net::Shutdown::Write)?;
+                    rustix::net::shutdown(io.client.stream.as_ref(), rustix::net::Shutdown::Write)?;
                     io.closing = match io.client.is_unread() {
                         false => Closing::Done,
                         true => Closing::Discarding {
@@ -243,17 +246,15 @@ impl AsyncWrite for ClientIo {
                     buffer,
                 } => {
                     let is_over = deadline.as_mut().poll(cx).is_ready();
-                    if !is_over && io.client.stream.poll_read_ready(cx)?.is_pending() {
-                        return Poll::Pending;
-                    }
-                    match io.client.stream.try_read(buffer) {
+                    let mut buffer = ReadBuf::new(buffer);
+                    match Pin::new(&mut io.reader).poll_read(cx, &mut buffer) {
                         _ if is_over => io.closing = Closing::Done,
-                        Ok(1..) if *left == 0 => io.closing = Closing::Done,
-                        Ok(0) => io.closing = Closing::Done,
-                        Ok(read) => *left = left.saturating_sub(read),
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
-                        // The client has reset the connection.
-                        Err(_) => io.closing = Closing::Done,
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Ok(())) if *left > 0 && !buffer.filled().is_empty() => {
+                            *left = left.saturating_sub(buffer.filled().len());
+                        }
+                        // All is read, the client has reset the connection, or it sends too much.
+                        Poll::Ready(_) => io.closing = Closing::Done,
                     }
                 }
                 Closing::Done => return Poll::Ready(Ok(())),
