@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::decision::CommandKind;
 use crate::ids::{AttemptId, BuyerId, Money, ProductId, TimestampMs};
 
 /// One record of `purchase-attempts`. Its append time is the decision's `now`.
@@ -34,6 +35,22 @@ pub enum CommandBody {
     SetStock(SetStock),
     /// Time passed: deadlines that are due take effect, nothing else.
     TimeAdvanced,
+}
+
+impl CommandBody {
+    /// The kind of a command whose outcome is read at its position; none for an attempt and for the
+    /// passing of time.
+    pub fn kind(&self) -> Option<CommandKind> {
+        match self {
+            CommandBody::PlaceAttempt(_) | CommandBody::TimeAdvanced => None,
+            CommandBody::CancelOrder(_) => Some(CommandKind::CancelOrder),
+            CommandBody::PutSale(_) => Some(CommandKind::PutSale),
+            CommandBody::OpenSale => Some(CommandKind::OpenSale),
+            CommandBody::PauseSale => Some(CommandKind::PauseSale),
+            CommandBody::CloseSale => Some(CommandKind::CloseSale),
+            CommandBody::SetStock(_) => Some(CommandKind::SetStock),
+        }
+    }
 }
 
 /// A buyer places an attempt to get units of a sale.

@@ -48,6 +48,10 @@ pub struct Decision {
     pub stock: Stock,
     /// The round's counts after the events.
     pub tally: Tally,
+    /// The kind of the command that it answers, so that the command's outcome can be read at its
+    /// position. None for an attempt, whose outcome is read by its id; for the passing of time; and
+    /// in decisions made before the field existed.
+    pub command: Option<CommandKind>,
     /// SHA-256 over the product's previous chain hash and this decision's bytes before it:
     /// [`crate::codec::chain_hash`].
     pub chain: ChainHash,
@@ -238,6 +242,24 @@ macro_rules! words {
             }
         }
     };
+}
+
+words! {
+    /// The kinds of commands whose outcomes are read at their positions.
+    CommandKind {
+        /// A buyer cancels an order.
+        CancelOrder = "cancel_order",
+        /// The seller creates a sale or changes its terms.
+        PutSale = "put_sale",
+        /// The seller opens or resumes the sale.
+        OpenSale = "open_sale",
+        /// The seller pauses the sale.
+        PauseSale = "pause_sale",
+        /// The seller ends the round.
+        CloseSale = "close_sale",
+        /// The seller sets the round's total.
+        SetStock = "set_stock",
+    }
 }
 
 words! {

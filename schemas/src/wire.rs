@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms, SetStock};
 use crate::decision::{
-    AttemptRefused, AttemptRepeated, CancelRefused, Claim, Decision, DecisionRecord, Event,
-    OrderAccepted, OrderReleased, SaleChangeRefused, SaleSet, Skipped, Stock, StockSet, Tally,
+    AttemptRefused, AttemptRepeated, CancelRefused, Claim, CommandKind, Decision, DecisionRecord,
+    Event, OrderAccepted, OrderReleased, SaleChangeRefused, SaleSet, Skipped, Stock, StockSet,
+    Tally,
 };
 use crate::ids::{ChainHash, Offset, ProductId, TimestampMs};
 
@@ -106,6 +107,7 @@ struct DecisionWire {
     events: Vec<EventWire>,
     stock: Stock,
     tally: Tally,
+    command: Option<CommandKind>,
     chain: ChainHash,
 }
 
@@ -131,6 +133,7 @@ impl From<DecisionRecord> for DecisionRecordWire {
                     events: decision.events.into_iter().map(EventWire::from).collect(),
                     stock: decision.stock,
                     tally: decision.tally,
+                    command: decision.command,
                     chain: decision.chain,
                 };
                 Self {
@@ -160,6 +163,7 @@ impl TryFrom<DecisionRecordWire> for DecisionRecord {
                     events: events?,
                     stock: wire.stock,
                     tally: wire.tally,
+                    command: wire.command,
                     chain: wire.chain,
                 }))
             }

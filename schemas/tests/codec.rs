@@ -235,7 +235,8 @@ fn half_an_attempt_id_is_refused() {
 fn a_list_that_claims_to_be_endless_is_refused() {
     let codec = Codec::embedded();
     let real = codec.encode_decision(DecisionRecord::Decision(cases::decision(vec![])));
-    let events = real.len() - 32 - 4 - 4 - 1;
+    // After the events come stock, tally, the kind of command, which is null, and the hash.
+    let events = real.len() - 32 - 1 - 4 - 4 - 1;
     assert_eq!(real[events], 0, "the length of the empty list of events");
     let endless = [&[0xfe; 9][..], &[1]].concat();
     let bytes = [&real[..events], &endless, &real[events..]].concat();

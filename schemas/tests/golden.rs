@@ -136,6 +136,7 @@ fn fields_of(record: &Record) -> Value {
                 "events": decision.events.iter().map(fields_of_event).collect::<Vec<_>>(),
                 "stock": decision.stock,
                 "tally": decision.tally,
+                "command": decision.command,
                 "chain": decision.chain,
             });
             json!({ "claim": null, "skipped": null, "decision": decision })

@@ -102,6 +102,7 @@ pub fn answer(
         events,
         stock: product.head.stock,
         tally: product.head.tally,
+        command: command.body.kind(),
         chain: ChainHash::default(),
     };
     invariants::check_decision(before, &decision)?;

@@ -8,8 +8,8 @@ use domain::{DecisionContext, absorb, answer};
 use schemas::codec::{Codec, chain_hash};
 use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms};
 use schemas::decision::{
-    AttemptRefused, CancelRefusalReason, CancelRefused, Decision, DecisionRecord, Event,
-    OrderAccepted, RefusalReason, SaleSet, Stock,
+    AttemptRefused, CancelRefusalReason, CancelRefused, CommandKind, Decision, DecisionRecord,
+    Event, OrderAccepted, RefusalReason, SaleSet, Stock,
 };
 use schemas::ids::{AttemptId, ChainHash, Money, Offset};
 
@@ -282,8 +282,8 @@ fn a_flipped_bit_of_any_chain_hash_breaks_the_chain() {
 fn a_flipped_bit_before_the_hash_breaks_the_chain_too() {
     let (place, violation) = audit(history(), 0, |at, bytes| {
         if at == 4 {
-            // The last byte of the tally, just before the hash.
-            let byte = bytes.len() - 33;
+            // The last byte of the tally; the command's kind, which is null, and the hash follow.
+            let byte = bytes.len() - 34;
             bytes[byte] ^= 2;
         }
     })
@@ -302,6 +302,23 @@ fn another_buyer_is_noticed_when_buying_and_when_giving_back() {
         other => panic!("{other:?} is no release"),
     });
     assert_eq!(given_back, (5, Violation::NoSuchOrder(id(2))));
+}
+
+#[test]
+fn a_decision_that_names_another_command_is_noticed() {
+    let named = |place: usize, kind| {
+        let found = forged(|history| history[place].0.command = Some(kind));
+        assert_eq!(found, (place, Violation::AnswersSomethingElse));
+    };
+    named(0, CommandKind::SetStock);
+    named(1, CommandKind::CancelOrder);
+    named(8, CommandKind::PutSale);
+    named(9, CommandKind::OpenSale);
+    let mut before_version_2 = history();
+    for (decision, _) in &mut before_version_2 {
+        decision.command = None;
+    }
+    assert_eq!(audit(before_version_2, 0, |_, _| {}), Ok(()));
 }
 
 #[test]

@@ -130,6 +130,7 @@ mod tests {
             events: vec![],
             stock: Stock::default(),
             tally: Tally::default(),
+            command: None,
             chain: ChainHash::default(),
         })
     }

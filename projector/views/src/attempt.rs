@@ -133,6 +133,7 @@ mod tests {
             events,
             stock: Stock::default(),
             tally: Tally::default(),
+            command: None,
             chain: ChainHash::default(),
         };
         let rows = attempt_rows(Partition(0), &decision, trace).into_iter();

@@ -259,6 +259,7 @@ impl Shop {
             events,
             stock,
             tally,
+            command: None,
             chain: ChainHash::default(),
         });
         let bytes = self.codec.encode_decision(decision);

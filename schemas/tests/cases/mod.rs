@@ -3,9 +3,10 @@
 use schemas::codec::{Codec, DecodeError};
 use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms, SetStock};
 use schemas::decision::{
-    AttemptRefused, AttemptRepeated, CancelRefusalReason, CancelRefused, Claim, Decision,
-    DecisionRecord, Event, Order, OrderAccepted, OrderReleased, RefusalReason, ReleaseCause,
-    SaleChangeRefusalReason, SaleChangeRefused, SaleSet, Skipped, Stock, StockSet, Tally,
+    AttemptRefused, AttemptRepeated, CancelRefusalReason, CancelRefused, Claim, CommandKind,
+    Decision, DecisionRecord, Event, Order, OrderAccepted, OrderReleased, RefusalReason,
+    ReleaseCause, SaleChangeRefusalReason, SaleChangeRefused, SaleSet, Skipped, Stock, StockSet,
+    Tally,
 };
 use schemas::ids::{AttemptId, ChainHash, Money, Offset};
 use schemas::snapshot::{ProductHead, ProductPart, SnapshotRecord};
@@ -70,6 +71,13 @@ pub fn all() -> Vec<(String, Record)> {
     for (name, events) in events() {
         let record = Record::Decision(DecisionRecord::Decision(decision(events)));
         cases.push((format!("decision-{name}"), record));
+    }
+    for kind in CommandKind::ALL {
+        let mut decision = decision(vec![]);
+        decision.command = Some(*kind);
+        let record = Record::Decision(DecisionRecord::Decision(decision));
+        let name = format!("decision-on-{}", kind.as_str().replace('_', "-"));
+        cases.push((name, record));
     }
     for (name, part) in parts() {
         let record = Record::Snapshot(SnapshotRecord {
@@ -254,6 +262,7 @@ pub fn decision(events: Vec<Event>) -> Decision {
             cancelled: 21,
             expired: 22,
         },
+        command: None,
         chain: ChainHash(std::array::from_fn(|i| 200 + i as u8)),
     }
 }

@@ -254,6 +254,10 @@ fn by_time<'a>(
     command: &CommandBody,
     window: &Window,
 ) -> Option<&'a [Event]> {
+    // Decisions made before the kind was named have none.
+    if decision.command.is_some() && decision.command != command.kind() {
+        return None;
+    }
     let (by_time, answered) = match (command, decision.events.as_slice()) {
         (CommandBody::TimeAdvanced, by_time) => (by_time, true),
         (CommandBody::PutSale(terms), [by_time @ .., Event::SaleSet(set), Event::SaleOpened]) => {

@@ -137,6 +137,7 @@ mod tests {
             events: vec![],
             stock: Stock::default(),
             tally: Tally::default(),
+            command: None,
             chain: ChainHash::default(),
         }
     }
