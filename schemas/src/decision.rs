@@ -24,6 +24,9 @@ pub enum DecisionRecord {
 pub struct Claim {
     /// The decider's name, for people who read the log; no rule depends on it.
     pub decider: Arc<str>,
+    /// How many partitions the log's topics have. It determines each product's partition, so it is
+    /// the same in all claims of a log; none in claims made before it was recorded.
+    pub partitions: Option<u32>,
 }
 
 /// The whole answer to one record of `purchase-attempts`.

@@ -230,6 +230,35 @@ impl fmt::Debug for ChainHash {
     }
 }
 
+/// The hash of a record: SHA-256 over its offset, its append time and its value. Two logs have no
+/// record in common, so the hash of a record shows which log it was read from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RecordHash(pub [u8; 32]);
+
+impl RecordHash {
+    /// The hash of the record with this offset, append time and value.
+    pub fn of(offset: Offset, appended_at_ms: TimestampMs, value: &[u8]) -> Self {
+        let hash = Sha256::new()
+            .chain_update(offset.0.to_be_bytes())
+            .chain_update(appended_at_ms.to_be_bytes())
+            .chain_update(value);
+        Self(hash.finalize().into())
+    }
+}
+
+/// 64 hexadecimal digits; `{:.16}` shows the first 16 of them.
+impl fmt::Display for RecordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&ChainHash(self.0).to_string())
+    }
+}
+
+impl fmt::Debug for RecordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// Serialises a byte array as Avro's `fixed`.
 macro_rules! fixed_bytes {
     ($name:ident, $size:literal) => {
@@ -261,6 +290,7 @@ macro_rules! fixed_bytes {
 }
 fixed_bytes!(AttemptId, 16);
 fixed_bytes!(ChainHash, 32);
+fixed_bytes!(RecordHash, 32);
 
 /// An amount of money in minor units (pence, cents) of a currency.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

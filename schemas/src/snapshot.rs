@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::SaleTerms;
 use crate::decision::{Order, Stock, Tally};
-use crate::ids::{AttemptId, ChainHash, Offset, ProductId, TimestampMs};
+use crate::ids::{AttemptId, ChainHash, Offset, ProductId, RecordHash, TimestampMs};
 
 /// One record of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct SnapshotRecord {
     pub first: Offset,
     /// A part of a product; none in the record that completes the checkpoint.
     pub part: Option<ProductPart>,
+    /// The log that the checkpoint is of: the hash of the first record of `stock-decisions` in this
+    /// partition. None in checkpoints written before it was recorded.
+    pub log: Option<RecordHash>,
 }
 
 /// A part of a product, with at most [`PART_ITEMS`] orders and refused attempts.

@@ -5,7 +5,7 @@ mod cases;
 use proptest::prelude::*;
 use schemas::codec::{Codec, DecodeError};
 use schemas::decision::{DecisionRecord, Order};
-use schemas::ids::{AttemptId, Offset};
+use schemas::ids::{AttemptId, Offset, RecordHash};
 use schemas::snapshot::{PART_ITEMS, ProductPart, SnapshotRecord};
 use schemas::topics::Topic;
 
@@ -127,13 +127,13 @@ fn a_record_of_no_case_or_of_two_is_refused() {
         let bytes = [&header(Topic::StockDecisions)[..], value].concat();
         decode(&Codec::embedded(), Topic::StockDecisions, &bytes)
     };
-    // A claim, a skipped record, a decision: none of them, and a claim by "d".
+    // A claim, a skipped record, a decision: none of them, and a claim by "d", partitions unknown.
     assert_eq!(decision(&[0, 0, 0]), unknown);
-    assert!(decision(&[2, 2, b'd', 0, 0]).is_ok());
+    assert!(decision(&[2, 2, b'd', 0, 0, 0]).is_ok());
     let codec = Codec::embedded();
     let real = codec.encode_decision(DecisionRecord::Decision(cases::decision(vec![])));
     // A claim by "d", and the decision after it.
-    let both = [&[2, 2, b'd'], &real[6..]].concat();
+    let both = [&[2, 2, b'd', 0], &real[6..]].concat();
     assert_eq!(decision(&both), unknown);
 }
 
@@ -222,10 +222,12 @@ fn half_an_attempt_id_is_refused() {
         .find(|(name, _)| name == "snapshot-orders-and-spent")
         .unwrap();
     let mut bytes = record.encode(&codec);
-    // The record ends in the two spent attempts: their length, 32 in Avro's zigzag, and bytes.
-    let length = bytes.len() - 33;
-    assert_eq!(bytes[length], 64);
+    // The record ends in the two spent attempts: their length, 32 in Avro's zigzag, and bytes. After
+    // them is only the absent log.
+    let length = bytes.len() - 34;
+    assert_eq!((bytes[length], bytes.pop()), (64, Some(0)));
     bytes.pop();
+    bytes.push(0);
     bytes[length] = 62;
     let read = decode(&codec, Topic::ProductSnapshots, &bytes);
     assert!(matches!(read, Err(DecodeError::Malformed(_))), "{read:?}");
@@ -275,6 +277,7 @@ fn the_largest_part_of_a_checkpoint_fits_into_a_record_of_the_log() {
             spent: vec![order.attempt_id; PART_ITEMS],
             ..head
         }),
+        log: Some(RecordHash([255; 32])),
     };
     let bytes = Codec::embedded().encode_snapshot(&largest);
     assert!(bytes.len() <= 900_000, "{} bytes", bytes.len());

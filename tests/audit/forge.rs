@@ -113,6 +113,7 @@ pub fn history_with(more: impl IntoIterator<Item = (TimestampMs, Command)>) -> H
     let claim = || {
         DecisionRecord::Claim(Claim {
             decider: "forge".into(),
+            partitions: None,
         })
     };
     let (mut decided, mut claimed) = (vec![claim()], 0);

@@ -17,6 +17,7 @@ pub(crate) async fn append(
 ) -> Result<Offset, PartitionError> {
     let claim = DecisionRecord::Claim(Claim {
         decider: decider.clone(),
+        partitions: Some(log.log.partitions()),
     });
     let record = NewRecord {
         value: Bytes::from(log.codec.encode_decision(claim)),

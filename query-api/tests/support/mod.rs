@@ -169,6 +169,7 @@ impl Shop {
     pub fn claim(&self, partition: u32) {
         let claim = DecisionRecord::Claim(Claim {
             decider: "test".into(),
+            partitions: None,
         });
         let bytes = self.codec.encode_decision(claim);
         let offset = self.put(Topic::StockDecisions, partition, bytes);

@@ -1,5 +1,7 @@
 //! One record of every case, with every field at a value of its own.
 
+use std::sync::Arc;
+
 use schemas::codec::{Codec, DecodeError};
 use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms, SetStock};
 use schemas::decision::{
@@ -8,7 +10,7 @@ use schemas::decision::{
     ReleaseCause, SaleChangeRefusalReason, SaleChangeRefused, SaleSet, Skipped, Stock, StockSet,
     Tally,
 };
-use schemas::ids::{AttemptId, ChainHash, Money, Offset};
+use schemas::ids::{AttemptId, ChainHash, Money, Offset, RecordHash};
 use schemas::snapshot::{ProductHead, ProductPart, SnapshotRecord};
 use schemas::topics::Topic;
 
@@ -55,9 +57,16 @@ pub fn all() -> Vec<(String, Record)> {
         let record = Record::Command(Command { product_id, body });
         cases.push((format!("command-{name}"), record));
     }
-    let decider = "decider-1".into();
-    let claim = Record::Decision(DecisionRecord::Claim(Claim { decider }));
-    cases.push(("claim".into(), claim));
+    let decider: Arc<str> = "decider-1".into();
+    let claim = |partitions| {
+        let decider = decider.clone();
+        Record::Decision(DecisionRecord::Claim(Claim {
+            decider,
+            partitions,
+        }))
+    };
+    cases.push(("claim".into(), claim(None)));
+    cases.push(("claim-with-partitions".into(), claim(Some(8))));
     for (name, by) in [("skipped", None), ("skipped-by-operator", Some("carol"))] {
         let record = Record::Decision(DecisionRecord::Skipped(Skipped {
             claim: Offset(11),
@@ -79,17 +88,22 @@ pub fn all() -> Vec<(String, Record)> {
         let name = format!("decision-on-{}", kind.as_str().replace('_', "-"));
         cases.push((name, record));
     }
-    for (name, part) in parts() {
-        let record = Record::Snapshot(SnapshotRecord {
+    let snapshot = |part, log| {
+        Record::Snapshot(SnapshotRecord {
             covers: Offset(1_000),
             claim: Offset(800),
             answered: Offset(900),
             previous: Offset(17),
             first: Offset(-1),
             part,
-        });
-        cases.push((format!("snapshot-{name}"), record));
+            log,
+        })
+    };
+    for (name, part) in parts() {
+        cases.push((format!("snapshot-{name}"), snapshot(part, None)));
     }
+    let log = RecordHash(std::array::from_fn(|i| 150 + i as u8));
+    cases.push(("snapshot-with-log".into(), snapshot(None, Some(log))));
     cases
 }
 

@@ -123,6 +123,7 @@ mod tests {
     fn claim() -> DecisionRecord {
         DecisionRecord::Claim(Claim {
             decider: "test".into(),
+            partitions: None,
         })
     }
 

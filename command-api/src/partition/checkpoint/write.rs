@@ -36,6 +36,7 @@ impl CheckpointWriter {
                 previous: reached.completed_at,
                 first: NONE,
                 part: None,
+                log: None,
             },
             parts,
         }
