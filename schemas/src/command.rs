@@ -14,6 +14,9 @@ pub struct Command {
     pub product_id: ProductId,
     /// What the product has to decide on.
     pub body: CommandBody,
+    /// The version of the sale ([`crate::snapshot::ProductHead::sale_version`]) that a change of it
+    /// was made for: at any other version the change is refused. None: whatever the version is.
+    pub if_version: Option<u64>,
 }
 
 /// What a product can decide on.
@@ -23,8 +26,10 @@ pub enum CommandBody {
     PlaceAttempt(PlaceAttempt),
     /// A buyer cancels an order.
     CancelOrder(CancelOrder),
-    /// The seller creates a sale, changes its terms, or begins a new round after a closed one.
+    /// The seller creates a sale or changes its terms.
     PutSale(SaleTerms),
+    /// The seller begins a new round after a closed one.
+    BeginRound(SaleTerms),
     /// The seller opens the sale now, or resumes it from a pause.
     OpenSale,
     /// The seller pauses the sale: attempts are refused until it is resumed.
@@ -45,6 +50,7 @@ impl CommandBody {
             CommandBody::PlaceAttempt(_) | CommandBody::TimeAdvanced => None,
             CommandBody::CancelOrder(_) => Some(CommandKind::CancelOrder),
             CommandBody::PutSale(_) => Some(CommandKind::PutSale),
+            CommandBody::BeginRound(_) => Some(CommandKind::BeginRound),
             CommandBody::OpenSale => Some(CommandKind::OpenSale),
             CommandBody::PauseSale => Some(CommandKind::PauseSale),
             CommandBody::CloseSale => Some(CommandKind::CloseSale),
@@ -62,6 +68,9 @@ pub struct PlaceAttempt {
     pub buyer_id: BuyerId,
     /// Units requested.
     pub quantity: u32,
+    /// The round that it was made for: in any other it is refused, so that an id that was derived
+    /// for a round has an outcome in that round only. None: whichever is current.
+    pub round: Option<u32>,
 }
 
 /// A buyer cancels an order.

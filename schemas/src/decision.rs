@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::command::SaleTerms;
-use crate::ids::{AttemptId, BuyerId, ChainHash, Offset, ProductId, TimestampMs};
+use crate::ids::{AttemptId, BuyerId, ChainHash, Money, Offset, ProductId, TimestampMs};
 
 /// One record of `stock-decisions`.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,6 +125,9 @@ pub enum Event {
     AttemptRefused(AttemptRefused),
     /// An attempt came again; its first answer stands.
     AttemptRepeated(AttemptRepeated),
+    /// An attempt came again with another quantity; its first answer stands, but answers another
+    /// request than this one.
+    AttemptConflicted(AttemptConflicted),
     /// An order's units went back to the stock.
     OrderReleased(OrderReleased),
     /// A cancellation was refused: the order stays as it is.
@@ -164,6 +167,9 @@ pub struct Order {
     pub accepted_at_ms: TimestampMs,
     /// Until when its units are held; none: they are sold.
     pub hold_until_ms: Option<TimestampMs>,
+    /// The price of one unit when it was accepted, which later terms do not change; none: it was
+    /// accepted by a version that did not record it.
+    pub price: Option<Money>,
 }
 
 /// An attempt got its units, held or sold, as the order shows.
@@ -186,11 +192,29 @@ pub struct AttemptRefused {
     pub reason: RefusalReason,
 }
 
+impl AttemptRefused {
+    /// Whether it is the attempt's outcome in the current round. An attempt that was made for another
+    /// round has none here: it is neither counted nor remembered, and its id keeps the outcome that it
+    /// has in its own round.
+    pub fn is_outcome(&self) -> bool {
+        self.reason != RefusalReason::AnotherRound
+    }
+}
+
 /// An attempt came again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptRepeated {
     /// The attempt.
     pub attempt_id: AttemptId,
+}
+
+/// An attempt came again with another quantity.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptConflicted {
+    /// The attempt.
+    pub attempt_id: AttemptId,
+    /// The units requested this time; the attempt has its outcome for another quantity.
+    pub quantity: u32,
 }
 
 /// An order's units went back to the stock.
@@ -262,6 +286,8 @@ words! {
         CloseSale = "close_sale",
         /// The seller sets the round's total.
         SetStock = "set_stock",
+        /// The seller begins a new round.
+        BeginRound = "begin_round",
     }
 }
 
@@ -284,6 +310,8 @@ words! {
         SoldOut = "sold_out",
         /// Fewer units are left than were requested.
         NotEnoughLeft = "not_enough_left",
+        /// The attempt was made for a round that is not the current one.
+        AnotherRound = "another_round",
     }
 }
 
@@ -312,7 +340,7 @@ words! {
     SaleChangeRefusalReason {
         /// No such sale.
         UnknownProduct = "unknown_product",
-        /// The round is over; put new terms to begin another.
+        /// The round is over; a new one begins by a command of its own.
         Closed = "closed",
         /// A term is out of its bounds.
         InvalidTerms = "invalid_terms",
@@ -320,5 +348,9 @@ words! {
         StockBelowCommitted = "stock_below_committed",
         /// A new round cannot begin while units of the last one are held.
         HoldsOutstanding = "holds_outstanding",
+        /// The sale has changed since the version that the change was made for.
+        VersionDiffers = "version_differs",
+        /// A new round begins only after a closed one.
+        NoClosedRound = "no_closed_round",
     }
 }

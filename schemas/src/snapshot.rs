@@ -42,6 +42,18 @@ pub struct ProductPart {
     /// Attempts refused or released in the round, 16 bytes each.
     #[serde(with = "attempt_ids")]
     pub spent: Vec<AttemptId>,
+    /// The quantities of those of `spent` that requested other than one unit; none: not known, as in
+    /// checkpoints of versions that did not record them.
+    pub spent_quantities: Option<Vec<SpentQuantity>>,
+}
+
+/// The units that a refused or released attempt requested.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpentQuantity {
+    /// The attempt.
+    pub attempt_id: AttemptId,
+    /// Units requested.
+    pub quantity: u32,
 }
 
 /// The most orders and refused attempts in one part, so that it stays under a megabyte.
@@ -70,6 +82,9 @@ pub struct ProductHead {
     pub stock: Stock,
     /// The round's counts.
     pub tally: Tally,
+    /// The version of the sale: the product's version at the last decision that changed its terms,
+    /// its stock or its phase. None: not known, in checkpoints of versions that did not record it.
+    pub sale_version: Option<u64>,
 }
 
 /// A list of attempt ids as one Avro `bytes`, since there may be millions.

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms, SetStock};
 use crate::decision::{
-    AttemptRefused, AttemptRepeated, CancelRefused, Claim, CommandKind, Decision, DecisionRecord,
-    Event, OrderAccepted, OrderReleased, SaleChangeRefused, SaleSet, Skipped, Stock, StockSet,
-    Tally,
+    AttemptConflicted, AttemptRefused, AttemptRepeated, CancelRefused, Claim, CommandKind,
+    Decision, DecisionRecord, Event, OrderAccepted, OrderReleased, SaleChangeRefused, SaleSet,
+    Skipped, Stock, StockSet, Tally,
 };
 use crate::ids::{ChainHash, Offset, ProductId, TimestampMs};
 
@@ -40,6 +40,8 @@ pub(crate) struct CommandWire {
     close_sale: Option<Empty>,
     set_stock: Option<SetStock>,
     time_advanced: Option<Empty>,
+    begin_round: Option<SaleTerms>,
+    if_version: Option<u64>,
 }
 
 impl From<Command> for CommandWire {
@@ -54,6 +56,8 @@ impl From<Command> for CommandWire {
             close_sale: None,
             set_stock: None,
             time_advanced: None,
+            begin_round: None,
+            if_version: command.if_version,
         };
         match command.body {
             CommandBody::PlaceAttempt(attempt) => wire.place_attempt = Some(attempt),
@@ -64,6 +68,7 @@ impl From<Command> for CommandWire {
             CommandBody::CloseSale => wire.close_sale = Some(Empty {}),
             CommandBody::SetStock(stock) => wire.set_stock = Some(stock),
             CommandBody::TimeAdvanced => wire.time_advanced = Some(Empty {}),
+            CommandBody::BeginRound(terms) => wire.begin_round = Some(terms),
         }
         wire
     }
@@ -81,10 +86,12 @@ impl TryFrom<CommandWire> for Command {
             wire.close_sale.map(|_| CommandBody::CloseSale),
             wire.set_stock.map(CommandBody::SetStock),
             wire.time_advanced.map(|_| CommandBody::TimeAdvanced),
+            wire.begin_round.map(CommandBody::BeginRound),
         ])?;
         Ok(Self {
             product_id: wire.product_id,
             body,
+            if_version: wire.if_version,
         })
     }
 }
@@ -185,6 +192,7 @@ struct EventWire {
     order_released: Option<OrderReleased>,
     cancel_refused: Option<CancelRefused>,
     sale_change_refused: Option<SaleChangeRefused>,
+    attempt_conflicted: Option<AttemptConflicted>,
 }
 
 impl From<Event> for EventWire {
@@ -202,6 +210,7 @@ impl From<Event> for EventWire {
             Event::OrderReleased(case) => wire.order_released = Some(case),
             Event::CancelRefused(case) => wire.cancel_refused = Some(case),
             Event::SaleChangeRefused(case) => wire.sale_change_refused = Some(case),
+            Event::AttemptConflicted(case) => wire.attempt_conflicted = Some(case),
         }
         wire
     }
@@ -222,6 +231,7 @@ impl TryFrom<EventWire> for Event {
             wire.order_released.map(Event::OrderReleased),
             wire.cancel_refused.map(Event::CancelRefused),
             wire.sale_change_refused.map(Event::SaleChangeRefused),
+            wire.attempt_conflicted.map(Event::AttemptConflicted),
         ])
     }
 }

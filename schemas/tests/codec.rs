@@ -5,8 +5,8 @@ mod cases;
 use proptest::prelude::*;
 use schemas::codec::{Codec, DecodeError};
 use schemas::decision::{DecisionRecord, Order};
-use schemas::ids::{AttemptId, Offset, RecordHash};
-use schemas::snapshot::{PART_ITEMS, ProductPart, SnapshotRecord};
+use schemas::ids::{AttemptId, Money, Offset, RecordHash};
+use schemas::snapshot::{PART_ITEMS, ProductPart, SnapshotRecord, SpentQuantity};
 use schemas::topics::Topic;
 
 use cases::{Record, decode};
@@ -110,9 +110,10 @@ fn header(topic: Topic) -> [u8; 5] {
     [0, a, b, c, d]
 }
 
-/// A command's bytes from its value's.
+/// The command of a value's bytes, which end before `begin_round` and `if_version`: both are null.
 fn command(value: &[u8]) -> Result<Record, DecodeError> {
-    let bytes = [&header(Topic::PurchaseAttempts)[..], value].concat();
+    let header = header(Topic::PurchaseAttempts);
+    let bytes = [&header[..], value, &[0, 0]].concat();
     decode(&Codec::embedded(), Topic::PurchaseAttempts, &bytes)
 }
 
@@ -201,10 +202,11 @@ fn ids_of_bad_form_are_refused() {
 
 #[test]
 fn negative_quantities_are_refused() {
-    // The quantity is the byte before the seven cases that are not there: 2 is one, 1 minus one.
+    // The quantity is the byte before the round and the seven cases that are not there: 2 is one, 1
+    // minus one.
     let attempt = |quantity: u8| {
         let ids = [&[2, b'p', 2][..], &[7; 16], &[2, b'b']].concat();
-        command(&[&ids[..], &[quantity], &[0; 7]].concat())
+        command(&[&ids[..], &[quantity], &[0; 8]].concat())
     };
     assert!(attempt(2).is_ok());
     assert!(matches!(attempt(1), Err(DecodeError::Malformed(_))));
@@ -223,10 +225,14 @@ fn half_an_attempt_id_is_refused() {
         .unwrap();
     let mut bytes = record.encode(&codec);
     // The record ends in the two spent attempts: their length, 32 in Avro's zigzag, and bytes. After
-    // them is only the absent log.
-    let length = bytes.len() - 34;
-    assert_eq!((bytes[length], bytes.pop()), (64, Some(0)));
+    // them are only the absent quantities and the absent log.
+    let length = bytes.len() - 35;
+    assert_eq!(
+        (bytes[length], bytes.pop(), bytes.pop()),
+        (64, Some(0), Some(0))
+    );
     bytes.pop();
+    bytes.push(0);
     bytes.push(0);
     bytes[length] = 62;
     let read = decode(&codec, Topic::ProductSnapshots, &bytes);
@@ -255,17 +261,23 @@ fn the_largest_part_of_a_checkpoint_fits_into_a_record_of_the_log() {
         attempt_offset: Offset(i64::MAX),
         accepted_at_ms: i64::MAX,
         hold_until_ms: Some(i64::MAX),
+        price: Some(Money {
+            minor: i64::MAX,
+            currency: "GBP".into(),
+        }),
+    };
+    let quantity = SpentQuantity {
+        attempt_id: order.attempt_id,
+        quantity: order.quantity,
     };
     let (_, head) = cases::all()
         .into_iter()
         .find(|(name, _)| name == "snapshot-head")
         .unwrap();
-    let Record::Snapshot(SnapshotRecord {
-        part: Some(head), ..
-    }) = head
-    else {
-        panic!("the case is a part with a head");
+    let Record::Snapshot(head) = head else {
+        panic!("the case is of a checkpoint");
     };
+    let head = head.part.expect("the case is a part with a head");
     let largest = SnapshotRecord {
         covers: Offset(i64::MAX),
         claim: Offset(i64::MAX),
@@ -275,6 +287,7 @@ fn the_largest_part_of_a_checkpoint_fits_into_a_record_of_the_log() {
         part: Some(ProductPart {
             orders: vec![order.clone(); PART_ITEMS],
             spent: vec![order.attempt_id; PART_ITEMS],
+            spent_quantities: Some(vec![quantity; PART_ITEMS]),
             ..head
         }),
         log: Some(RecordHash([255; 32])),

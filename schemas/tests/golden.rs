@@ -104,6 +104,7 @@ fn fields_of(record: &Record) -> Value {
                 CommandBody::CloseSale => ("close_sale", json!({})),
                 CommandBody::SetStock(body) => ("set_stock", json!(body)),
                 CommandBody::TimeAdvanced => ("time_advanced", json!({})),
+                CommandBody::BeginRound(body) => ("begin_round", json!(body)),
             };
             let cases = [
                 "place_attempt",
@@ -114,9 +115,11 @@ fn fields_of(record: &Record) -> Value {
                 "close_sale",
                 "set_stock",
                 "time_advanced",
+                "begin_round",
             ];
             let mut fields = one_case(&cases, case, value);
             fields["product_id"] = json!(command.product_id);
+            fields["if_version"] = json!(command.if_version);
             fields
         }
         Record::Decision(DecisionRecord::Claim(claim)) => {
@@ -158,6 +161,7 @@ fn fields_of_event(event: &Event) -> Value {
         Event::OrderReleased(event) => ("order_released", json!(event)),
         Event::CancelRefused(event) => ("cancel_refused", json!(event)),
         Event::SaleChangeRefused(event) => ("sale_change_refused", json!(event)),
+        Event::AttemptConflicted(event) => ("attempt_conflicted", json!(event)),
     };
     let cases = [
         "sale_set",
@@ -171,6 +175,7 @@ fn fields_of_event(event: &Event) -> Value {
         "order_released",
         "cancel_refused",
         "sale_change_refused",
+        "attempt_conflicted",
     ];
     one_case(&cases, case, value)
 }

@@ -49,6 +49,7 @@ pub fn command(product: &str, body: CommandBody) -> Command {
     Command {
         product_id: product.parse().unwrap(),
         body,
+        if_version: None,
     }
 }
 
@@ -74,6 +75,7 @@ pub fn attempt(product: &str, number: u8, buyer: &str, quantity: u32) -> Command
         attempt_id: id(number),
         buyer_id,
         quantity,
+        round: None,
     };
     command(product, CommandBody::PlaceAttempt(place))
 }

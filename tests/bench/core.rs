@@ -243,6 +243,7 @@ fn on_sale(terms: &SaleTerms) -> Product {
     let command = Command {
         product_id: "lamp".parse().expect("a good id"),
         body: CommandBody::PutSale(terms.clone()),
+        if_version: None,
     };
     answer(&mut product, &command, context(0)).expect("invariants hold");
     product
@@ -258,7 +259,9 @@ fn attempt(number: u32) -> Command {
             attempt_id: AttemptId::from_key(&product_id, &buyer_id, "once"),
             buyer_id,
             quantity: 1,
+            round: None,
         }),
         product_id,
+        if_version: None,
     }
 }

@@ -202,6 +202,7 @@ pub fn sale(product: &str, stock: u32, hold_ms: Option<i64>) -> Command {
     Command {
         product_id: product.parse().unwrap(),
         body: CommandBody::PutSale(terms),
+        if_version: None,
     }
 }
 
@@ -212,10 +213,12 @@ pub fn attempt(product: &str, buyer: &str) -> Command {
         attempt_id: AttemptId::generate(),
         buyer_id: buyer.parse().unwrap(),
         quantity: 1,
+        round: None,
     };
     Command {
         product_id,
         body: CommandBody::PlaceAttempt(place),
+        if_version: None,
     }
 }
 
@@ -281,13 +284,18 @@ impl Shoppers {
                     attempt_id,
                     buyer_id,
                 });
-                return Command { product_id, body };
+                return Command {
+                    product_id,
+                    body,
+                    if_version: None,
+                };
             }
             25..=34 if !self.attempts.is_empty() => {
                 let (product_id, place) = self.any_attempt();
                 return Command {
                     product_id,
                     body: CommandBody::PlaceAttempt(place),
+                    if_version: None,
                 };
             }
             _ => {
@@ -296,12 +304,17 @@ impl Shoppers {
                     attempt_id: AttemptId::from_bytes(self.dice.random()),
                     buyer_id: buyer.parse().expect("it is an id"),
                     quantity: self.dice.random_range(0..4),
+                    round: None,
                 };
                 self.attempts.push((product_id.clone(), place.clone()));
                 CommandBody::PlaceAttempt(place)
             }
         };
-        Command { product_id, body }
+        Command {
+            product_id,
+            body,
+            if_version: None,
+        }
     }
 
     pub fn pause_ms(&mut self) -> u64 {

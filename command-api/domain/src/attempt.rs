@@ -23,7 +23,11 @@ pub fn decide(
             attempt_id: place.attempt_id,
         });
     }
-    let terms = match accepts(product, due, place) {
+    let accepted = match place.round {
+        Some(round) if round != product.head.round => Err(RefusalReason::AnotherRound),
+        _ => accepts(product, due, place),
+    };
+    let terms = match accepted {
         Ok(terms) => terms,
         Err(reason) => {
             return Event::AttemptRefused(AttemptRefused {
@@ -41,6 +45,7 @@ pub fn decide(
         attempt_offset: offset,
         accepted_at_ms: now,
         hold_until_ms: terms.hold_ms.map(|hold| now.saturating_add(hold)),
+        price: None,
     };
     Event::OrderAccepted(OrderAccepted { order })
 }

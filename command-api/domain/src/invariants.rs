@@ -124,6 +124,8 @@ fn follow(figures: &mut Figures, event: &Event) -> Result<(), Violation> {
                 RefusalReason::NotEnoughLeft => (1..refused.quantity).contains(&stock.available),
                 // These two need the terms and the buyer, which only the ledger of a history knows.
                 RefusalReason::InvalidQuantity | RefusalReason::OverBuyerLimit => true,
+                // This one needs the command.
+                RefusalReason::AnotherRound => true,
             };
             if !justified {
                 return Err(Violation::WronglyRefused {
@@ -132,7 +134,7 @@ fn follow(figures: &mut Figures, event: &Event) -> Result<(), Violation> {
                     available: stock.available,
                 });
             }
-            figures.tally.refused += 1;
+            figures.tally.refused += u64::from(refused.is_outcome());
         }
         Event::OrderReleased(released) => {
             let quantity = released.order.quantity;
@@ -152,7 +154,10 @@ fn follow(figures: &mut Figures, event: &Event) -> Result<(), Violation> {
                 ReleaseCause::Expired => figures.tally.expired += 1,
             }
         }
-        Event::AttemptRepeated(_) | Event::CancelRefused(_) | Event::SaleChangeRefused(_) => {}
+        Event::AttemptRepeated(_)
+        | Event::AttemptConflicted(_)
+        | Event::CancelRefused(_)
+        | Event::SaleChangeRefused(_) => {}
     }
     Ok(())
 }

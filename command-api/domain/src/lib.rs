@@ -61,6 +61,7 @@ pub fn decide(
         }
         CommandBody::CancelOrder(cancel) => Some(order::decide(product, &due, cancel)),
         CommandBody::PutSale(terms) => return sale::put(product, due, terms, now),
+        CommandBody::BeginRound(terms) => return sale::begin_round(product, due, terms, now),
         CommandBody::OpenSale => Some(sale::open(&due)),
         CommandBody::PauseSale => Some(sale::pause(&due)),
         CommandBody::CloseSale => Some(sale::close(&due)),
@@ -133,7 +134,7 @@ pub fn absorb(product: &mut Product, decision: &Decision) -> Result<(), Violatio
 fn check_known(product: &Product, event: &Event) -> Result<(), Violation> {
     let first = match event {
         Event::OrderAccepted(accepted) => accepted.order.attempt_id,
-        Event::AttemptRefused(refused) => refused.attempt_id,
+        Event::AttemptRefused(refused) if refused.is_outcome() => refused.attempt_id,
         Event::OrderReleased(released) => {
             let order = &released.order;
             return match product.order(&order.attempt_id) {

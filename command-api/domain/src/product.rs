@@ -104,12 +104,16 @@ pub fn evolve(product: &mut Product, event: &Event) {
         Event::SaleClosed => product.head.closed = true,
         Event::StockSet(set) => set_total(&mut product.head.stock, set.stock),
         Event::OrderAccepted(accepted) => accept(product, &accepted.order),
-        Event::AttemptRefused(refused) => {
+        Event::AttemptRefused(refused) if refused.is_outcome() => {
             product.spent.insert(refused.attempt_id);
             product.head.tally.refused += 1;
         }
         Event::OrderReleased(released) => release(product, &released.order, released.cause),
-        Event::AttemptRepeated(_) | Event::CancelRefused(_) | Event::SaleChangeRefused(_) => {}
+        Event::AttemptRefused(_)
+        | Event::AttemptRepeated(_)
+        | Event::AttemptConflicted(_)
+        | Event::CancelRefused(_)
+        | Event::SaleChangeRefused(_) => {}
     }
 }
 

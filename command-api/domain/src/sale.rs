@@ -59,6 +59,21 @@ pub fn put(product: &Product, mut due: Due, terms: &SaleTerms, now: TimestampMs)
     due.events
 }
 
+/// The events of the terms of a new round, which begins only after a closed one.
+pub fn begin_round(
+    product: &Product,
+    mut due: Due,
+    terms: &SaleTerms,
+    now: TimestampMs,
+) -> Vec<Event> {
+    if due.phase == Phase::Closed {
+        return put(product, due, terms, now);
+    }
+    due.events
+        .push(refused(SaleChangeRefusalReason::NoClosedRound));
+    due.events
+}
+
 /// Which term is out of its bounds, and what was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TermsError {

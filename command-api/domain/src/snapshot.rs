@@ -19,6 +19,7 @@ pub fn parts(product_id: &ProductId, product: &Product) -> Vec<ProductPart> {
             head: head.take(),
             orders: orders.by_ref().take(PART_ITEMS).collect(),
             spent: spent.by_ref().take(PART_ITEMS).collect(),
+            spent_quantities: None,
         };
         if part.head.is_none() && part.orders.is_empty() && part.spent.is_empty() {
             return parts;

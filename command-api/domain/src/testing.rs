@@ -54,6 +54,7 @@ impl Given {
         let command = Command {
             product_id: "p".parse().unwrap(),
             body,
+            if_version: None,
         };
         let decision = answer(&mut self.product, &command, context).expect("invariants hold");
         absorb(&mut self.shadow, &decision).expect("what was decided can be absorbed");
@@ -176,6 +177,7 @@ pub fn attempt(number: u32, buyer: &str, quantity: u32) -> CommandBody {
         attempt_id: id(number),
         buyer_id: buyer.parse().unwrap(),
         quantity,
+        round: None,
     })
 }
 
@@ -195,6 +197,7 @@ pub fn sold(number: u32, buyer: &str, quantity: u32, offset: i64, at: TimestampM
         attempt_offset: Offset(offset),
         accepted_at_ms: at,
         hold_until_ms: None,
+        price: None,
     }
 }
 

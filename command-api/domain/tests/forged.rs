@@ -24,6 +24,7 @@ fn attempt(number: u8, buyer: &str, quantity: u32) -> CommandBody {
         attempt_id: id(number),
         buyer_id: buyer.parse().unwrap(),
         quantity,
+        round: None,
     })
 }
 
@@ -69,6 +70,7 @@ fn history() -> History {
         let command = Command {
             product_id: "p".parse().unwrap(),
             body,
+            if_version: None,
         };
         let context = DecisionContext {
             claim: Offset(0),

@@ -107,6 +107,10 @@ impl Model {
             CommandBody::PlaceAttempt(place) => self.place(place),
             CommandBody::CancelOrder(cancel) => self.cancel(cancel),
             CommandBody::PutSale(terms) => self.put(terms),
+            CommandBody::BeginRound(_) if !self.closed => {
+                Answer::Unchanged(SaleChangeRefusalReason::NoClosedRound)
+            }
+            CommandBody::BeginRound(terms) => self.put(terms),
             CommandBody::TimeAdvanced => Answer::Nothing,
             _ if self.terms.is_none() => Answer::Unchanged(SaleChangeRefusalReason::UnknownProduct),
             _ if self.closed => Answer::Unchanged(SaleChangeRefusalReason::Closed),
@@ -294,6 +298,7 @@ impl Run {
         let command = Command {
             product_id: "p".parse().unwrap(),
             body,
+            if_version: None,
         };
         let context = DecisionContext {
             claim: Offset(0),
@@ -404,12 +409,13 @@ fn terms() -> impl Strategy<Value = SaleTerms> {
 fn body() -> impl Strategy<Value = CommandBody> {
     prop_oneof![
         24 => (attempt_id(), buyer_id(), quantity()).prop_map(|(attempt_id, buyer_id, quantity)| {
-            CommandBody::PlaceAttempt(PlaceAttempt { attempt_id, buyer_id, quantity })
+            CommandBody::PlaceAttempt(PlaceAttempt { attempt_id, buyer_id, quantity, round: None })
         }),
         8 => (attempt_id(), buyer_id()).prop_map(|(attempt_id, buyer_id)| {
             CommandBody::CancelOrder(CancelOrder { attempt_id, buyer_id })
         }),
         3 => terms().prop_map(CommandBody::PutSale),
+        1 => terms().prop_map(CommandBody::BeginRound),
         2 => Just(CommandBody::OpenSale),
         1 => Just(CommandBody::PauseSale),
         1 => Just(CommandBody::CloseSale),

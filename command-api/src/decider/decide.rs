@@ -141,6 +141,7 @@ impl<'a> PartitionDecider<'a> {
         let command = Command {
             product_id,
             body: CommandBody::TimeAdvanced,
+            if_version: None,
         };
         let value = self.decider.codec.encode_command(command).into();
         NewRecord {

@@ -73,7 +73,11 @@ impl CommandApi {
         let partition = self.placement.partition_of(product);
         let key = Bytes::copy_from_slice(product.as_str().as_bytes());
         let product_id = product.clone();
-        let value = Bytes::from(self.codec.encode_command(Command { product_id, body }));
+        let value = Bytes::from(self.codec.encode_command(Command {
+            product_id,
+            body,
+            if_version: None,
+        }));
         let record = NewRecord {
             key,
             value: value.clone(),

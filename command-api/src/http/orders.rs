@@ -106,6 +106,7 @@ pub(super) async fn place_order(
         attempt_id,
         buyer_id: buyer,
         quantity: order.quantity,
+        round: None,
     };
     let appended = api
         .append(&product, CommandBody::PlaceAttempt(place), trace)

@@ -166,6 +166,7 @@ fn attempt_of(body: &CommandBody) -> Option<AttemptId> {
         CommandBody::PlaceAttempt(place) => Some(place.attempt_id),
         CommandBody::CancelOrder(cancel) => Some(cancel.attempt_id),
         CommandBody::PutSale(_)
+        | CommandBody::BeginRound(_)
         | CommandBody::OpenSale
         | CommandBody::PauseSale
         | CommandBody::CloseSale
@@ -189,6 +190,10 @@ fn request(body: &CommandBody) -> Request {
         }
         CommandBody::PutSale(terms) => change(format!(
             "a change of the sale: new terms, {} units at {} minor units of {}",
+            terms.stock, terms.price.minor, terms.price.currency
+        )),
+        CommandBody::BeginRound(terms) => change(format!(
+            "a new round of the sale: {} units at {} minor units of {}",
             terms.stock, terms.price.minor, terms.price.currency
         )),
         CommandBody::OpenSale => change("a change of the sale: open it".to_owned()),
@@ -271,6 +276,7 @@ fn happened(decision: &Decision) -> Vec<String> {
         Event::OrderAccepted(accepted) => about(event, accepted.order.attempt_id),
         Event::AttemptRefused(refused) => about(event, refused.attempt_id),
         Event::AttemptRepeated(repeated) => about(event, repeated.attempt_id),
+        Event::AttemptConflicted(conflicted) => about(event, conflicted.attempt_id),
         Event::OrderReleased(released) => about(event, released.order.attempt_id),
         Event::CancelRefused(refused) => about(event, refused.attempt_id),
     };
@@ -299,6 +305,11 @@ fn happened_to(event: &Event, attempt: AttemptId) -> Option<String> {
         Event::AttemptRepeated(event) if event.attempt_id == attempt => {
             Some("sent again; the first answer stands".to_owned())
         }
+        Event::AttemptConflicted(event) if event.attempt_id == attempt => Some(format!(
+            "sent again for another quantity, {}; the first answer stands, and is for the quantity \
+             before",
+            event.quantity
+        )),
         Event::OrderReleased(event) if event.order.attempt_id == attempt => {
             let quantity = event.order.quantity;
             Some(match event.cause {

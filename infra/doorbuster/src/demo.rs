@@ -49,7 +49,13 @@ pub async fn create_sale(
     let body = CommandBody::PutSale(terms);
     let record = NewRecord {
         key,
-        value: codec.encode_command(Command { product_id, body }).into(),
+        value: codec
+            .encode_command(Command {
+                product_id,
+                body,
+                if_version: None,
+            })
+            .into(),
         headers: Vec::new(),
     };
     let appended = log

@@ -142,6 +142,7 @@ mod tests {
             let command = Command {
                 product_id: product.parse().unwrap(),
                 body: CommandBody::TimeAdvanced,
+                if_version: None,
             };
             append(&log, Topic::PurchaseAttempts, codec.encode_command(command));
         }

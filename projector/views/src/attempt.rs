@@ -38,7 +38,7 @@ pub fn attempt_rows(partition: Partition, decision: &Decision, trace: Option<Tra
                 rows.push(Row::Order(row.clone()));
                 rows.push(Row::Attempt(row));
             }
-            Event::AttemptRefused(refused) => {
+            Event::AttemptRefused(refused) if refused.is_outcome() => {
                 let row = AttemptRow {
                     attempt_id: refused.attempt_id,
                     product_id: decision.product_id.clone(),
@@ -57,7 +57,10 @@ pub fn attempt_rows(partition: Partition, decision: &Decision, trace: Option<Tra
                 rows.push(Row::Intent(row.clone()));
                 rows.push(Row::Attempt(row));
             }
-            Event::AttemptRepeated(_)
+            // The attempt of this id, if it has an outcome, keeps it.
+            Event::AttemptRefused(_)
+            | Event::AttemptRepeated(_)
+            | Event::AttemptConflicted(_)
             | Event::CancelRefused(_)
             | Event::SaleSet(_)
             | Event::SaleOpened
@@ -118,6 +121,7 @@ mod tests {
             attempt_offset: Offset(number.into()),
             accepted_at_ms: 0,
             hold_until_ms: None,
+            price: None,
         }
     }
 

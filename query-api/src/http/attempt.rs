@@ -221,7 +221,7 @@ fn retry_can_help(
             u64::from(sale.stock.available) + u64::from(sale.stock.reserved) >= quantity.into()
         }
         // There is a sale by now, or a new round.
-        RefusalReason::UnknownProduct | RefusalReason::Closed => true,
+        RefusalReason::UnknownProduct | RefusalReason::Closed | RefusalReason::AnotherRound => true,
         RefusalReason::InvalidQuantity | RefusalReason::OverBuyerLimit => false,
     }
 }

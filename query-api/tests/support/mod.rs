@@ -184,7 +184,9 @@ impl Shop {
                 attempt_id: id,
                 buyer_id: "buyer".parse().unwrap(),
                 quantity: 1,
+                round: None,
             }),
+            if_version: None,
         };
         let bytes = self.codec.encode_command(command);
         self.put(Topic::PurchaseAttempts, partition, bytes)
@@ -195,6 +197,7 @@ impl Shop {
         let command = Command {
             product_id: product.parse().unwrap(),
             body: CommandBody::TimeAdvanced,
+            if_version: None,
         };
         let bytes = self.codec.encode_command(command);
         self.put(Topic::PurchaseAttempts, partition, bytes)
@@ -400,6 +403,7 @@ pub fn order(id: AttemptId, at: Offset) -> Order {
         attempt_offset: at,
         accepted_at_ms: NOW,
         hold_until_ms: None,
+        price: None,
     }
 }
 

@@ -1,17 +1,18 @@
-//! One record of every case, with every field at a value of its own.
+//! One record of every case, with every field at a value of its own. A case that an older version has,
+//! too, keeps its record: what came later has cases of its own.
 
 use std::sync::Arc;
 
 use schemas::codec::{Codec, DecodeError};
 use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms, SetStock};
 use schemas::decision::{
-    AttemptRefused, AttemptRepeated, CancelRefusalReason, CancelRefused, Claim, CommandKind,
-    Decision, DecisionRecord, Event, Order, OrderAccepted, OrderReleased, RefusalReason,
-    ReleaseCause, SaleChangeRefusalReason, SaleChangeRefused, SaleSet, Skipped, Stock, StockSet,
-    Tally,
+    AttemptConflicted, AttemptRefused, AttemptRepeated, CancelRefusalReason, CancelRefused, Claim,
+    CommandKind, Decision, DecisionRecord, Event, Order, OrderAccepted, OrderReleased,
+    RefusalReason, ReleaseCause, SaleChangeRefusalReason, SaleChangeRefused, SaleSet, Skipped,
+    Stock, StockSet, Tally,
 };
 use schemas::ids::{AttemptId, ChainHash, Money, Offset, RecordHash};
-use schemas::snapshot::{ProductHead, ProductPart, SnapshotRecord};
+use schemas::snapshot::{ProductHead, ProductPart, SnapshotRecord, SpentQuantity};
 use schemas::topics::Topic;
 
 /// A record of any topic.
@@ -19,7 +20,7 @@ use schemas::topics::Topic;
 pub enum Record {
     Command(Command),
     Decision(DecisionRecord),
-    Snapshot(SnapshotRecord),
+    Snapshot(Box<SnapshotRecord>),
 }
 
 impl Record {
@@ -45,16 +46,21 @@ pub fn decode(codec: &Codec, topic: Topic, bytes: &[u8]) -> Result<Record, Decod
     match topic {
         Topic::PurchaseAttempts => codec.decode_command(bytes).map(Record::Command),
         Topic::StockDecisions => codec.decode_decision(bytes).map(Record::Decision),
-        Topic::ProductSnapshots => codec.decode_snapshot(bytes).map(Record::Snapshot),
+        Topic::ProductSnapshots => codec
+            .decode_snapshot(bytes)
+            .map(|record| Record::Snapshot(Box::new(record))),
     }
 }
 
 /// Every case and its name.
 pub fn all() -> Vec<(String, Record)> {
     let mut cases = Vec::new();
-    for (name, body) in commands() {
-        let product_id = "lamp 7".parse().unwrap();
-        let record = Record::Command(Command { product_id, body });
+    for (name, body, if_version) in commands() {
+        let record = Record::Command(Command {
+            product_id: "lamp 7".parse().unwrap(),
+            body,
+            if_version,
+        });
         cases.push((format!("command-{name}"), record));
     }
     let decider: Arc<str> = "decider-1".into();
@@ -89,7 +95,7 @@ pub fn all() -> Vec<(String, Record)> {
         cases.push((name, record));
     }
     let snapshot = |part, log| {
-        Record::Snapshot(SnapshotRecord {
+        Record::Snapshot(Box::new(SnapshotRecord {
             covers: Offset(1_000),
             claim: Offset(800),
             answered: Offset(900),
@@ -97,7 +103,7 @@ pub fn all() -> Vec<(String, Record)> {
             first: Offset(-1),
             part,
             log,
-        })
+        }))
     };
     for (name, part) in parts() {
         cases.push((format!("snapshot-{name}"), snapshot(part, None)));
@@ -143,6 +149,14 @@ fn held_order() -> Order {
         attempt_offset: Offset(42),
         accepted_at_ms: 1_760_000_000_001,
         hold_until_ms: Some(1_760_000_600_001),
+        price: None,
+    }
+}
+
+fn priced_order() -> Order {
+    Order {
+        price: Some(full_terms().price),
+        ..held_order()
     }
 }
 
@@ -154,15 +168,23 @@ fn sold_order() -> Order {
     }
 }
 
-fn commands() -> Vec<(&'static str, CommandBody)> {
-    vec![
+/// The name, the body and the version that it was made for.
+fn commands() -> Vec<(&'static str, CommandBody, Option<u64>)> {
+    let place = PlaceAttempt {
+        attempt_id: id(1),
+        buyer_id: "ann@example.org".parse().unwrap(),
+        quantity: 3,
+        round: None,
+    };
+    let of_round = PlaceAttempt {
+        round: Some(4),
+        ..place.clone()
+    };
+    let always = vec![
+        ("place-attempt", CommandBody::PlaceAttempt(place)),
         (
-            "place-attempt",
-            CommandBody::PlaceAttempt(PlaceAttempt {
-                attempt_id: id(1),
-                buyer_id: "ann@example.org".parse().unwrap(),
-                quantity: 3,
-            }),
+            "place-attempt-of-round",
+            CommandBody::PlaceAttempt(of_round),
         ),
         (
             "place-attempt-most",
@@ -170,6 +192,7 @@ fn commands() -> Vec<(&'static str, CommandBody)> {
                 attempt_id: AttemptId::from_bytes([0xff; 16]),
                 buyer_id: "b".repeat(64).parse().unwrap(),
                 quantity: i32::MAX as u32,
+                round: None,
             }),
         ),
         (
@@ -186,7 +209,15 @@ fn commands() -> Vec<(&'static str, CommandBody)> {
         ("close-sale", CommandBody::CloseSale),
         ("set-stock", CommandBody::SetStock(SetStock { stock: 77 })),
         ("time-advanced", CommandBody::TimeAdvanced),
-    ]
+        ("begin-round", CommandBody::BeginRound(full_terms())),
+    ];
+    let version = Some(1 << 40);
+    let mut commands: Vec<_> = always
+        .into_iter()
+        .map(|(name, body)| (name, body, None))
+        .collect();
+    commands.push(("close-sale-of-version", CommandBody::CloseSale, version));
+    commands
 }
 
 fn events() -> Vec<(&'static str, Vec<Event>)> {
@@ -231,13 +262,25 @@ fn events() -> Vec<(&'static str, Vec<Event>)> {
             "order-accepted",
             vec![accepted(held_order()), accepted(sold_order())],
         ),
+        ("order-accepted-with-price", vec![accepted(priced_order())]),
         (
             "attempt-refused",
-            RefusalReason::ALL.iter().map(refused).collect(),
+            RefusalReason::ALL[..8].iter().map(refused).collect(),
+        ),
+        (
+            "attempt-refused-of-another-round",
+            vec![refused(&RefusalReason::AnotherRound)],
         ),
         (
             "attempt-repeated",
             vec![Event::AttemptRepeated(AttemptRepeated { attempt_id })],
+        ),
+        (
+            "attempt-conflicted",
+            vec![Event::AttemptConflicted(AttemptConflicted {
+                attempt_id,
+                quantity: 6,
+            })],
         ),
         (
             "order-released",
@@ -249,7 +292,17 @@ fn events() -> Vec<(&'static str, Vec<Event>)> {
         ),
         (
             "sale-change-refused",
-            SaleChangeRefusalReason::ALL.iter().map(unchanged).collect(),
+            SaleChangeRefusalReason::ALL[..5]
+                .iter()
+                .map(unchanged)
+                .collect(),
+        ),
+        (
+            "sale-change-refused-of-round-and-version",
+            SaleChangeRefusalReason::ALL[5..]
+                .iter()
+                .map(unchanged)
+                .collect(),
         ),
     ]
 }
@@ -300,6 +353,11 @@ fn parts() -> Vec<(&'static str, Option<ProductPart>)> {
         closed: true,
         stock,
         tally,
+        sale_version: None,
+    };
+    let of_version = ProductHead {
+        sale_version: Some(9),
+        ..head.clone()
     };
     let bare = ProductHead {
         terms: None,
@@ -314,7 +372,18 @@ fn parts() -> Vec<(&'static str, Option<ProductPart>)> {
             head,
             orders,
             spent,
+            spent_quantities: None,
         })
+    };
+    let quantities = ProductPart {
+        product_id: product_id.clone(),
+        head: None,
+        orders: vec![priced_order()],
+        spent: vec![id(50), id(60)],
+        spent_quantities: Some(vec![SpentQuantity {
+            attempt_id: id(60),
+            quantity: 7,
+        }]),
     };
     vec![
         ("complete", None),
@@ -324,5 +393,7 @@ fn parts() -> Vec<(&'static str, Option<ProductPart>)> {
             "orders-and-spent",
             part(None, vec![held_order(), sold_order()], vec![id(50), id(60)]),
         ),
+        ("head-of-version", part(Some(of_version), vec![], vec![])),
+        ("quantities", Some(quantities)),
     ]
 }

@@ -143,6 +143,7 @@ pub fn sale(stock: u32, hold_ms: Option<i64>) -> Command {
             opens_at_ms: 0,
             closes_at_ms: None,
         }),
+        if_version: None,
     }
 }
 
@@ -155,8 +156,10 @@ pub fn attempt(number: u32) -> Command {
             attempt_id: AttemptId::from_key(&product_id, &buyer_id, "once"),
             buyer_id,
             quantity: 1,
+            round: None,
         }),
         product_id,
+        if_version: None,
     }
 }
 

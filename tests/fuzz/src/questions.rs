@@ -66,7 +66,9 @@ async fn read_side() -> OpenApiRouter {
             attempt_id: AttemptId::from_bytes([3; 16]),
             buyer_id: buyer(),
             quantity: 1,
+            round: None,
         }),
+        if_version: None,
     };
     let waiting = NewRecord {
         value: codec.encode_command(waiting).into(),

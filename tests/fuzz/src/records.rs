@@ -47,6 +47,7 @@ fn decide_twice(codec: &Codec, command: &Command) {
     let open = Command {
         product_id: command.product_id.clone(),
         body: CommandBody::PutSale(terms()),
+        if_version: None,
     };
     for commands in [&[command, command][..], &[&open, command, command]] {
         let (mut product, mut shadow) = (Product::default(), Product::default());

@@ -61,8 +61,13 @@ impl Seller for AppendOnly {
             attempt_id: attempt.attempt_id,
             buyer_id: attempt.buyer.clone(),
             quantity: attempt.quantity,
+            round: None,
         });
-        let value = self.codec.encode_command(Command { product_id, body });
+        let value = self.codec.encode_command(Command {
+            product_id,
+            body,
+            if_version: None,
+        });
         let record = FutureRecord::to(&self.topic)
             .partition(partition.0 as i32)
             .key(attempt.product.as_str())

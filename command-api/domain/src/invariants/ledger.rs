@@ -153,7 +153,7 @@ impl Round {
                 Ok(())
             }
             Event::OrderAccepted(accepted) => self.accept(accepted, now),
-            Event::AttemptRefused(refused) => {
+            Event::AttemptRefused(refused) if refused.is_outcome() => {
                 self.first_outcome(refused.attempt_id)?;
                 let has = self.units_of.get(&refused.buyer_id).copied().unwrap_or(0);
                 let wants = u64::from(has) + u64::from(refused.quantity);
@@ -260,13 +260,17 @@ fn by_time<'a>(
     }
     let (by_time, answered) = match (command, decision.events.as_slice()) {
         (CommandBody::TimeAdvanced, by_time) => (by_time, true),
-        (CommandBody::PutSale(terms), [by_time @ .., Event::SaleSet(set), Event::SaleOpened]) => {
+        (
+            CommandBody::PutSale(terms) | CommandBody::BeginRound(terms),
+            [by_time @ .., Event::SaleSet(set), Event::SaleOpened],
+        ) => {
             let opens = window.opens_with(terms, decision.decided_at_ms);
             (by_time, opens && set.terms == *terms)
         }
-        (CommandBody::PutSale(terms), [by_time @ .., Event::SaleSet(set)]) => {
-            (by_time, set.terms == *terms)
-        }
+        (
+            CommandBody::PutSale(terms) | CommandBody::BeginRound(terms),
+            [by_time @ .., Event::SaleSet(set)],
+        ) => (by_time, set.terms == *terms),
         (command, [by_time @ .., last]) => (by_time, answer(last, command, decision.answers)),
         (_, []) => return None,
     };
@@ -304,6 +308,7 @@ fn answer(event: &Event, command: &CommandBody, offset: Offset) -> bool {
         (CommandBody::SetStock(set), Event::StockSet(event)) => event.stock == set.stock,
         (
             CommandBody::PutSale(_)
+            | CommandBody::BeginRound(_)
             | CommandBody::OpenSale
             | CommandBody::PauseSale
             | CommandBody::CloseSale

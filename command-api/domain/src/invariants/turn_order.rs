@@ -218,6 +218,7 @@ mod tests {
         let command = |product_id: &str| Command {
             product_id: product_id.parse().unwrap(),
             body: CommandBody::TimeAdvanced,
+            if_version: None,
         };
         assert_eq!(check_product(&decision, &command("p")), Ok(()));
         let other = Violation::AnswersAnotherProduct("q".parse().unwrap());

@@ -63,7 +63,11 @@ pub fn newer(field: &str) -> String {
 pub fn command() -> Command {
     let product_id = "lamp".parse().unwrap();
     let body = CommandBody::OpenSale;
-    Command { product_id, body }
+    Command {
+        product_id,
+        body,
+        if_version: None,
+    }
 }
 
 /// The command as written by a version with one more nullable field.

@@ -224,6 +224,7 @@ impl Account {
                     attempt_offset: offset,
                     accepted_at_ms: now,
                     hold_until_ms: hold_ms.map(|hold| now + hold),
+                    price: None,
                 };
                 self.accept(expected.clone());
                 accepted.order == expected
