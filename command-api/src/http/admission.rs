@@ -1,19 +1,22 @@
 //! What every command goes through: the check that its product is known, and the append to the
 //! log.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use metrics::counter;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use ports::read_store::SaleRow;
 use ports::{AppendError, NewRecord, StoreError};
 use runtime::metrics::APPENDS_FAILED;
+use runtime::shared_answer::SharedAnswer;
 use schemas::command::{Command, CommandBody};
-use schemas::ids::{Position, ProductId};
+use schemas::ids::{Offset, Partition, Position, ProductId};
 use schemas::topics::Topic;
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::field::display;
 use tracing::{debug, error, warn};
 use utoipa::ToSchema;
@@ -22,9 +25,11 @@ use web::trace::Trace;
 
 use super::CommandApi;
 
-/// How long an order waits for the store to look its product up. The check is optional, since the
-/// core refuses unknown products too.
+/// How long an order waits for the store to look its product up, and to be current if it does not have
+/// the product. The check is optional, since the core refuses unknown products too.
 const KNOWN_WAIT: Duration = Duration::from_millis(100);
+/// How often the store's progress is read meanwhile.
+const PROGRESS_EVERY: Duration = Duration::from_millis(10);
 /// The most products remembered as known.
 const MAX_KNOWN: usize = 100_000;
 
@@ -100,8 +105,9 @@ impl CommandApi {
         }
     }
 
-    /// Refuses a product that is certainly unknown. If the store does not answer, the command is
-    /// passed on and the core decides.
+    /// Refuses a product that is certainly unknown: the store does not have it, although it has the
+    /// decisions on all records that were appended before this request. If the store is behind or
+    /// does not answer, the command is passed on and the core decides.
     pub(super) async fn require_known(
         &self,
         product: &ProductId,
@@ -110,8 +116,8 @@ impl CommandApi {
         if self.known.contains(product) {
             return Ok(());
         }
-        let sale = timeout(KNOWN_WAIT, self.store.sale(product)).await;
-        match sale.unwrap_or_else(|_| Err(StoreError("no answer in time".into()))) {
+        let sale = timeout(KNOWN_WAIT, self.current_sale(product)).await;
+        match sale.unwrap_or_else(|_| Err(StoreError("it is behind, or does not answer".into()))) {
             Ok(Some(_)) => {
                 self.known.insert(product);
                 Ok(())
@@ -127,22 +133,60 @@ impl CommandApi {
             }
         }
     }
+
+    /// The sale of a product; none if the product is absent in the log as it was when this was called
+    /// or later. Waits for the store to be as current as that.
+    async fn current_sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {
+        let sale = self.store.sale(product).await?;
+        if sale.is_some() {
+            return Ok(sale);
+        }
+        let partition = self.placement.partition_of(product);
+        let shared = self.known.current_store(partition);
+        shared.get(|| self.wait_for_store(partition)).await?;
+        self.store.sale(product).await
+    }
+
+    /// Waits until the store has the decisions on all records that a partition has now.
+    async fn wait_for_store(&self, partition: Partition) -> Result<(), StoreError> {
+        let end = self.log.end(Topic::PurchaseAttempts, partition).await;
+        let end = end.map_err(|error| StoreError(error.to_string()))?;
+        loop {
+            let progress = self.store.progress().await?.get(&partition).copied();
+            let answered = progress.map_or(Offset(-1), |progress| progress.answered);
+            if answered.next() >= end {
+                return Ok(());
+            }
+            sleep(PROGRESS_EVERY).await;
+        }
+    }
 }
+
+/// A wait for the store to be current.
+type SharedWait = SharedAnswer<Result<(), StoreError>>;
 
 /// The products known to exist, at most 100,000 of them. The log never forgets a product, so an
 /// entry stays true.
 #[derive(Default)]
-pub struct KnownProducts(RwLock<HashSet<ProductId>>);
+pub struct KnownProducts {
+    products: RwLock<HashSet<ProductId>>,
+    /// Each partition's wait for the store, which all requests for unknown products share.
+    waits: Mutex<HashMap<Partition, Arc<SharedWait>>>,
+}
 
 impl KnownProducts {
     fn contains(&self, product: &ProductId) -> bool {
-        self.0.read().contains(product)
+        self.products.read().contains(product)
+    }
+
+    fn current_store(&self, partition: Partition) -> Arc<SharedWait> {
+        self.waits.lock().entry(partition).or_default().clone()
     }
 
     /// Adds a product. When the set is full, all others are dropped: those in demand are added again
     /// at their next order, at the price of one read each.
     pub(super) fn insert(&self, product: &ProductId) {
-        let mut known = self.0.write();
+        let mut known = self.products.write();
         if known.len() >= MAX_KNOWN {
             known.clear();
         }

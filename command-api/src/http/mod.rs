@@ -33,7 +33,7 @@ pub const MAX_ADMIN_BYTES: usize = 64 * 1024;
 pub struct CommandApi {
     /// Where commands are appended.
     pub log: Arc<dyn EventLog>,
-    /// Queried only for whether a product is known.
+    /// Queried only for whether a product is known, and whether the store is current.
     pub store: Arc<dyn ReadStore>,
     /// The records' codec.
     pub codec: Arc<Codec>,

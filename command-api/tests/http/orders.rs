@@ -1,15 +1,19 @@
 //! Orders and cancellations, with a log and a store that work or fail.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use kit::OnAppend;
-use ports::AppendError;
+use ports::read_store::{Progress, Row};
+use ports::{AppendError, NewRecord, ReadStore};
 use schemas::command::CommandBody;
-use schemas::ids::AttemptId;
+use schemas::ids::{AttemptId, Offset, ProductId};
 use schemas::placement::Placement;
+use schemas::topics::Topic;
 use serde_json::json;
 use web::receipt::ReceiptKey;
 
-use crate::support::{BUYER, CANCEL, NOW, PARTITIONS, world};
+use crate::support::{BUYER, CANCEL, NOW, PARTITIONS, sale, world};
 
 #[tokio::test]
 async fn an_order_is_in_the_log_before_it_is_answered() {
@@ -187,8 +191,8 @@ async fn a_product_is_looked_up_until_it_is_known() {
     }
     assert_eq!(
         world.store_queries(),
-        3,
-        "an unknown product is looked up each time"
+        5,
+        "an unknown product is looked up each time, and again when the store is current"
     );
 
     // When the store fails, the core decides.
@@ -201,6 +205,64 @@ async fn a_product_is_looked_up_until_it_is_known() {
             .status,
         202
     );
+}
+
+/// A product that is put through one command API is known to all others, also before the projector has
+/// written it and after the read models were deleted.
+#[tokio::test(start_paused = true)]
+async fn a_product_is_unknown_only_when_the_store_is_current() {
+    let world = world(None);
+    let boot: ProductId = "boot".parse().unwrap();
+    let partition = Placement::new(PARTITIONS).partition_of(&boot);
+    let order = || {
+        world.call(
+            "POST",
+            "/api/flash-sales/boot/order",
+            &[BUYER],
+            r#"{"quantity":1}"#,
+        )
+    };
+    let projected = async |answered: i64, rows| {
+        let progress = Progress {
+            next: Offset(answered + 2),
+            claim: Offset(0),
+            answered: Offset(answered),
+        };
+        let applied = world.store.apply(partition, rows, progress).await;
+        applied.unwrap();
+    };
+    assert_eq!(order().await.problem(), (404, "unknown_product"));
+
+    // Another command API has appended the sale, and the store does not have it yet.
+    world.log.put(
+        Topic::PurchaseAttempts,
+        partition,
+        vec![NewRecord::default()],
+    );
+    assert_eq!(order().await.status, 202, "the core decides");
+    // The order is a record as well, and has not been projected.
+    projected(0, vec![]).await;
+    assert_eq!(
+        order().await.status,
+        202,
+        "the store is behind by one record"
+    );
+
+    // A store that is current shortly after the request is waited for.
+    projected(2, vec![]).await;
+    assert_eq!(order().await.problem(), (404, "unknown_product"));
+    world.log.put(
+        Topic::PurchaseAttempts,
+        partition,
+        vec![NewRecord::default()],
+    );
+    let catching_up = async {
+        tokio::time::sleep(Duration::from_millis(35)).await;
+        projected(3, vec![Row::Sale(sale("boot"))]).await;
+    };
+    let (answer, ()) = tokio::join!(order(), catching_up);
+    assert_eq!(answer.status, 202);
+    assert_eq!(world.appended().last().unwrap().1.offset, Offset(4));
 }
 
 /// A store that does not answer delays an order only for a moment.

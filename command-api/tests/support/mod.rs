@@ -120,17 +120,23 @@ impl World {
     }
 }
 
-/// Whatever a test did, the API appends only to `purchase-attempts`, reads no topic, and queries the
-/// store only for sales.
+/// Whatever a test did, the API appends only to `purchase-attempts`, reads no topic but for its end,
+/// and queries the store only for sales and its progress.
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
             return;
         }
         let log = self.log.calls();
-        assert!(log.keys().all(|call| *call == "append"), "{log:?}");
+        let of_log = ["append", "end"];
+        assert!(log.keys().all(|call| of_log.contains(call)), "{log:?}");
         let store = self.store.calls();
-        assert!(store.keys().all(|call| *call == "sale"), "{store:?}");
+        // The test itself applies rows, as the projector.
+        let of_store = ["sale", "progress", "apply"];
+        assert!(
+            store.keys().all(|call| of_store.contains(call)),
+            "{store:?}"
+        );
         for topic in Topic::ALL {
             let silent = (0..PARTITIONS).all(|p| self.log.records(topic, Partition(p)).is_empty());
             assert!(silent || topic == Topic::PurchaseAttempts, "{topic:?}");
@@ -171,7 +177,7 @@ pub fn store() -> Arc<MemoryStore> {
     Arc::new(store)
 }
 
-fn sale(product: &str) -> SaleRow {
+pub fn sale(product: &str) -> SaleRow {
     SaleRow {
         product_id: product.parse().unwrap(),
         version: 1,

@@ -14,6 +14,7 @@ pub mod retry;
 
 pub mod drain;
 pub mod partitions;
+pub mod shared_answer;
 
 pub mod output;
 pub mod private_files;

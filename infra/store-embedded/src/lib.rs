@@ -41,6 +41,7 @@ mod contents;
 mod shards;
 
 mod attempts;
+mod lookups;
 mod reads;
 
 mod flush;

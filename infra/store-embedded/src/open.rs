@@ -16,6 +16,7 @@ use tempfile::{NamedTempFile, TempPath};
 
 use crate::contents::{Contents, Reopen};
 use crate::flush::Flusher;
+use crate::lookups::Lookups;
 use crate::memtables::Memtables;
 use crate::rows::FORMAT;
 use crate::store::EmbeddedStore;
@@ -102,6 +103,7 @@ impl EmbeddedStore {
         Ok(Self {
             contents,
             flusher: Some(flusher.into()),
+            lookups: Lookups::default(),
             _copy: None,
         })
     }
@@ -126,6 +128,7 @@ impl EmbeddedStore {
                     return Ok(Self {
                         contents: contents.into(),
                         flusher: None,
+                        lookups: Lookups::default(),
                         _copy: Some(copy),
                     });
                 }

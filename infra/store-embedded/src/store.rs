@@ -11,6 +11,7 @@ use tempfile::TempPath;
 
 use crate::contents::Contents;
 use crate::flush::Flusher;
+use crate::lookups::Lookups;
 use crate::rows;
 
 /// The read store in one file.
@@ -20,6 +21,8 @@ pub struct EmbeddedStore {
     pub(crate) contents: Arc<Contents>,
     /// None for a copy, which refuses writes.
     pub(crate) flusher: Option<Mutex<Flusher>>,
+    /// Limits the look-ups of attempts by id.
+    pub(crate) lookups: Lookups,
     /// The file of a copy, deleted when the store is dropped.
     pub(crate) _copy: Option<TempPath>,
 }
@@ -52,7 +55,8 @@ impl ReadStore for EmbeddedStore {
     }
 
     async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
-        self.contents.attempt(id)
+        let contents = self.contents.clone();
+        self.lookups.run(move || contents.attempt(id)).await
     }
 
     async fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {

@@ -13,6 +13,7 @@ use schemas::ids::{AttemptId, Offset, Partition, Position};
 
 use crate::contents::{Contents, Reopen};
 use crate::flush::Flusher;
+use crate::lookups::Lookups;
 use crate::memtables::Memtables;
 use crate::rows::tests::attempt;
 use crate::rows::{SHARD_BITS, Table};
@@ -157,6 +158,7 @@ fn store_on(file: redb::Database, reopen: Option<Reopen>) -> EmbeddedStore {
     EmbeddedStore {
         contents,
         flusher: Some(flusher.into()),
+        lookups: Lookups::default(),
         _copy: None,
     }
 }

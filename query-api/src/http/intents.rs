@@ -39,9 +39,12 @@ pub(super) async fn list_intents(
     let product = &path.product_id;
     let after = query.after.map(|cursor| cursor.0);
     let rows = api.live.intents(product, after, limit).await?;
-    let sale = api.live.sale(product)?;
+    let mut sale = api.live.sale(product)?;
     if sale.is_none() && rows.is_empty() && after.is_none() {
-        return Err(unknown_product(product));
+        sale = api.live.current_sale(product).await?;
+        if sale.is_none() {
+            return Err(unknown_product(product));
+        }
     }
     let now = api.clock.now_ms();
     let page = IntentsPage {

@@ -26,7 +26,7 @@ use utoipa_axum::routes;
 use web::auth::require_admin;
 use web::problem::{Code, Problem, describe};
 
-use crate::live::{AT_LEAST_WAIT, Live, LiveError};
+use crate::live::{Live, LiveError};
 
 /// What the questions are answered with.
 #[derive(Clone)]
@@ -113,10 +113,7 @@ impl From<LiveError> for Problem {
         match error {
             LiveError::NotCaughtUp => Problem::new(
                 Code::NotCaughtUp,
-                format!(
-                    "The requested decision was not read within {} s. Retry later.",
-                    AT_LEAST_WAIT.as_secs()
-                ),
+                "The read side has not caught up with the log, so it cannot answer this. Retry later.",
             ),
             LiveError::TooManyWaiters => Problem::new(
                 Code::TooManyWaiters,

@@ -76,7 +76,7 @@ pub(super) async fn get_sale(
     if let Some(at_least) = query.at_least {
         api.live.reach(at_least).await?;
     }
-    let row = api.live.sale(&path.product_id)?;
+    let row = api.live.current_sale(&path.product_id).await?;
     let row = row.ok_or_else(|| unknown_product(&path.product_id))?;
     let now = api.clock.now_ms();
     let sale = SaleNow {
@@ -126,7 +126,7 @@ enum SalesOrder {
     #[default]
     ProductId,
     /// Those under way before those that are over, then those with the most attempts; one
-    /// page.
+    /// page. The order was made less than two seconds ago, the sales are as they are now.
     Busiest,
 }
 

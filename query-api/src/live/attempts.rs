@@ -5,14 +5,11 @@ use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use ports::read_store::AttemptRow;
-use schemas::ids::{AttemptId, Partition, Position, ProductId};
-use schemas::topics::Topic;
+use schemas::ids::{AttemptId, Offset, Partition, Position, ProductId};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Live, LiveError, within_store_wait};
-
-/// The longest an unknown id waits for the tails to reach the ends of both topics.
-const CATCH_UP_WAIT: Duration = Duration::from_secs(2);
+use super::partition::LivePartition;
+use super::{CATCH_UP_WAIT, Live, LiveError, within_store_wait};
 
 /// How an attempt stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,10 +48,16 @@ impl Live {
         let mut state = self.attempt_in_memory(id);
         if state.is_none() {
             // Decided long ago, or so new that the tails have not read it.
-            if let Ok(Some(row)) = self.attempt_in_store(id).await {
+            let evicted = self.evicted();
+            let in_store = self.attempt_in_store(id).await;
+            if let Ok(Some(row)) = in_store {
                 return Ok(Some(AttemptState::Decided(row)));
             }
             state = self.attempt_when_caught_up(id, until).await?;
+            // What was decided since is still in memory, so the store need not be searched again.
+            if state.is_none() && in_store.is_ok() && self.evicted() == evicted {
+                return Ok(None);
+            }
         }
         if let Some(AttemptState::Queued(attempt)) = &state
             && !wait.is_zero()
@@ -76,6 +79,11 @@ impl Live {
         }
     }
 
+    /// How far each partition has evicted attempts from memory.
+    fn evicted(&self) -> Vec<Offset> {
+        self.partitions.iter().map(LivePartition::evicted).collect()
+    }
+
     fn attempt_in_memory(&self, id: AttemptId) -> Option<AttemptState> {
         (0..)
             .zip(&self.partitions)
@@ -93,7 +101,7 @@ impl Live {
             .map(Partition)
             .zip(&self.partitions)
             .map(async |(n, partition)| {
-                let end = self.log.end(Topic::PurchaseAttempts, n).await?;
+                let end = self.attempts_end(n, partition).await?;
                 partition.queued.reach(end).await;
                 Ok(partition.attempt(n, id))
             });

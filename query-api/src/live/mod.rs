@@ -29,17 +29,21 @@ use std::time::Duration;
 use ports::read_store::{AttemptRow, SaleRow};
 use ports::{EventLog, ReadError, ReadStore, StoreError};
 use schemas::codec::Codec;
-use schemas::ids::{BuyerId, Partition, Position, ProductId};
+use schemas::ids::{BuyerId, Offset, Partition, Position, ProductId};
+use schemas::placement::Placement;
+use schemas::topics::Topic;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use self::partition::LivePartition;
 use self::sales::Sales;
 
 pub use self::attempts::{AttemptState, QueuedAttempt};
 pub use self::feed::run;
-pub use self::waiters::AT_LEAST_WAIT;
 
+/// The longest that a question about something unknown waits for the tails to reach the ends that the
+/// topics had when it arrived.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(2);
 /// The longest the read store may take to answer.
 const STORE_WAIT: Duration = Duration::from_secs(5);
 
@@ -139,7 +143,36 @@ impl Live {
         })
     }
 
-    /// A sale; none when no sale of the product is known.
+    /// A sale; none if the product is absent in the log as it was when this was called or later. Waits
+    /// up to [`CATCH_UP_WAIT`] for the tail to be as current as that.
+    pub async fn current_sale(&self, product: &ProductId) -> Result<Option<SaleRow>, LiveError> {
+        let sale = self.sale(product)?;
+        if sale.is_some() {
+            return Ok(sale);
+        }
+        let partition = Placement::new(self.log.partitions()).partition_of(product);
+        let live = self.partition(partition)?;
+        let end = self.attempts_end(partition, live).await?;
+        let until = Instant::now() + CATCH_UP_WAIT;
+        let last = Offset(end.0 - 1);
+        match self.wait_for(&live.answered, last, until).await? {
+            true => self.sale(product),
+            false => Err(LiveError::NotCaughtUp),
+        }
+    }
+
+    /// The end of a partition of `purchase-attempts`, now or later. All who ask at the same time share
+    /// one request to the log.
+    async fn attempts_end(
+        &self,
+        partition: Partition,
+        live: &LivePartition,
+    ) -> Result<Offset, ReadError> {
+        let topic = Topic::PurchaseAttempts;
+        live.end.get(|| self.log.end(topic, partition)).await
+    }
+
+    /// A sale as far as the tail has come; none when no sale of the product is known there.
     pub fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, LiveError> {
         self.require_started()?;
         Ok(self.sales.get(product))
@@ -156,7 +189,7 @@ impl Live {
     }
 
     /// The busiest sales first, at most `limit`: those under way before those that are over,
-    /// then by attempts of the round.
+    /// then by attempts of the round. Their order was made less than two seconds ago.
     pub fn busiest_sales(&self, limit: usize) -> Result<Vec<SaleRow>, LiveError> {
         self.require_started()?;
         Ok(self.sales.busiest(limit))

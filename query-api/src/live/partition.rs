@@ -1,7 +1,9 @@
 //! What the tails of one partition have read.
 
 use parking_lot::Mutex;
+use ports::ReadError;
 use ports::read_store::{Progress, Row};
+use runtime::shared_answer::SharedAnswer;
 use schemas::command::{Command, CommandBody};
 use schemas::decision::Decision;
 use schemas::ids::{AttemptId, Offset, Partition, Position, TraceId};
@@ -20,6 +22,8 @@ pub(super) struct LivePartition {
     pub queued: Watermark,
     /// The last offset of `purchase-attempts` whose decision is in the store.
     pub stored: Watermark,
+    /// The end of `purchase-attempts`.
+    pub end: SharedAnswer<Result<Offset, ReadError>>,
 }
 
 struct State {
@@ -38,6 +42,7 @@ impl LivePartition {
             answered: Watermark::new(),
             queued: Watermark::new(),
             stored: Watermark::new(),
+            end: SharedAnswer::default(),
         }
     }
 
@@ -60,6 +65,11 @@ impl LivePartition {
     /// Whether there may be an attempt that is neither in memory nor in the store.
     pub fn has_gap(&self) -> bool {
         self.state.lock().recent.has_gap()
+    }
+
+    /// The offset in `stock-decisions` up to which attempts have been evicted from memory.
+    pub fn evicted(&self) -> Offset {
+        self.state.lock().recent.evicted()
     }
 
     /// How many undecided records the queue holds.

@@ -51,6 +51,11 @@ impl RecentAttempts {
         self.rows.get(id).map(|(_, row)| row)
     }
 
+    /// The last offset whose row was evicted; -1 before the first.
+    pub fn evicted(&self) -> Offset {
+        self.evicted
+    }
+
     /// Whether there may be an attempt that is neither in memory nor in the store.
     pub fn has_gap(&self) -> bool {
         self.evicted >= self.stored

@@ -4,16 +4,27 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use ports::read_store::{SalePhase, SaleRow};
+use ports::read_store::{MAX_PAGE, SalePhase, SaleRow};
 use schemas::decision::Decision;
 use schemas::ids::ProductId;
+use tokio::time::Instant;
+
+/// How long a ranking of the sales counts as current: ranking all of them is expensive, and anybody
+/// may request it.
+const RANKED_FOR: Duration = Duration::from_secs(1);
+/// How many rows are ranked while the lock is held once.
+const RANKED_AT_ONCE: usize = 500;
 
 /// Every sale, by product.
 #[derive(Default)]
 pub(crate) struct Sales {
     rows: Mutex<BTreeMap<ProductId, SaleRow>>,
+    /// The busiest products, and until when that counts as current.
+    ranking: Mutex<Option<(Instant, Arc<Vec<ProductId>>)>>,
 }
 
 impl Sales {
@@ -68,25 +79,60 @@ impl Sales {
         page.take(limit).map(|(_, row)| row.clone()).collect()
     }
 
-    /// The busiest sales first, at most `limit`: those under way before those that are over,
-    /// then by attempts of the round.
+    /// The busiest sales first, at most `limit` and at most [`MAX_PAGE`]: those under way before those
+    /// that are over, then by attempts of the round. The order was made less than two seconds ago; the
+    /// rows are the current ones.
     pub fn busiest(&self, limit: usize) -> Vec<SaleRow> {
+        let ranking = self.ranking();
         let rows = self.rows.lock();
-        let mut ranked: Vec<&SaleRow> = rows.values().collect();
-        let rank = |row: &SaleRow| {
-            let over = row.phase == SalePhase::Closed;
-            (over, Reverse(row.tally.accepted + row.tally.refused))
+        let busiest = ranking.iter().take(limit);
+        busiest.filter_map(|id| rows.get(id).cloned()).collect()
+    }
+
+    /// The busiest products. When the ranking is old, one request ranks them anew; those that come
+    /// meanwhile get the old one.
+    fn ranking(&self) -> Arc<Vec<ProductId>> {
+        let last = {
+            let mut ranking = self.ranking.lock();
+            let now = Instant::now();
+            match &mut *ranking {
+                Some((due, ranked)) if now < *due => return ranked.clone(),
+                Some((due, _)) => *due = now + RANKED_FOR,
+                None => {}
+            }
+            now
         };
-        let order = |a: &&SaleRow, b: &&SaleRow| {
-            rank(a)
-                .cmp(&rank(b))
-                .then_with(|| a.product_id.cmp(&b.product_id))
-        };
-        if limit < ranked.len() {
-            ranked.select_nth_unstable_by(limit, order);
-            ranked.truncate(limit);
+        let ranked = Arc::new(self.rank());
+        *self.ranking.lock() = Some((last + RANKED_FOR, ranked.clone()));
+        ranked
+    }
+
+    /// Ranks all products. The tail needs the lock on the rows, so it is held only for a few of them
+    /// at a time, and not while they are put in order.
+    fn rank(&self) -> Vec<ProductId> {
+        let mut ranked = Vec::new();
+        let mut after: Option<ProductId> = None;
+        loop {
+            let before = ranked.len();
+            let rows = self.rows.lock();
+            let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let some = rows.range::<ProductId, _>((from, Bound::Unbounded));
+            ranked.extend(some.take(RANKED_AT_ONCE).map(|(id, row)| {
+                let over = row.phase == SalePhase::Closed;
+                let attempts = row.tally.accepted + row.tally.refused;
+                (over, Reverse(attempts), id.clone())
+            }));
+            drop(rows);
+            match ranked.last() {
+                Some((.., last)) if ranked.len() > before => after = Some(last.clone()),
+                _ => break,
+            }
         }
-        ranked.sort_unstable_by(order);
-        ranked.into_iter().cloned().collect()
+        if MAX_PAGE < ranked.len() {
+            ranked.select_nth_unstable(MAX_PAGE);
+            ranked.truncate(MAX_PAGE);
+        }
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(.., id)| id).collect()
     }
 }

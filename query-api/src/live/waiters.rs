@@ -12,7 +12,7 @@ use super::watermark::Watermark;
 use super::{Live, LiveError};
 
 /// The longest a read waits for the position it must not be older than.
-pub const AT_LEAST_WAIT: Duration = Duration::from_secs(10);
+const AT_LEAST_WAIT: Duration = Duration::from_secs(10);
 
 /// A waiting request, counted until it is dropped.
 pub(super) struct Waiter<'a>(#[expect(dead_code, reason = "held, not read")] SemaphorePermit<'a>);

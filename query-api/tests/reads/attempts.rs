@@ -225,3 +225,15 @@ async fn a_read_with_at_least_is_no_older_than_that_position() {
     assert_eq!(answer.headers["retry-after"], "1");
     assert_eq!(began.elapsed().as_secs(), 10);
 }
+
+/// The store's search is expensive, and anybody may make it search for an id that does not exist.
+#[tokio::test(start_paused = true)]
+async fn the_store_is_searched_once_for_an_id_that_does_not_exist() {
+    let shop = Shop::open();
+    shop.put_sale(0, "p", 5);
+    shop.settle().await;
+    let searches = || shop.store.calls().get("attempt").copied().unwrap_or(0);
+    let before = searches();
+    assert_eq!(shop.status(id(99)).await, "unknown_attempt");
+    assert_eq!(searches() - before, 1);
+}

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use schemas::decision::{Event, RefusalReason, SaleSet, StockSet};
+use schemas::placement::Placement;
 use serde_json::{Value, json};
 
-use crate::support::{NOW, Shop, id, refused, sold, terms};
+use crate::support::{NOW, PARTITIONS, Shop, TOKEN, id, refused, sold, terms};
 
 fn ids(body: &Value) -> Vec<&str> {
     let sales = body["sales"].as_array().unwrap();
@@ -232,4 +233,59 @@ async fn after_a_restart_it_continues_from_the_store() {
     ] {
         assert_eq!(shop.status(id(n)).await, status, "{n}");
     }
+}
+
+/// A sale that another service has just appended, and every sale after the read models were deleted, is
+/// not unknown only because the tail is behind.
+#[tokio::test(start_paused = true)]
+async fn a_sale_is_unknown_only_at_the_end_of_the_log() {
+    let shop = Shop::open();
+    shop.settle().await;
+    let partition = Placement::new(PARTITIONS)
+        .partition_of(&"p".parse().unwrap())
+        .0;
+    let get = || shop.get("/api/flash-sales/p");
+    assert_eq!(get().await.body["code"], "unknown_product");
+    let put = shop.tick(partition, "p");
+    let answer = get().await;
+    assert_eq!(answer.status, 503, "it is not decided");
+    assert_eq!(answer.body["code"], "not_caught_up");
+    assert_eq!(answer.headers["retry-after"], "1");
+    let intents = shop
+        .get_with(
+            "/api/flash-sales/p/intents",
+            &[("authorization", &format!("Bearer {TOKEN}"))],
+        )
+        .await;
+    assert_eq!(intents.body["code"], "not_caught_up");
+
+    // The decision that comes meanwhile is waited for.
+    let deciding = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let set = Event::SaleSet(SaleSet {
+            terms: terms(5),
+            round: 1,
+        });
+        shop.decide(partition, "p", put, vec![set]);
+    };
+    let (answer, ()) = tokio::join!(get(), deciding);
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_order_of_the_busiest_sales_is_made_once_a_second() {
+    let shop = Shop::open();
+    shop.put_sale(0, "a", 5);
+    shop.put_sale(0, "b", 5);
+    shop.settle().await;
+    let busiest = async || shop.get("/api/flash-sales?sort=busiest").await.body;
+    assert_eq!(ids(&busiest().await), ["a", "b"]);
+    let at = shop.ask(0, "b", id(1));
+    shop.decide(0, "b", at, sold(id(1), at));
+    shop.settle().await;
+    let page = busiest().await;
+    assert_eq!(ids(&page), ["a", "b"], "the order is that of a moment ago");
+    assert_eq!(page["sales"][1]["stock"]["sold"], 1, "the rows are current");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(ids(&busiest().await), ["b", "a"]);
 }
