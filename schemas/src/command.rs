@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::decision::CommandKind;
 use crate::ids::{AttemptId, BuyerId, Money, ProductId, TimestampMs};
 
-/// One record of `purchase-attempts`. Its append time is the decision's `now`.
+/// One record of `purchase-attempts`. Its append time is the decision's `now`, unless the product's
+/// time is later.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {
     /// The product that decides on it; also the record's key.
@@ -40,6 +41,9 @@ pub enum CommandBody {
     SetStock(SetStock),
     /// Time passed: deadlines that are due take effect, nothing else.
     TimeAdvanced,
+    /// An operator corrects the product's time, which was ahead: this record's append time is true,
+    /// though it is before that of records before it.
+    CorrectClock,
 }
 
 impl CommandBody {
@@ -55,6 +59,7 @@ impl CommandBody {
             CommandBody::PauseSale => Some(CommandKind::PauseSale),
             CommandBody::CloseSale => Some(CommandKind::CloseSale),
             CommandBody::SetStock(_) => Some(CommandKind::SetStock),
+            CommandBody::CorrectClock => Some(CommandKind::CorrectClock),
         }
     }
 }

@@ -43,7 +43,8 @@ pub struct Decision {
     pub product_id: ProductId,
     /// How many decisions the product has had with this one: gapless, from 1.
     pub version: u64,
-    /// When it was decided: the command's append time; it never goes backwards for a product.
+    /// When it was decided: the command's append time. It falls within a product only by
+    /// [`Event::ClockCorrected`].
     pub decided_at_ms: TimestampMs,
     /// What happened, in order; empty when nothing did.
     pub events: Vec<Event>,
@@ -134,6 +135,8 @@ pub enum Event {
     CancelRefused(CancelRefused),
     /// A change to the sale was refused.
     SaleChangeRefused(SaleChangeRefused),
+    /// The product's time was set back to the true one.
+    ClockCorrected(ClockCorrected),
 }
 
 /// The sale's terms are these from now on.
@@ -244,6 +247,16 @@ pub struct SaleChangeRefused {
     pub reason: SaleChangeRefusalReason,
 }
 
+/// The product's time was set back to the true one. Holds that were accepted after it are moved back
+/// by the difference, so that what was left of them is left, and end after `to_ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockCorrected {
+    /// The product's time before; `to_ms` if it was not ahead, and nothing had to be corrected.
+    pub from_ms: TimestampMs,
+    /// The product's time from now on: the append time of the correction.
+    pub to_ms: TimestampMs,
+}
+
 /// A closed list of names, the same in Avro, JSON and text.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
@@ -288,6 +301,8 @@ words! {
         SetStock = "set_stock",
         /// The seller begins a new round.
         BeginRound = "begin_round",
+        /// An operator corrects the product's time.
+        CorrectClock = "correct_clock",
     }
 }
 

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms, SetStock};
 use crate::decision::{
-    AttemptConflicted, AttemptRefused, AttemptRepeated, CancelRefused, Claim, CommandKind,
-    Decision, DecisionRecord, Event, OrderAccepted, OrderReleased, SaleChangeRefused, SaleSet,
-    Skipped, Stock, StockSet, Tally,
+    AttemptConflicted, AttemptRefused, AttemptRepeated, CancelRefused, Claim, ClockCorrected,
+    CommandKind, Decision, DecisionRecord, Event, OrderAccepted, OrderReleased, SaleChangeRefused,
+    SaleSet, Skipped, Stock, StockSet, Tally,
 };
 use crate::ids::{ChainHash, Offset, ProductId, TimestampMs};
 
@@ -42,6 +42,7 @@ pub(crate) struct CommandWire {
     time_advanced: Option<Empty>,
     begin_round: Option<SaleTerms>,
     if_version: Option<u64>,
+    correct_clock: Option<Empty>,
 }
 
 impl From<Command> for CommandWire {
@@ -58,6 +59,7 @@ impl From<Command> for CommandWire {
             time_advanced: None,
             begin_round: None,
             if_version: command.if_version,
+            correct_clock: None,
         };
         match command.body {
             CommandBody::PlaceAttempt(attempt) => wire.place_attempt = Some(attempt),
@@ -69,6 +71,7 @@ impl From<Command> for CommandWire {
             CommandBody::SetStock(stock) => wire.set_stock = Some(stock),
             CommandBody::TimeAdvanced => wire.time_advanced = Some(Empty {}),
             CommandBody::BeginRound(terms) => wire.begin_round = Some(terms),
+            CommandBody::CorrectClock => wire.correct_clock = Some(Empty {}),
         }
         wire
     }
@@ -87,6 +90,7 @@ impl TryFrom<CommandWire> for Command {
             wire.set_stock.map(CommandBody::SetStock),
             wire.time_advanced.map(|_| CommandBody::TimeAdvanced),
             wire.begin_round.map(CommandBody::BeginRound),
+            wire.correct_clock.map(|_| CommandBody::CorrectClock),
         ])?;
         Ok(Self {
             product_id: wire.product_id,
@@ -193,6 +197,7 @@ struct EventWire {
     cancel_refused: Option<CancelRefused>,
     sale_change_refused: Option<SaleChangeRefused>,
     attempt_conflicted: Option<AttemptConflicted>,
+    clock_corrected: Option<ClockCorrected>,
 }
 
 impl From<Event> for EventWire {
@@ -211,6 +216,7 @@ impl From<Event> for EventWire {
             Event::CancelRefused(case) => wire.cancel_refused = Some(case),
             Event::SaleChangeRefused(case) => wire.sale_change_refused = Some(case),
             Event::AttemptConflicted(case) => wire.attempt_conflicted = Some(case),
+            Event::ClockCorrected(case) => wire.clock_corrected = Some(case),
         }
         wire
     }
@@ -232,6 +238,7 @@ impl TryFrom<EventWire> for Event {
             wire.cancel_refused.map(Event::CancelRefused),
             wire.sale_change_refused.map(Event::SaleChangeRefused),
             wire.attempt_conflicted.map(Event::AttemptConflicted),
+            wire.clock_corrected.map(Event::ClockCorrected),
         ])
     }
 }

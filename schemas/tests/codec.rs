@@ -110,32 +110,56 @@ fn header(topic: Topic) -> [u8; 5] {
     [0, a, b, c, d]
 }
 
-/// The command of a value's bytes, which end before `begin_round` and `if_version`: both are null.
+/// The command of a value's bytes.
 fn command(value: &[u8]) -> Result<Record, DecodeError> {
-    let header = header(Topic::PurchaseAttempts);
-    let bytes = [&header[..], value, &[0, 0]].concat();
+    let bytes = [&header(Topic::PurchaseAttempts)[..], value].concat();
     decode(&Codec::embedded(), Topic::PurchaseAttempts, &bytes)
 }
 
+/// A command's value with this product and these cases, by their numbers in the schema, each with
+/// the bytes of its fields.
+fn value(product: &[u8], there: &[(usize, &[u8])]) -> Vec<u8> {
+    let schema: serde_json::Value =
+        serde_json::from_str(Topic::PurchaseAttempts.schema_json()).unwrap();
+    // All fields but the product are nullable: 0 is null, 2 is there.
+    let cases = 0..schema["fields"].as_array().unwrap().len() - 1;
+    let case = |n: usize| match there.iter().find(|(there, _)| *there == n) {
+        Some((_, fields)) => [&[2], *fields].concat(),
+        None => vec![0],
+    };
+    [
+        product.to_vec(),
+        cases.map(case).collect::<Vec<_>>().concat(),
+    ]
+    .concat()
+}
+
+/// The numbers of some cases.
+const PLACE_ATTEMPT: usize = 0;
+const OPEN_SALE: usize = 3;
+const PAUSE_SALE: usize = 4;
+const SET_STOCK: usize = 6;
+
 #[test]
 fn a_record_of_no_case_or_of_two_is_refused() {
-    let unknown = Err(DecodeError::NotOneCase);
-    // Product "p", then the eight cases: 0 is null, 2 is there.
-    assert!(command(&[2, b'p', 0, 0, 0, 2, 0, 0, 0, 0]).is_ok());
-    assert_eq!(command(&[2, b'p', 0, 0, 0, 0, 0, 0, 0, 0]), unknown);
-    assert_eq!(command(&[2, b'p', 0, 0, 0, 2, 2, 0, 0, 0]), unknown);
+    let no_case = Err(DecodeError::NotOneCase);
+    let product = [2, b'p'];
+    assert!(command(&value(&product, &[(OPEN_SALE, &[])])).is_ok());
+    assert_eq!(command(&value(&product, &[])), no_case);
+    let two = [(OPEN_SALE, &[][..]), (PAUSE_SALE, &[])];
+    assert_eq!(command(&value(&product, &two)), no_case);
     let decision = |value: &[u8]| {
         let bytes = [&header(Topic::StockDecisions)[..], value].concat();
         decode(&Codec::embedded(), Topic::StockDecisions, &bytes)
     };
     // A claim, a skipped record, a decision: none of them, and a claim by "d", partitions unknown.
-    assert_eq!(decision(&[0, 0, 0]), unknown);
+    assert_eq!(decision(&[0, 0, 0]), no_case);
     assert!(decision(&[2, 2, b'd', 0, 0, 0]).is_ok());
     let codec = Codec::embedded();
     let real = codec.encode_decision(DecisionRecord::Decision(cases::decision(vec![])));
     // A claim by "d", and the decision after it.
     let both = [&[2, 2, b'd', 0], &real[6..]].concat();
-    assert_eq!(decision(&both), unknown);
+    assert_eq!(decision(&both), no_case);
 }
 
 /// Only what no version of the program can have written may be skipped.
@@ -179,38 +203,33 @@ fn garbage_is_told_from_a_record_of_a_newer_version() {
 #[test]
 fn ids_of_bad_form_are_refused() {
     for bad in ["/", " ", "\n", "\0", "."] {
-        let value = [&[2], bad.as_bytes(), &[0, 0, 0, 2, 0, 0, 0, 0]].concat();
+        let value = value(&[&[2], bad.as_bytes()].concat(), &[(OPEN_SALE, &[])]);
         assert!(
             matches!(command(&value), Err(DecodeError::Malformed(_))),
             "{bad:?}"
         );
     }
-    // Empty, and not even text.
-    for value in [
-        &[0, 0, 0, 0, 2, 0, 0, 0, 0][..],
-        &[2, 0xff, 0, 0, 0, 2, 0, 0, 0, 0],
-    ] {
+    let long = [&[0x82, 1], "x".repeat(65).as_bytes()].concat();
+    // Empty, not even text, and too long.
+    for product in [&[0][..], &[2, 0xff], &long] {
+        let value = value(product, &[(OPEN_SALE, &[])]);
         assert!(
-            matches!(command(value), Err(DecodeError::Malformed(_))),
+            matches!(command(&value), Err(DecodeError::Malformed(_))),
             "{value:?}"
         );
     }
-    let long = "x".repeat(65);
-    let value = [&[0x82, 1], long.as_bytes(), &[0, 0, 0, 2, 0, 0, 0, 0]].concat();
-    assert!(matches!(command(&value), Err(DecodeError::Malformed(_))));
 }
 
 #[test]
 fn negative_quantities_are_refused() {
-    // The quantity is the byte before the round and the seven cases that are not there: 2 is one, 1
-    // minus one.
+    // The quantity is the byte before the round, which is null: 2 is one, 1 minus one.
     let attempt = |quantity: u8| {
-        let ids = [&[2, b'p', 2][..], &[7; 16], &[2, b'b']].concat();
-        command(&[&ids[..], &[quantity], &[0; 8]].concat())
+        let fields = [&[7; 16][..], &[2, b'b', quantity, 0]].concat();
+        command(&value(&[2, b'p'], &[(PLACE_ATTEMPT, &fields)]))
     };
     assert!(attempt(2).is_ok());
     assert!(matches!(attempt(1), Err(DecodeError::Malformed(_))));
-    let stock = |stock: u8| command(&[2, b'p', 0, 0, 0, 0, 0, 0, 2, stock, 0]);
+    let stock = |stock: u8| command(&value(&[2, b'p'], &[(SET_STOCK, &[stock])]));
     assert!(stock(2).is_ok());
     assert!(matches!(stock(1), Err(DecodeError::Malformed(_))));
 }

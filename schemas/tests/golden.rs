@@ -105,6 +105,7 @@ fn fields_of(record: &Record) -> Value {
                 CommandBody::SetStock(body) => ("set_stock", json!(body)),
                 CommandBody::TimeAdvanced => ("time_advanced", json!({})),
                 CommandBody::BeginRound(body) => ("begin_round", json!(body)),
+                CommandBody::CorrectClock => ("correct_clock", json!({})),
             };
             let cases = [
                 "place_attempt",
@@ -116,6 +117,7 @@ fn fields_of(record: &Record) -> Value {
                 "set_stock",
                 "time_advanced",
                 "begin_round",
+                "correct_clock",
             ];
             let mut fields = one_case(&cases, case, value);
             fields["product_id"] = json!(command.product_id);
@@ -162,6 +164,7 @@ fn fields_of_event(event: &Event) -> Value {
         Event::CancelRefused(event) => ("cancel_refused", json!(event)),
         Event::SaleChangeRefused(event) => ("sale_change_refused", json!(event)),
         Event::AttemptConflicted(event) => ("attempt_conflicted", json!(event)),
+        Event::ClockCorrected(event) => ("clock_corrected", json!(event)),
     };
     let cases = [
         "sale_set",
@@ -176,6 +179,7 @@ fn fields_of_event(event: &Event) -> Value {
         "cancel_refused",
         "sale_change_refused",
         "attempt_conflicted",
+        "clock_corrected",
     ];
     one_case(&cases, case, value)
 }

@@ -107,7 +107,7 @@ async fn the_receipts_of_changes_of_a_sale_are_explained() {
     use CommandBody::*;
     let set = |stock| SetStock(schemas::command::SetStock { stock });
     let (opens, all) = (["the sale opened"], "the round has 5 units in all");
-    let cases: [(CommandBody, &str, &[&str]); 7] = [
+    let cases: [(CommandBody, &str, &[&str]); 8] = [
         (PauseSale, "pause it", &["the sale was paused"]),
         (OpenSale, "open it", &opens),
         (set(5), "5 units in all", &[all]),
@@ -119,6 +119,11 @@ async fn the_receipts_of_changes_of_a_sale_are_explained() {
         (CloseSale, "close it", &["the sale closed"]),
         (OpenSale, "open it", &["the change was refused: closed"]),
         (TimeAdvanced, "a deadline", &["nothing changed"]),
+        (
+            CorrectClock,
+            "a correction",
+            &["the product's time was set back by 0 ms"],
+        ),
     ];
     let bodies = cases
         .iter()
@@ -142,6 +147,7 @@ async fn the_receipts_of_changes_of_a_sale_are_explained() {
         assert!(report.is_valid() && report.decided, "{report}");
         let kind = match body {
             TimeAdvanced => RequestKind::Deadline,
+            CorrectClock => RequestKind::ClockCorrection,
             _ => RequestKind::SaleChange,
         };
         assert_eq!(report.request.as_ref().unwrap().kind, kind, "{report}");

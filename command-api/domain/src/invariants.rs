@@ -26,8 +26,8 @@ pub fn check_stock(stock: &Stock) -> Result<(), Violation> {
     }
 }
 
-/// A decision follows from the figures before it: next version, time not going back, and
-/// every unit accounted for by its events. Returns the figures after it.
+/// A decision follows from the figures before it: next version, time not going back unless it is
+/// corrected, and every unit accounted for by its events. Returns the figures after it.
 pub fn check_decision(before: Figures, decision: &Decision) -> Result<Figures, Violation> {
     let expected = before.version.saturating_add(1);
     if decision.version != expected {
@@ -36,13 +36,7 @@ pub fn check_decision(before: Figures, decision: &Decision) -> Result<Figures, V
             found: decision.version,
         });
     }
-    if decision.decided_at_ms < before.decided_at_ms {
-        let found = decision.decided_at_ms;
-        return Err(Violation::TimeWentBack {
-            before: before.decided_at_ms,
-            found,
-        });
-    }
+    check_time(before, decision)?;
     let mut after = Figures {
         version: expected,
         decided_at_ms: decision.decided_at_ms,
@@ -65,6 +59,29 @@ pub fn check_decision(before: Figures, decision: &Decision) -> Result<Figures, V
         });
     }
     Ok(after)
+}
+
+/// A product's time falls only where an operator corrects it, from the time before to that of the
+/// decision.
+fn check_time(before: Figures, decision: &Decision) -> Result<(), Violation> {
+    let found = decision.decided_at_ms;
+    let corrections = decision.events.iter().filter_map(|event| match event {
+        Event::ClockCorrected(corrected) => Some(*corrected),
+        _ => None,
+    });
+    let mut may_fall = false;
+    for corrected in corrections {
+        let from_ms = before.decided_at_ms.max(found);
+        if (corrected.from_ms, corrected.to_ms) != (from_ms, found) || found < 0 {
+            return Err(Violation::WronglyCorrected(corrected));
+        }
+        may_fall = true;
+    }
+    if found < before.decided_at_ms && !may_fall {
+        let before = before.decided_at_ms;
+        return Err(Violation::TimeWentBack { before, found });
+    }
+    Ok(())
 }
 
 fn follow(figures: &mut Figures, event: &Event) -> Result<(), Violation> {
@@ -157,7 +174,8 @@ fn follow(figures: &mut Figures, event: &Event) -> Result<(), Violation> {
         Event::AttemptRepeated(_)
         | Event::AttemptConflicted(_)
         | Event::CancelRefused(_)
-        | Event::SaleChangeRefused(_) => {}
+        | Event::SaleChangeRefused(_)
+        | Event::ClockCorrected(_) => {}
     }
     Ok(())
 }

@@ -67,6 +67,7 @@ pub fn decide(
         CommandBody::CloseSale => Some(sale::close(&due)),
         CommandBody::SetStock(set) => Some(sale::set_stock(product, &due, set)),
         CommandBody::TimeAdvanced => None,
+        CommandBody::CorrectClock => Some(time::correct(product, now)),
     };
     due.events.extend(event);
     due.events
@@ -82,10 +83,7 @@ pub fn answer(
     command: &Command,
     context: DecisionContext,
 ) -> Result<Decision, Violation> {
-    // A log time after the last one that a sale's window can name counts as that last one, so
-    // that every hold has a deadline after it.
-    let appended = context.appended_at_ms.min(sale::MAX_TIME_MS);
-    let now = appended.max(product.head.decided_at_ms);
+    let now = time::now(product, &command.body, context.appended_at_ms);
     let events = decide(product, &command.body, context.offset, now);
     let before = product.figures();
     for event in &events {

@@ -3,13 +3,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hint::black_box;
 
-use schemas::decision::{Event, Order, ReleaseCause, Stock, Tally};
+use schemas::decision::{ClockCorrected, Event, Order, ReleaseCause, Stock, Tally};
 use schemas::ids::{AttemptId, BuyerId, TimestampMs};
 use schemas::snapshot::ProductHead;
 
 use crate::attempt_set::AttemptSet;
 use crate::figures::{Figures, Phase};
 use crate::hashing::{AttemptIdHash, BuyerIdHash};
+use crate::time::corrected_deadline;
 
 /// What is known of a product after its decisions so far. A product that was never put on sale
 /// is the default one.
@@ -109,11 +110,28 @@ pub fn evolve(product: &mut Product, event: &Event) {
             product.head.tally.refused += 1;
         }
         Event::OrderReleased(released) => release(product, &released.order, released.cause),
+        Event::ClockCorrected(corrected) => correct_holds(product, corrected),
         Event::AttemptRefused(_)
         | Event::AttemptRepeated(_)
         | Event::AttemptConflicted(_)
         | Event::CancelRefused(_)
         | Event::SaleChangeRefused(_) => {}
+    }
+}
+
+/// Moves the holds back that were accepted at a time after the corrected one. They count as accepted
+/// at the corrected time, so that the next correction does not move them once more.
+fn correct_holds(product: &mut Product, corrected: &ClockCorrected) {
+    for (deadline, attempt) in std::mem::take(&mut product.holds) {
+        let mut deadline = deadline;
+        if let Some(order) = product.orders.get_mut(&attempt)
+            && order.accepted_at_ms > corrected.to_ms
+        {
+            deadline = corrected_deadline(deadline, corrected);
+            order.accepted_at_ms = corrected.to_ms;
+            order.hold_until_ms = Some(deadline);
+        }
+        product.holds.insert((deadline, attempt));
     }
 }
 

@@ -5,8 +5,8 @@
 
 use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms, SetStock};
 use schemas::decision::{
-    AttemptRefused, AttemptRepeated, CancelRefusalReason, CancelRefused, Event, Order,
-    OrderAccepted, OrderReleased, RefusalReason, ReleaseCause, SaleChangeRefusalReason,
+    AttemptRefused, AttemptRepeated, CancelRefusalReason, CancelRefused, ClockCorrected, Event,
+    Order, OrderAccepted, OrderReleased, RefusalReason, ReleaseCause, SaleChangeRefusalReason,
     SaleChangeRefused, SaleSet, Stock, StockSet,
 };
 use schemas::ids::{AttemptId, ChainHash, Money, Offset, ProductId, TimestampMs};
@@ -241,6 +241,10 @@ pub fn kept(number: u32, buyer: &str, reason: CancelRefusalReason) -> Event {
 
 pub fn unchanged(reason: SaleChangeRefusalReason) -> Event {
     Event::SaleChangeRefused(SaleChangeRefused { reason })
+}
+
+pub fn clock_corrected(from_ms: TimestampMs, to_ms: TimestampMs) -> Event {
+    Event::ClockCorrected(ClockCorrected { from_ms, to_ms })
 }
 
 pub fn sale_set(terms: SaleTerms, round: u32) -> Event {

@@ -28,19 +28,24 @@ struct Attempt {
     id: AttemptId,
     buyer: BuyerId,
     quantity: u32,
+    placed_at: TimestampMs,
     fate: Fate,
 }
 
 /// The answer to a command.
 #[derive(Clone, PartialEq, Debug)]
 enum Answer {
-    Accepted { hold_until: Option<TimestampMs> },
+    Accepted {
+        hold_until: Option<TimestampMs>,
+    },
     Refused(RefusalReason),
     Repeated,
     GivenBack,
     Kept(CancelRefusalReason),
     Changed,
     Unchanged(SaleChangeRefusalReason),
+    /// By how much the time was ahead.
+    Corrected(i64),
     Nothing,
 }
 
@@ -87,6 +92,27 @@ impl Model {
     /// Time passes, never back, and what is due happens.
     fn pass_time(&mut self, at: TimestampMs) {
         self.now = self.now.max(at);
+        self.let_deadlines_pass();
+    }
+
+    /// The time is set back. Holds of a later time keep what was left of them.
+    fn correct_clock(&mut self, at: TimestampMs) -> Answer {
+        let before = self.now.max(at);
+        self.now = at.max(0);
+        self.let_deadlines_pass();
+        for attempt in &mut self.attempts {
+            if let Fate::Held(deadline) = attempt.fate
+                && attempt.placed_at > self.now
+            {
+                attempt.placed_at = self.now;
+                let left = (deadline - before).max(1);
+                attempt.fate = Fate::Held(self.now + left);
+            }
+        }
+        Answer::Corrected(before - self.now)
+    }
+
+    fn let_deadlines_pass(&mut self) {
         let Some(terms) = &self.terms else { return };
         for attempt in &mut self.attempts {
             if matches!(attempt.fate, Fate::Held(deadline) if deadline <= self.now) {
@@ -102,6 +128,9 @@ impl Model {
     }
 
     fn ask(&mut self, at: TimestampMs, body: &CommandBody) -> Answer {
+        if *body == CommandBody::CorrectClock {
+            return self.correct_clock(at);
+        }
         self.pass_time(at);
         match body {
             CommandBody::PlaceAttempt(place) => self.place(place),
@@ -111,7 +140,7 @@ impl Model {
                 Answer::Unchanged(SaleChangeRefusalReason::NoClosedRound)
             }
             CommandBody::BeginRound(terms) => self.put(terms),
-            CommandBody::TimeAdvanced => Answer::Nothing,
+            CommandBody::TimeAdvanced | CommandBody::CorrectClock => Answer::Nothing,
             _ if self.terms.is_none() => Answer::Unchanged(SaleChangeRefusalReason::UnknownProduct),
             _ if self.closed => Answer::Unchanged(SaleChangeRefusalReason::Closed),
             CommandBody::OpenSale => {
@@ -157,6 +186,7 @@ impl Model {
             id: place.attempt_id,
             buyer: place.buyer_id.clone(),
             quantity: place.quantity,
+            placed_at: self.now,
             fate,
         });
         match reason {
@@ -276,6 +306,7 @@ fn answer_of(decision: &Decision, body: &CommandBody) -> Answer {
         }
         Event::CancelRefused(event) => Answer::Kept(event.reason),
         Event::SaleChangeRefused(event) => Answer::Unchanged(event.reason),
+        Event::ClockCorrected(event) => Answer::Corrected(event.from_ms - event.to_ms),
         _ => Answer::Changed,
     }
 }
@@ -406,6 +437,11 @@ fn terms() -> impl Strategy<Value = SaleTerms> {
     )
 }
 
+/// The time from one command to the next, on the grid.
+fn step() -> impl Strategy<Value = i64> {
+    prop_oneof![60 => -2i64..8, 1 => -60i64..60]
+}
+
 fn body() -> impl Strategy<Value = CommandBody> {
     prop_oneof![
         24 => (attempt_id(), buyer_id(), quantity()).prop_map(|(attempt_id, buyer_id, quantity)| {
@@ -421,6 +457,7 @@ fn body() -> impl Strategy<Value = CommandBody> {
         1 => Just(CommandBody::CloseSale),
         2 => stock().prop_map(|stock| CommandBody::SetStock(SetStock { stock })),
         3 => Just(CommandBody::TimeAdvanced),
+        1 => Just(CommandBody::CorrectClock),
     ]
 }
 
@@ -431,10 +468,10 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Steps in time may go back a little, as a clock that is set does.
+    /// Steps in time may go back a little, as a clock that is set does, and sometimes far.
     #[test]
     fn the_core_decides_as_the_model_does(
-        commands in proptest::collection::vec((-2i64..8, body()), 1..200)
+        commands in proptest::collection::vec((step(), body()), 1..200)
     ) {
         let mut run = Run {
             codec: Codec::embedded(),

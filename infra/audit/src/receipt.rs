@@ -56,6 +56,8 @@ pub enum RequestKind {
     SaleChange,
     /// A deadline that was due, requested by a decider.
     Deadline,
+    /// An operator's correction of the product's time.
+    ClockCorrection,
 }
 
 /// Something that happened to the attempt, or by the change of the sale.
@@ -171,7 +173,8 @@ fn attempt_of(body: &CommandBody) -> Option<AttemptId> {
         | CommandBody::PauseSale
         | CommandBody::CloseSale
         | CommandBody::SetStock(_)
-        | CommandBody::TimeAdvanced => None,
+        | CommandBody::TimeAdvanced
+        | CommandBody::CorrectClock => None,
     }
 }
 
@@ -205,6 +208,10 @@ fn request(body: &CommandBody) -> Request {
         CommandBody::TimeAdvanced => (
             RequestKind::Deadline,
             "a deadline of the sale that was due".to_owned(),
+        ),
+        CommandBody::CorrectClock => (
+            RequestKind::ClockCorrection,
+            "a correction of the product's time".to_owned(),
         ),
     };
     Request { kind, what }
@@ -273,6 +280,10 @@ fn happened(decision: &Decision) -> Vec<String> {
         Event::SaleClosed => "the sale closed".to_owned(),
         Event::StockSet(set) => format!("the round has {} units in all", set.stock),
         Event::SaleChangeRefused(refused) => format!("the change was refused: {}", refused.reason),
+        Event::ClockCorrected(corrected) => {
+            let ahead_ms = corrected.from_ms - corrected.to_ms;
+            format!("the product's time was set back by {ahead_ms} ms")
+        }
         Event::OrderAccepted(accepted) => about(event, accepted.order.attempt_id),
         Event::AttemptRefused(refused) => about(event, refused.attempt_id),
         Event::AttemptRepeated(repeated) => about(event, repeated.attempt_id),
@@ -378,6 +389,7 @@ impl fmt::Display for ReceiptReport {
             Some(RequestKind::Cancellation) => "cancellation",
             Some(RequestKind::SaleChange) => "change of the sale",
             Some(RequestKind::Deadline) => "deadline",
+            Some(RequestKind::ClockCorrection) => "correction",
             Some(RequestKind::Attempt) | None => "attempt",
         };
         match self.decided {

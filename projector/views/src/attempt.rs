@@ -67,7 +67,10 @@ pub fn attempt_rows(partition: Partition, decision: &Decision, trace: Option<Tra
             | Event::SalePaused
             | Event::SaleClosed
             | Event::StockSet(_)
-            | Event::SaleChangeRefused(_) => {}
+            | Event::SaleChangeRefused(_)
+            // A hold that it moved keeps its row until it ends: the event does not list the holds,
+            // of which there may be more than fit into a record.
+            | Event::ClockCorrected(_) => {}
         }
     }
     rows

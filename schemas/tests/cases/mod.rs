@@ -7,9 +7,9 @@ use schemas::codec::{Codec, DecodeError};
 use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms, SetStock};
 use schemas::decision::{
     AttemptConflicted, AttemptRefused, AttemptRepeated, CancelRefusalReason, CancelRefused, Claim,
-    CommandKind, Decision, DecisionRecord, Event, Order, OrderAccepted, OrderReleased,
-    RefusalReason, ReleaseCause, SaleChangeRefusalReason, SaleChangeRefused, SaleSet, Skipped,
-    Stock, StockSet, Tally,
+    ClockCorrected, CommandKind, Decision, DecisionRecord, Event, Order, OrderAccepted,
+    OrderReleased, RefusalReason, ReleaseCause, SaleChangeRefusalReason, SaleChangeRefused,
+    SaleSet, Skipped, Stock, StockSet, Tally,
 };
 use schemas::ids::{AttemptId, ChainHash, Money, Offset, RecordHash};
 use schemas::snapshot::{ProductHead, ProductPart, SnapshotRecord, SpentQuantity};
@@ -210,6 +210,7 @@ fn commands() -> Vec<(&'static str, CommandBody, Option<u64>)> {
         ("set-stock", CommandBody::SetStock(SetStock { stock: 77 })),
         ("time-advanced", CommandBody::TimeAdvanced),
         ("begin-round", CommandBody::BeginRound(full_terms())),
+        ("correct-clock", CommandBody::CorrectClock),
     ];
     let version = Some(1 << 40);
     let mut commands: Vec<_> = always
@@ -303,6 +304,13 @@ fn events() -> Vec<(&'static str, Vec<Event>)> {
                 .iter()
                 .map(unchanged)
                 .collect(),
+        ),
+        (
+            "clock-corrected",
+            vec![Event::ClockCorrected(ClockCorrected {
+                from_ms: 1_760_003_600_014,
+                to_ms: 1_760_000_000_014,
+            })],
         ),
     ]
 }

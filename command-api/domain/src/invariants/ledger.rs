@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use schemas::command::{CommandBody, SaleTerms};
 use schemas::decision::{
-    CancelRefusalReason, CancelRefused, Decision, Event, Order, OrderAccepted, RefusalReason,
-    ReleaseCause,
+    CancelRefusalReason, CancelRefused, ClockCorrected, Decision, Event, Order, OrderAccepted,
+    RefusalReason, ReleaseCause,
 };
 use schemas::ids::{AttemptId, BuyerId, ChainHash, Offset, TimestampMs};
 
@@ -56,9 +56,12 @@ impl Ledger {
             });
         }
         let window = self.window();
-        let time = appended_at_ms
-            .min(LAST_MOMENT_MS)
-            .max(self.figures.decided_at_ms);
+        let time = match command {
+            CommandBody::CorrectClock => appended_at_ms.clamp(0, LAST_MOMENT_MS),
+            _ => appended_at_ms
+                .min(LAST_MOMENT_MS)
+                .max(self.figures.decided_at_ms),
+        };
         self.figures = check_decision(self.figures, decision)?;
         if decision.decided_at_ms != time {
             let found = decision.decided_at_ms;
@@ -181,8 +184,31 @@ impl Round {
                 Err(Violation::AnswersSomethingElse)
             }
             Event::CancelRefused(refused) => self.keep(refused),
+            Event::ClockCorrected(corrected) => {
+                self.move_holds(corrected);
+                Ok(())
+            }
             _ => Ok(()),
         }
+    }
+
+    /// After a correction of the product's time, what was left of a hold that was accepted after the
+    /// corrected time is left, and it ends after that time.
+    fn move_holds(&mut self, corrected: &ClockCorrected) {
+        for order in self.standing.values_mut() {
+            let Some(deadline) = order.hold_until_ms else {
+                continue;
+            };
+            if order.accepted_at_ms <= corrected.to_ms {
+                continue;
+            }
+            let left_ms = (deadline - corrected.from_ms).max(1);
+            order.accepted_at_ms = corrected.to_ms;
+            order.hold_until_ms = Some(corrected.to_ms + left_ms);
+        }
+        let holds = self.standing.values();
+        let holds = holds.filter_map(|order| Some((order.hold_until_ms?, order.attempt_id)));
+        self.holds = holds.collect();
     }
 
     fn accept(&mut self, accepted: &OrderAccepted, now: TimestampMs) -> Result<(), Violation> {
@@ -306,6 +332,7 @@ fn answer(event: &Event, command: &CommandBody, offset: Offset) -> bool {
         | (CommandBody::PauseSale, Event::SalePaused)
         | (CommandBody::CloseSale, Event::SaleClosed) => true,
         (CommandBody::SetStock(set), Event::StockSet(event)) => event.stock == set.stock,
+        (CommandBody::CorrectClock, Event::ClockCorrected(_)) => true,
         (
             CommandBody::PutSale(_)
             | CommandBody::BeginRound(_)

@@ -1,6 +1,6 @@
 //! The invariants that can be violated, and their messages.
 
-use schemas::decision::{RefusalReason, Stock, Tally};
+use schemas::decision::{ClockCorrected, RefusalReason, Stock, Tally};
 use schemas::ids::{AttemptId, ChainHash, Offset, ProductId, TimestampMs};
 
 use crate::figures::Phase;
@@ -78,6 +78,13 @@ pub enum Violation {
         /// The decision's own.
         found: TimestampMs,
     },
+    /// The product's time was corrected from a time that it did not have, or to another one than the
+    /// decision's.
+    #[error(
+        "the time was corrected from {} ms to {} ms, which are not the times before and after",
+        .0.from_ms, .0.to_ms
+    )]
+    WronglyCorrected(ClockCorrected),
     /// The decision does not carry the time at which the log appended the record it answers.
     #[error("decided at {found} ms, but by the log's time it should be {expected} ms")]
     NotTheLogsTime {

@@ -79,7 +79,12 @@ impl Account {
         decision: &Decision,
         chain: ChainHash,
     ) -> Result<(), String> {
-        let now = appended_at_ms.max(self.decided_at_ms);
+        // Only a correction sets a product's time back.
+        let before = self.decided_at_ms.max(appended_at_ms);
+        let now = match command.body {
+            CommandBody::CorrectClock => appended_at_ms,
+            _ => before,
+        };
         must(command.product_id == decision.product_id, || {
             "it is about another product".into()
         })?;
@@ -107,6 +112,13 @@ impl Account {
                 must(!answered, || format!("{event:?} is a second answer"))?;
                 self.overdue(now)?;
                 self.answer(&command.body, event, decision.answers, now)?;
+                if let Event::ClockCorrected(corrected) = event {
+                    let times = (corrected.from_ms, corrected.to_ms);
+                    must(times == (before, now), || {
+                        format!("{corrected:?} is not from {before} to {now}")
+                    })?;
+                    self.correct_holds(before - now, now);
+                }
                 answered = true;
             }
             let Stock {
@@ -167,6 +179,19 @@ impl Account {
                 due
             }
             _ => false,
+        }
+    }
+
+    /// After a correction every hold that was accepted after the true time ends earlier by as much
+    /// as the time was ahead, and if it has ended by then, right after it.
+    fn correct_holds(&mut self, ahead_ms: i64, now: TimestampMs) {
+        let held = self.standing.values_mut();
+        for order in held.filter(|order| order.accepted_at_ms > now) {
+            let Some(until) = &mut order.hold_until_ms else {
+                continue;
+            };
+            *until = (*until - ahead_ms).max(now + 1);
+            order.accepted_at_ms = now;
         }
     }
 
@@ -292,6 +317,7 @@ impl Account {
             (CommandBody::SetStock(set), Event::StockSet(event)) => {
                 self.is_under_way() && event.stock == set.stock && self.set_total(set.stock)
             }
+            (CommandBody::CorrectClock, Event::ClockCorrected(_)) => true,
             (command, Event::SaleChangeRefused(refused)) => {
                 self.is_refused_rightly(command, refused.reason, now)
             }
