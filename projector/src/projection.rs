@@ -88,6 +88,15 @@ impl Projection {
         }
     }
 
+    /// Counts decisions that the fence dropped.
+    pub(crate) fn count_dropped(&self, decisions: u64) {
+        let labels = [
+            ("reader", "projector".into()),
+            ("partition", self.partition.to_string()),
+        ];
+        metrics::counter!(DECISIONS_DROPPED, &labels).increment(decisions);
+    }
+
     /// The rows of the next records of `stock-decisions`: each attempt's, and the last of each
     /// sale. `store` is read for the sales that an earlier run wrote.
     pub async fn rows(
@@ -111,11 +120,7 @@ impl Projection {
             let verdict = self.fence.pass(offset, &decoded);
             self.next = offset.next();
             if verdict == Verdict::Dropped {
-                let labels = [
-                    ("reader", "projector".into()),
-                    ("partition", partition.to_string()),
-                ];
-                metrics::counter!(DECISIONS_DROPPED, &labels).increment(1);
+                self.count_dropped(1);
                 continue;
             }
             let DecisionRecord::Decision(decision) = decoded else {

@@ -58,6 +58,8 @@ async fn project(
 ) -> Result<Infallible, ProjectError> {
     let progress = projector.store.progress().await?.get(&partition).copied();
     let mut projection = Projection::new(partition, progress);
+    // The count of what this reader drops begins at zero.
+    projection.count_dropped(0);
     let next = projection.progress().next;
     debug!(%partition, from = %next, "projecting");
     let mut reader = projector

@@ -3,4 +3,5 @@
 mod backpressure;
 mod overlap;
 mod recovery;
+mod reports;
 mod support;

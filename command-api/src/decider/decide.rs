@@ -4,7 +4,7 @@ use bytes::Bytes;
 use domain::DecisionContext;
 use ports::{LogRecord, NewRecord};
 use runtime::health::Component;
-use runtime::metrics::DECISION_SECONDS;
+use runtime::metrics::{CHECKPOINTS, DECISION_SECONDS};
 use schemas::command::{Command, CommandBody};
 use schemas::fence::DecisionLink;
 use schemas::ids::ProductId;
@@ -37,6 +37,8 @@ impl<'a> PartitionDecider<'a> {
         products: Products,
     ) -> Result<Self, PartitionError> {
         let label = [("partition", recovered.partition().to_string())];
+        Outcomes::default().report(&label[0].1);
+        metrics::counter!(CHECKPOINTS, &label).increment(0);
         let (policy, clock) = (decider.checkpoints, decider.clock.clone());
         Ok(Self {
             decider,
@@ -78,11 +80,18 @@ impl<'a> PartitionDecider<'a> {
             }
         }
         outcomes.report(&self.label[0].1);
-        if let Some(oldest) = records.first() {
-            let delay_ms = (self.decider.clock.now_ms() - oldest.appended_at_ms).max(0);
-            metrics::histogram!(DECISION_SECONDS, &self.label).record(delay_ms as f64 / 1000.0);
-        }
+        self.report_delays(records);
         Ok(())
+    }
+
+    /// Reports how long each command waited. Records of one batch of the log have the same time.
+    fn report_delays(&self, records: &[LogRecord]) {
+        let now_ms = self.decider.clock.now_ms();
+        let delays = metrics::histogram!(DECISION_SECONDS, &self.label);
+        for batch in records.chunk_by(|one, next| one.appended_at_ms == next.appended_at_ms) {
+            let delay_ms = (now_ms - batch[0].appended_at_ms).max(0);
+            delays.record_many(delay_ms as f64 / 1000.0, batch.len());
+        }
     }
 
     fn decode(&self, records: &[LogRecord]) -> Result<Vec<Command>, PartitionError> {

@@ -20,20 +20,18 @@ impl Outcomes {
         }
     }
 
-    /// Adds them to the metrics.
+    /// Adds them to the metrics, which thereby begin at zero.
     pub(super) fn report(&self, partition: &str) {
         for (outcome, count) in [
             ("accepted", self.accepted),
             ("refused", self.refused),
             ("other", self.other),
         ] {
-            if count > 0 {
-                let labels = [
-                    ("partition", partition.to_owned()),
-                    ("outcome", outcome.to_owned()),
-                ];
-                metrics::counter!(DECISIONS, &labels).increment(count);
-            }
+            let labels = [
+                ("partition", partition.to_owned()),
+                ("outcome", outcome.to_owned()),
+            ];
+            metrics::counter!(DECISIONS, &labels).increment(count);
         }
     }
 }

@@ -88,10 +88,12 @@ impl CommandApi {
             value: value.clone(),
             headers: trace.headers,
         };
+        let open = OpenAppend { answered: false };
         let appended = self
             .log
             .append(Topic::PurchaseAttempts, partition, vec![record])
             .await;
+        open.end();
         match appended {
             Ok(offset) => {
                 let position = Position { partition, offset };
@@ -191,6 +193,25 @@ impl KnownProducts {
             known.clear();
         }
         known.insert(product.clone());
+    }
+}
+
+/// An append that the log has not answered. If its request ends first, it is counted as timed out.
+struct OpenAppend {
+    answered: bool,
+}
+
+impl OpenAppend {
+    fn end(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for OpenAppend {
+    fn drop(&mut self) {
+        if !self.answered {
+            counter!(APPENDS_FAILED, "reason" => "timed_out").increment(1);
+        }
     }
 }
 

@@ -81,16 +81,18 @@ impl Recovery {
             (Verdict::Claimed, _) if record.offset > self.claim => {
                 return Err(PartitionError::Superseded(record.offset));
             }
-            (Verdict::Dropped, _) => {
-                let labels = [
-                    ("reader", "decider".into()),
-                    ("partition", self.log.partition.to_string()),
-                ];
-                metrics::counter!(DECISIONS_DROPPED, &labels).increment(1);
-            }
+            (Verdict::Dropped, _) => self.count_dropped(1),
             _ => {}
         }
         Ok(None)
+    }
+
+    fn count_dropped(&self, decisions: u64) {
+        let labels = [
+            ("reader", "decider".into()),
+            ("partition", self.log.partition.to_string()),
+        ];
+        metrics::counter!(DECISIONS_DROPPED, &labels).increment(decisions);
     }
 
     /// The partition.
@@ -102,6 +104,8 @@ impl Recovery {
     pub(crate) fn report(&self, took: Duration) {
         let (partition, claim) = (self.log.partition, self.claim);
         let label = [("partition", partition.to_string())];
+        // What was not counted yet begins at zero.
+        self.count_dropped(0);
         metrics::counter!(CLAIMS, &label).increment(1);
         metrics::histogram!(RECOVERY_SECONDS, &label).record(took.as_secs_f64());
         let took_ms = took.as_millis() as u64;

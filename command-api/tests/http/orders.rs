@@ -6,6 +6,9 @@ use axum::body::Body;
 use kit::OnAppend;
 use ports::read_store::{Progress, Row};
 use ports::{AppendError, NewRecord, ReadStore};
+use runtime::health::Health;
+use runtime::metrics::APPEND_FAILURES;
+use runtime::telemetry;
 use schemas::command::CommandBody;
 use schemas::ids::{AttemptId, Offset, ProductId};
 use schemas::placement::Placement;
@@ -111,6 +114,7 @@ async fn a_cancellation_is_accepted_with_or_without_an_empty_body() {
 
 #[tokio::test]
 async fn each_failure_of_the_log_has_its_answer() {
+    let metrics = telemetry::metrics();
     let world = world(None);
     let cases = [
         (AppendError::Full, 503, "overloaded", "later"),
@@ -155,6 +159,11 @@ async fn each_failure_of_the_log_has_its_answer() {
     let answer = world.order(&[BUYER], r#"{"quantity":1}"#).await;
     assert_eq!(answer.problem(), (408, "request_timeout"));
     assert_eq!(answer.body["retry"], "same_request");
+    let text = metrics.render(&Health::default());
+    for reason in APPEND_FAILURES {
+        let count = format!("doorbuster_appends_failed_total{{reason=\"{reason}\"}} 1\n");
+        assert!(text.contains(&count), "{reason} is not 1 in\n{text}");
+    }
 
     world.log.on_append(OnAppend::Take);
     assert_eq!(world.order(&[BUYER], r#"{"quantity":1}"#).await.status, 202);

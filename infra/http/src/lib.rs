@@ -3,6 +3,7 @@
 
 pub mod server;
 
+pub mod counts;
 pub mod limits;
 pub mod operations;
 

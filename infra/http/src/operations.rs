@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use runtime::health::{ComponentHealth, Health};
@@ -16,6 +17,7 @@ use utoipa::{IntoResponses, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::counts::name_route;
 use crate::problem::{Code, Problem, describe};
 
 /// What the routes report.
@@ -86,6 +88,7 @@ pub fn router(health: Health, metrics: Metrics, draining: CancellationToken) -> 
         .routes(routes!(ready))
         .routes(routes!(render_metrics))
         .route("/problems/{code}", get(problem))
+        .route_layer(from_fn(name_route))
         .with_state(Operations {
             health,
             metrics,
@@ -156,7 +159,7 @@ async fn render_metrics(State(operations): State<Operations>) -> Response {
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",
     );
-    ([kind], operations.metrics.render()).into_response()
+    ([kind], operations.metrics.render(&operations.health)).into_response()
 }
 
 /// The kind of problem that the `type` of a problem document names.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use self::client_io::ClientIo;
+use crate::counts::RequestCounts;
 use crate::problem::{Code, Problem};
 
 /// The most headers of a request; more are answered with 431.
@@ -81,6 +83,7 @@ pub async fn serve(
     let limits = limits.into();
     let permits = Arc::new(Semaphore::new(limits.connections));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+    let counts = RequestCounts::new();
     let connections = GracefulShutdown::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -105,19 +108,22 @@ pub async fn serve(
             }
         };
         let Ok(permit) = permits.clone().try_acquire_owned() else {
-            refuse(stream, &refusals, drain);
+            refuse(stream, &counts, &refusals, drain);
             continue;
         };
         // Small responses are sent at once. If the option cannot be set, they are only slower.
         let _ = stream.set_nodelay(true);
-        let io = ClientIo::new(stream, limits, drain.clone());
+        let io = ClientIo::new(stream, counts.clone(), limits, drain.clone());
         let client = io.client();
         let routes = routes.borrow().clone();
+        let its_client = client.clone();
         let service =
             service_fn(move |request| requests::answer(routes.clone(), client.clone(), request));
         let connection = connections.watch(http.serve_connection(TokioIo::new(io), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
+                let status = error.is_timeout().then_some(StatusCode::REQUEST_TIMEOUT);
+                its_client.count_unfinished_head(status);
                 debug!(%error, "a connection ended early");
             }
             drop(permit);
@@ -138,9 +144,16 @@ pub async fn serve(
 
 /// Answers a connection above the bound with 503. Its request is read and discarded for a moment,
 /// since data that nobody reads would reset the connection and the client would lose the answer.
-fn refuse(stream: TcpStream, refusals: &Arc<Semaphore>, drain: &CancellationToken) {
+fn refuse(
+    stream: TcpStream,
+    counts: &Arc<RequestCounts>,
+    refusals: &Arc<Semaphore>,
+    drain: &CancellationToken,
+) {
     let detail = "The service has reached its bound of connections. Retry in a second.";
-    let answer = bare_answer::written_out(&Problem::new(Code::Overloaded, detail));
+    let problem = Problem::new(Code::Overloaded, detail);
+    counts.count_unread(Some(problem.code.status()));
+    let answer = bare_answer::written_out(&problem);
     if let Err(error) = stream.try_write(answer.as_bytes()) {
         debug!(%error, "a refused connection could not be sent the reason");
         return;
@@ -152,7 +165,7 @@ fn refuse(stream: TcpStream, refusals: &Arc<Semaphore>, drain: &CancellationToke
         discard_timeout: REFUSAL_TIMEOUT,
         ..Limits::from(0)
     };
-    let mut io = ClientIo::new(stream, limits, drain.clone());
+    let mut io = ClientIo::new(stream, counts.clone(), limits, drain.clone());
     io.client().set_unread(true);
     tokio::spawn(async move {
         // It fails when the client is gone.

@@ -255,3 +255,72 @@ async fn requests_are_counted_by_route_and_not_by_their_paths() {
     assert_eq!(server.get("/problems/overloaded").await.0, 200);
     assert_eq!(server.get("/problems/nonsense").await.0, 404);
 }
+
+/// How many requests were counted with these labels.
+fn counted(route: &str, method: &str, status: &str) -> u64 {
+    let text = telemetry::metrics().render(&Health::default());
+    let labels = format!(r#"{{route="{route}",method="{method}",status="{status}"}} "#);
+    let prefix = format!("doorbuster_http_requests_total{labels}");
+    let count = text.lines().find_map(|line| line.strip_prefix(&prefix));
+    count.map_or(0, |count| count.parse().unwrap())
+}
+
+async fn until_counted(times: u64, route: &str, method: &str, status: &str) {
+    let counts = async {
+        while counted(route, method, status) < times {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let in_time = timeout(Duration::from_secs(60), counts).await;
+    let text = telemetry::metrics().render(&Health::default());
+    in_time.unwrap_or_else(|_| panic!("{route} {method} {status} is less than {times} in\n{text}"));
+}
+
+#[tokio::test]
+async fn every_request_is_counted_whatever_its_path_and_its_end() {
+    let server = server(8).await;
+    server.get("/nowhere").await;
+    until_counted(1, "none", "GET", "404").await;
+
+    let mut garbage = server.connect().await;
+    garbage.write_all(b"nonsense\r\n\r\n").await.unwrap();
+    assert_eq!(answer(&mut garbage).await.0, 400);
+    until_counted(1, "none", "none", "400").await;
+
+    let mut half = server.connect().await;
+    half.write_all(b"GET /slow HTT").await.unwrap();
+    half.shutdown().await.unwrap();
+    answer(&mut half).await;
+    until_counted(1, "none", "none", "aborted").await;
+
+    // An idle connection that ends is no request.
+    answer(&mut {
+        let mut idle = server.connect().await;
+        idle.shutdown().await.unwrap();
+        idle
+    })
+    .await;
+
+    let mut stuck = Vec::new();
+    let request = b"GET /stuck HTTP/1.1\r\nhost: x\r\n\r\n";
+    for _ in 0..8 {
+        stuck.push(server.connect().await);
+        stuck.last_mut().unwrap().write_all(request).await.unwrap();
+    }
+    assert_eq!(answer(&mut server.connect().await).await.0, 503);
+    until_counted(1, "none", "none", "503").await;
+    drop(stuck);
+    until_counted(1, "/stuck", "GET", "aborted").await;
+    assert_eq!(counted("none", "none", "aborted"), 1);
+    assert_eq!(counted("none", "none", "431"), 0);
+    let text = telemetry::metrics().render(&server.health);
+    for figure in [
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "process_start_time_seconds",
+        "doorbuster_build_info{version=",
+    ] {
+        assert!(text.contains(figure), "{figure} is missing in\n{text}");
+    }
+}

@@ -4,6 +4,7 @@
 
 pub mod settings;
 
+pub mod gauges;
 pub mod metrics;
 pub mod telemetry;
 

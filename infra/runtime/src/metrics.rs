@@ -1,15 +1,30 @@
-//! The name and the description of every metric.
+//! The name and the description of every metric. The process's own figures (`process_…`) come from
+//! the crate `metrics-process`.
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
-/// Requests answered. Labels: `route`, `method`, `status`.
+/// Always 1. Label: `version`.
+pub const BUILD_INFO: &str = "doorbuster_build_info";
+/// 1 while `/readyz` answers 200, else 0.
+pub const READY: &str = "doorbuster_ready";
+/// 1 while `/healthz` answers 200, else 0.
+pub const ALIVE: &str = "doorbuster_alive";
+/// 1 while the component does its work, else 0. Label: `component`.
+pub const COMPONENT_READY: &str = "doorbuster_component_ready";
+/// 1 while the component does only a part of its work, or fails and others can do without it.
+/// Label: `component`.
+pub const COMPONENT_DEGRADED: &str = "doorbuster_component_degraded";
+/// Requests answered, or given up. Labels: `route`, or `none`; `method`, or `none`; `status`, or
+/// `aborted`.
 pub const HTTP_REQUESTS: &str = "doorbuster_http_requests_total";
 /// Time from a request's head to its answer. Labels: `route`, `method`.
 pub const HTTP_SECONDS: &str = "doorbuster_http_request_duration_seconds";
 /// Attempts appended to `purchase-attempts`.
 pub const ATTEMPTS_ACCEPTED: &str = "doorbuster_attempts_appended_total";
-/// Appends that were refused or failed. Label: `reason`.
+/// Appends of requests that were refused or failed. Label: `reason`, one of [`APPEND_FAILURES`].
 pub const APPENDS_FAILED: &str = "doorbuster_appends_failed_total";
+/// The reasons of [`APPENDS_FAILED`]. `timed_out`: the request ended before the log answered.
+pub const APPEND_FAILURES: [&str; 5] = ["full", "too_large", "unknown", "stopped", "timed_out"];
 /// Decisions appended to `stock-decisions`. Labels: `partition`, `outcome`.
 pub const DECISIONS: &str = "doorbuster_decisions_total";
 /// Time from the append of a command to that of its decision. Label: `partition`.
@@ -30,14 +45,59 @@ pub const PROJECTOR_LAG: &str = "doorbuster_projector_lag_records";
 pub const ROWS: &str = "doorbuster_projector_rows_total";
 /// Decisions not yet read by the live tail. Label: `partition`.
 pub const TAIL_LAG: &str = "doorbuster_tail_lag_records";
+/// Records of `purchase-attempts` without a decision, as the read side sees them, whether or not a
+/// decider runs. Label: `partition`.
+pub const UNDECIDED: &str = "doorbuster_undecided_attempts";
+/// For how long the oldest of them has waited, in seconds. Label: `partition`.
+pub const UNDECIDED_SECONDS: &str = "doorbuster_oldest_undecided_seconds";
 /// Requests that wait for the outcome of an attempt.
 pub const WAITERS: &str = "doorbuster_query_waiters";
 /// Lines of the log that could not be written to standard error.
 pub const LOG_LINES_LOST: &str = "doorbuster_log_lines_lost_total";
 
-/// Registers the description of every metric with the recorder.
+/// The gauges that end, each with its description: those of partitions, which a process works on
+/// only for a while, and those of components. See [`crate::gauges`].
+pub(crate) const ENDING_GAUGES: [(&str, &str); 9] = [
+    (READY, "1 while /readyz answers 200, else 0."),
+    (ALIVE, "1 while /healthz answers 200, else 0."),
+    (
+        COMPONENT_READY,
+        "1 while the component does its work, else 0.",
+    ),
+    (
+        COMPONENT_DEGRADED,
+        "1 while the component does only a part of its work, or fails and others can do without it.",
+    ),
+    (
+        DECIDER_LAG,
+        "Records of purchase-attempts not yet decided, by the partition's decider.",
+    ),
+    (PROJECTOR_LAG, "Decisions not yet in the read models."),
+    (TAIL_LAG, "Decisions not yet read by the live tail."),
+    (
+        UNDECIDED,
+        "Records of purchase-attempts without a decision, by the read side.",
+    ),
+    (
+        UNDECIDED_SECONDS,
+        "For how long the oldest record without a decision has waited, in seconds.",
+    ),
+];
+
+/// Registers the description of every metric with the recorder, and begins at zero what has no
+/// label that is known only later: a rate over a counter that appears with its first event misses
+/// that event.
 pub fn describe() {
-    describe_counter!(HTTP_REQUESTS, "Requests answered.");
+    describe_gauge!(BUILD_INFO, "Always 1; the label is the version.");
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    for reason in APPEND_FAILURES {
+        counter!(APPENDS_FAILED, "reason" => reason).increment(0);
+    }
+    for counted in [ATTEMPTS_ACCEPTED, ROWS, LOG_LINES_LOST] {
+        counter!(counted).increment(0);
+    }
+    gauge!(WAITERS).increment(0.0);
+    describe_counter!(HTTP_REQUESTS, "Requests answered, or given up.");
     describe_histogram!(
         HTTP_SECONDS,
         Unit::Seconds,
@@ -54,7 +114,6 @@ pub fn describe() {
         Unit::Seconds,
         "Time from the append of a command to that of its decision."
     );
-    describe_gauge!(DECIDER_LAG, "Records of purchase-attempts not yet decided.");
     describe_counter!(CLAIMS, "Claims taken by deciders.");
     describe_counter!(
         DECISIONS_DROPPED,
@@ -66,9 +125,7 @@ pub fn describe() {
         Unit::Seconds,
         "Time from a decider's claim until it is ready to decide."
     );
-    describe_gauge!(PROJECTOR_LAG, "Decisions not yet in the read models.");
     describe_counter!(ROWS, "Rows written to the read models.");
-    describe_gauge!(TAIL_LAG, "Decisions not yet read by the live tail.");
     describe_gauge!(WAITERS, "Requests that wait for the outcome of an attempt.");
     describe_counter!(
         LOG_LINES_LOST,

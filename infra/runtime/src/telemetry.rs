@@ -11,6 +11,8 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use crate::drain::Drain;
+use crate::gauges;
+use crate::health::Health;
 use crate::log_queue::LogQueue;
 use crate::output;
 use crate::settings::{LogFormat, TelemetrySettings};
@@ -37,12 +39,18 @@ struct Log {
 
 /// The process's metrics, rendered on request.
 #[derive(Clone)]
-pub struct Metrics(PrometheusHandle);
+pub struct Metrics {
+    recorder: PrometheusHandle,
+    process: metrics_process::Collector,
+}
 
 impl Metrics {
-    /// Every metric in the text format of Prometheus.
-    pub fn render(&self) -> String {
-        self.0.render()
+    /// Every metric in the text format of Prometheus, with the readiness of these components.
+    pub fn render(&self, health: &Health) -> String {
+        self.process.collect();
+        let mut text = self.recorder.render();
+        text.push_str(&gauges::render(health));
+        text
     }
 
     /// Folds samples into their buckets until the services are stopped.
@@ -51,7 +59,7 @@ impl Metrics {
         let fold = async move {
             loop {
                 tokio::time::sleep(UPKEEP).await;
-                self.0.run_upkeep();
+                self.recorder.run_upkeep();
             }
         };
         drain.spawn(async move {
@@ -142,7 +150,12 @@ pub fn metrics() -> Metrics {
             .install_recorder()
             .expect("no other recorder is installed: this is the only place that does");
         crate::metrics::describe();
-        Metrics(handle)
+        let process = metrics_process::Collector::default();
+        process.describe();
+        Metrics {
+            recorder: handle,
+            process,
+        }
     };
     METRICS.get_or_init(install).clone()
 }

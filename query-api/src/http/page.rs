@@ -2,9 +2,11 @@
 
 use axum::Router;
 use axum::http::{HeaderName, header};
+use axum::middleware::from_fn;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use utoipa_axum::router::OpenApiRouter;
+use web::counts::name_route;
 
 /// The page may load from and connect to this service only, and may not be framed.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; base-uri 'none'; \
@@ -40,7 +42,7 @@ pub(super) fn routes() -> OpenApiRouter {
         .fold(Router::new(), |router, (path, content_type, text)| {
             router.route(path, get(async move || file(content_type, text)))
         });
-    router.into()
+    router.route_layer(from_fn(name_route)).into()
 }
 
 fn file(content_type: &'static str, text: &'static str) -> impl IntoResponse {

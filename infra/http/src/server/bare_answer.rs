@@ -9,9 +9,9 @@ use axum::http::StatusCode;
 
 use crate::problem::{Code, Problem};
 
-/// The answer in place of these bytes, if they are an answer of hyper's own. No route of ours
-/// answers with such a status and without a body.
-pub(super) fn replacement(bytes: &[u8]) -> Option<Vec<u8>> {
+/// The answer in place of these bytes, and its status, if they are an answer of hyper's own. No route
+/// of ours answers with such a status and without a body.
+pub(super) fn replacement(bytes: &[u8]) -> Option<(StatusCode, Vec<u8>)> {
     let status = bytes.strip_prefix(b"HTTP/1.")?.get(2..5)?;
     let problem = match status {
         b"400" => Problem::new(
@@ -28,7 +28,7 @@ pub(super) fn replacement(bytes: &[u8]) -> Option<Vec<u8>> {
     };
     let head = std::str::from_utf8(bytes).ok()?;
     let is_bare = head.ends_with("\r\n\r\n") && head.contains("\r\ncontent-length: 0\r\n");
-    is_bare.then(|| written_out(&problem).into_bytes())
+    is_bare.then(|| (problem.code.status(), written_out(&problem).into_bytes()))
 }
 
 /// A problem as the bytes of a response that ends its connection.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Limits;
 use super::bare_answer;
+use crate::counts::RequestCounts;
 
 /// How many bytes of a request that nobody reads are discarded at once.
 const DISCARD_BYTES: usize = 16 * 1024;
@@ -24,11 +26,29 @@ const DISCARD_BYTES: usize = 16 * 1024;
 /// A connection, shared by [`ClientIo`] and the requests that arrive on it.
 pub(super) struct Client {
     stream: OwnedWriteHalf,
+    /// Where its requests are counted.
+    pub(super) counts: Arc<RequestCounts>,
     /// Whether a part of the last request was not read.
     unread: AtomicBool,
+    /// Whether bytes were read since the last request began.
+    sent_more: AtomicBool,
 }
 
 impl Client {
+    /// Notes that the head of a request has been read.
+    pub(super) fn begin_request(&self) {
+        self.set_unread(false);
+        self.sent_more.store(false, Ordering::Relaxed);
+    }
+
+    /// Counts a request that has not become one: its head did not arrive in time, with `status`, or
+    /// not at all.
+    pub(super) fn count_unfinished_head(&self, status: Option<StatusCode>) {
+        if self.sent_more.load(Ordering::Relaxed) {
+            self.counts.count_unread(status);
+        }
+    }
+
     /// Notes whether a part of the current request has not been read.
     pub(super) fn set_unread(&self, unread: bool) {
         self.unread.store(unread, Ordering::Relaxed);
@@ -80,11 +100,18 @@ enum Closing {
 }
 
 impl ClientIo {
-    pub(super) fn new(stream: TcpStream, limits: Limits, draining: CancellationToken) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        counts: Arc<RequestCounts>,
+        limits: Limits,
+        draining: CancellationToken,
+    ) -> Self {
         let (reader, stream) = stream.into_split();
         let client = Client {
             stream,
+            counts,
             unread: AtomicBool::new(false),
+            sent_more: AtomicBool::new(false),
         };
         Self {
             client: Arc::new(client),
@@ -172,9 +199,11 @@ impl ClientIo {
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         if self.problem.is_none() {
-            let Some(text) = bare_answer::replacement(first) else {
+            let Some((status, text)) = bare_answer::replacement(first) else {
                 return self.poll_send(cx, write);
             };
+            self.client.sent_more.store(false, Ordering::Relaxed);
+            self.client.counts.count_unread(Some(status));
             self.problem = Some((text, 0));
         }
         self.poll_send_problem(cx, first.len())
@@ -187,7 +216,12 @@ impl AsyncRead for ClientIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.reader).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.reader).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.client.sent_more.store(true, Ordering::Relaxed);
+        }
+        read
     }
 }
 

@@ -17,6 +17,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
 use super::client_io::Client;
+use crate::counts::OpenRequest;
 use crate::problem::{Code, Problem};
 
 /// The most bytes of a request's path and query.
@@ -28,9 +29,10 @@ const GONE_AFTER: Duration = Duration::from_secs(1);
 pub(super) async fn answer(
     routes: Router,
     client: Arc<Client>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> io::Result<Response<Body>> {
-    client.set_unread(false);
+    let open = OpenRequest::begin(client.counts.clone(), &mut request);
+    client.begin_request();
     let is_query = matches!(*request.method(), Method::GET | Method::HEAD);
     let request = request.map(|body| RequestBody::wrap(body, &client));
     let mut response = match check(&request) {
@@ -52,6 +54,7 @@ pub(super) async fn answer(
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
     }
+    open.end(response.status());
     Ok(response)
 }
 
