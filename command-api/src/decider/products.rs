@@ -28,9 +28,17 @@ impl Products {
         command: &Command,
         context: DecisionContext,
     ) -> Result<Decision, Violation> {
-        self.change(&command.product_id, |product| {
-            domain::answer(product, command, context)
-        })
+        let (decision, next) = self.change(&command.product_id, |product| {
+            let decision = domain::answer(product, command, context);
+            (decision, product.next_deadline())
+        });
+        let decision = decision?;
+        // One decision lets a bounded number of holds run out. The others are due at once.
+        let more_is_due = next.is_some_and(|deadline| deadline <= decision.decided_at_ms);
+        if more_is_due && command.body == CommandBody::TimeAdvanced {
+            self.deadlines.due_at_once(&command.product_id);
+        }
+        Ok(decision)
     }
 
     /// Prefetches the memory that deciding on these commands will look at.
@@ -103,5 +111,74 @@ impl Products {
     /// Orders and answered attempts remembered, of all products.
     pub(super) fn remembered(&self) -> usize {
         self.remembered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::command::{PlaceAttempt, SaleTerms};
+    use schemas::ids::{AttemptId, Money, Offset, TimestampMs};
+
+    use super::*;
+
+    /// Decides on commands of one product, one after the other.
+    #[derive(Default)]
+    struct Decided {
+        products: Products,
+        offset: i64,
+    }
+
+    impl Decided {
+        fn command(&mut self, at: TimestampMs, body: CommandBody) {
+            let context = DecisionContext {
+                claim: Offset(0),
+                offset: Offset(self.offset),
+                follows: Offset(self.offset - 1),
+                appended_at_ms: at,
+            };
+            self.offset += 1;
+            let command = Command {
+                product_id: "p".parse().unwrap(),
+                body,
+                if_version: None,
+            };
+            self.products.answer(&command, context).unwrap();
+        }
+    }
+
+    #[test]
+    fn holds_that_end_in_the_same_millisecond_take_no_waits() {
+        let holds = 3_500;
+        let mut decided = Decided::default();
+        let terms = SaleTerms {
+            name: "Lamp".into(),
+            price: Money {
+                minor: 1999,
+                currency: "GBP".into(),
+            },
+            stock: holds,
+            limit_per_buyer: None,
+            hold_ms: Some(500),
+            opens_at_ms: 0,
+            closes_at_ms: None,
+        };
+        decided.command(0, CommandBody::PutSale(terms));
+        for n in 0..holds {
+            let attempt = PlaceAttempt {
+                attempt_id: AttemptId::from_bytes(u128::from(n).to_be_bytes()),
+                buyer_id: "ann".parse().unwrap(),
+                quantity: 1,
+                round: None,
+            };
+            decided.command(0, CommandBody::PlaceAttempt(attempt));
+        }
+        // The clock stands still at the deadline of all of them.
+        let mut steps = 0;
+        while !decided.products.deadlines.take_due(500).is_empty() {
+            steps += 1;
+            decided.command(500, CommandBody::TimeAdvanced);
+        }
+        assert_eq!(steps, 4, "a thousand holds in each step");
+        assert_eq!(decided.products.deadlines.first(), None);
     }
 }

@@ -62,6 +62,19 @@ impl<Id: Clone + Eq + Hash + Ord> Deadlines<Id> {
         }
     }
 
+    /// Lets a deadline be due at once that has passed by the log's clock, but of which a part has yet
+    /// to take effect.
+    pub(crate) fn due_at_once(&mut self, id: &Id) {
+        if let Some(timer) = self.timer_of.get(id).copied() {
+            let timer = Timer {
+                due_at: timer.deadline,
+                delay_ms: 0,
+                ..timer
+            };
+            self.replace(id, Some(timer));
+        }
+    }
+
     /// When the first timer is due.
     pub(crate) fn first(&self) -> Option<TimestampMs> {
         self.in_order.first().map(|(due_at, _)| *due_at)
@@ -132,5 +145,18 @@ mod tests {
         // Another deadline is due when it passes.
         deadlines.set(&product("a"), Some(10_500));
         assert_eq!(deadlines.first(), Some(10_500));
+    }
+
+    #[test]
+    fn a_deadline_that_is_due_at_once_is_not_delayed() {
+        let mut deadlines = Deadlines::default();
+        deadlines.set(&product("a"), Some(100));
+        for _ in 0..10 {
+            assert_eq!(deadlines.take_due(100), [product("a")]);
+            assert_eq!(deadlines.take_due(100), []);
+            deadlines.due_at_once(&product("a"));
+        }
+        deadlines.due_at_once(&product("b"));
+        assert_eq!(deadlines.first(), Some(100));
     }
 }
