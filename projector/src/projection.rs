@@ -97,8 +97,8 @@ impl Projection {
         metrics::counter!(DECISIONS_DROPPED, &labels).increment(decisions);
     }
 
-    /// The rows of the next records of `stock-decisions`: each attempt's, and the last of each
-    /// sale. `store` is read for the sales that an earlier run wrote.
+    /// The rows of the next records of `stock-decisions`: each attempt's and each command's, and the
+    /// last of each sale. `store` is read for the sales that an earlier run wrote.
     pub async fn rows(
         &mut self,
         codec: &Codec,
@@ -123,11 +123,19 @@ impl Projection {
                 self.count_dropped(1);
                 continue;
             }
-            let DecisionRecord::Decision(decision) = decoded else {
-                continue;
-            };
             let trace = trace_of(&record.headers);
+            let decision = match decoded {
+                DecisionRecord::Decision(decision) => decision,
+                DecisionRecord::Skipped(skipped) => {
+                    let at_ms = record.appended_at_ms;
+                    let row = views::skipped_row(partition, &skipped, at_ms, trace);
+                    rows.push(Row::Command(row));
+                    continue;
+                }
+                DecisionRecord::Claim(_) => continue,
+            };
             rows.extend(views::attempt_rows(partition, &decision, trace));
+            rows.extend(views::command_row(partition, &decision, trace).map(Row::Command));
             let product = &decision.product_id;
             if !self.sales.contains_key(product)
                 && let Some(sale) = store.sale(product).await?

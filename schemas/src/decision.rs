@@ -287,6 +287,9 @@ macro_rules! words {
 words! {
     /// The kinds of commands whose outcomes are read at their positions.
     CommandKind {
+        /// A buyer places an attempt. No decision names this kind: the outcome of an attempt is read
+        /// by its id, unless the same id came before with another quantity.
+        PlaceAttempt = "place_attempt",
         /// A buyer cancels an order.
         CancelOrder = "cancel_order",
         /// The seller creates a sale or changes its terms.

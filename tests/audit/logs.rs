@@ -282,7 +282,13 @@ async fn an_untampered_log_passes() {
     let counts: Vec<_> = rows.iter().map(|(kind, of)| (*kind, of.count)).collect();
     assert_eq!(
         counts,
-        [("attempts", 8), ("intents", 4), ("orders", 5), ("sales", 2)]
+        [
+            ("attempts", 8),
+            ("commands", 3),
+            ("intents", 4),
+            ("orders", 5),
+            ("sales", 2)
+        ]
     );
 
     let of = &report.partitions[0];

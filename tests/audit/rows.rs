@@ -116,6 +116,17 @@ const TABLE: &[Tampering] = &[
         ],
     },
     Tampering {
+        name: "a command missing",
+        forge: |rows| {
+            rows.retain(|row| !matches!(row, Row::Command(c) if c.position.offset.0 == 7))
+        },
+        offset: Some(7),
+        what: &[
+            "the row of command 0:7 is missing; it should be",
+            "\"Done\"",
+        ],
+    },
+    Tampering {
         name: "a row too many",
         forge: |rows| {
             let order = rows.iter().find_map(|row| match row {

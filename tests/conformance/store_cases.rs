@@ -107,6 +107,9 @@ const CASES: &[(&str, Case)] = &[
     ("a lower version changes nothing", |s| {
         writes::lower_version_changes_nothing(s).boxed()
     }),
+    ("commands are looked up by position", |s| {
+        writes::commands_by_position(s).boxed()
+    }),
     ("overlapping writers leave what one leaves", |s| {
         writes::overlapping_writers(s).boxed()
     }),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kit::MemoryStore;
-use ports::read_store::{AttemptRow, Progress, Row, SaleRow};
+use ports::read_store::{AttemptRow, CommandRow, Progress, Row, SaleRow};
 use ports::{ReadStore, StoreError};
 use projector::run::Projector;
 use runtime::health::Health;
@@ -113,6 +113,9 @@ impl ReadStore for Forgetful {
     }
     async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
         self.0.attempt(id).await
+    }
+    async fn command(&self, at: Position) -> Result<Option<CommandRow>, StoreError> {
+        self.0.command(at).await
     }
     async fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {
         self.0.sale(product).await

@@ -215,4 +215,9 @@ impl Scope {
     fn has_product(&self, product: &ProductId) -> bool {
         self.product.as_ref().is_none_or(|only| only == product)
     }
+
+    /// Whether rows of this product, or of no product, are compared.
+    fn has_row_of(&self, product: Option<&ProductId>) -> bool {
+        self.product.is_none() || self.product.as_ref() == product
+    }
 }

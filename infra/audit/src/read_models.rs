@@ -100,7 +100,7 @@ async fn replay(
             let mut rows = projection
                 .rows(&comparison.codec, recomputed, batch)
                 .await?;
-            rows.retain(|row| comparison.scope.has_product(product(row)));
+            rows.retain(|row| comparison.scope.has_row_of(product(row)));
             recomputed
                 .apply(partition, rows, projection.progress())
                 .await?;
@@ -181,8 +181,9 @@ fn row_filter(scope: &Scope, partitions: u32) -> RowFilter {
         let partition = match row {
             Row::Sale(sale) => placement.partition_of(&sale.product_id),
             Row::Attempt(row) | Row::Order(row) | Row::Intent(row) => row.position.partition,
+            Row::Command(row) => row.position.partition,
         };
-        scope.has_partition(partition) && scope.has_product(product(row))
+        scope.has_partition(partition) && scope.has_row_of(product(row))
     })
 }
 
@@ -195,7 +196,7 @@ fn breach(first: Difference) -> Breach {
     let what = format!("in the read models, {}", first.what);
     Breach {
         place,
-        product: Some(first.product),
+        product: first.product,
         what,
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use ports::read_store::{AttemptRow, Row};
+use ports::read_store::Row;
 use ports::{ReadStore, StoreError};
 use schemas::ids::{Offset, Partition, Position, ProductId};
 use sha2::{Digest, Sha256};
@@ -24,6 +24,7 @@ pub(super) enum Kind {
     Attempts,
     Orders,
     Intents,
+    Commands,
 }
 
 /// A stretch of positions in one kind of rows; all sales are in one stretch.
@@ -42,8 +43,9 @@ struct Sum {
 /// A row that is not the same in both stores.
 #[derive(Debug)]
 pub(super) struct Difference {
-    pub(super) product: ProductId,
-    /// The attempt's position; `None` for a sale.
+    /// `None` for a record that was skipped.
+    pub(super) product: Option<ProductId>,
+    /// The position of the attempt or the command; `None` for a sale.
     pub(super) position: Option<Position>,
     /// The key of the row and how the row differs.
     pub(super) what: String,
@@ -70,7 +72,7 @@ impl Digests {
     /// The digests of whole kinds, by name.
     pub(super) fn by_kind(&self) -> BTreeMap<&'static str, RowDigest> {
         let mut sums = BTreeMap::new();
-        for kind in [Kind::Sales, Kind::Attempts, Kind::Orders, Kind::Intents] {
+        for kind in Kind::ALL {
             sums.insert(kind.name(), Sum::default());
         }
         for ((kind, ..), part) in &self.0 {
@@ -191,7 +193,7 @@ impl Mismatch {
             }
         };
         Some(Difference {
-            product: product(row).clone(),
+            product: product(row).cloned(),
             position: position(row),
             what,
         })
@@ -216,12 +218,21 @@ impl Sum {
 }
 
 impl Kind {
+    const ALL: [Self; 5] = [
+        Self::Sales,
+        Self::Attempts,
+        Self::Orders,
+        Self::Intents,
+        Self::Commands,
+    ];
+
     fn name(self) -> &'static str {
         match self {
             Kind::Sales => "sales",
             Kind::Attempts => "attempts",
             Kind::Orders => "orders",
             Kind::Intents => "intents",
+            Kind::Commands => "commands",
         }
     }
 }
@@ -231,22 +242,20 @@ fn canonical(row: &Row) -> Vec<u8> {
     serde_json::to_vec(row).expect("rows have texts for keys, and nothing else makes JSON fail")
 }
 
-fn attempt(row: &Row) -> Option<&AttemptRow> {
+fn position(row: &Row) -> Option<Position> {
     match row {
         Row::Sale(_) => None,
-        Row::Attempt(row) | Row::Order(row) | Row::Intent(row) => Some(row),
+        Row::Attempt(row) | Row::Order(row) | Row::Intent(row) => Some(row.position),
+        Row::Command(row) => Some(row.position),
     }
 }
 
-fn position(row: &Row) -> Option<Position> {
-    attempt(row).map(|row| row.position)
-}
-
-/// The product of a row.
-pub(super) fn product(row: &Row) -> &ProductId {
+/// The product of a row; `None` for a record that was skipped.
+pub(super) fn product(row: &Row) -> Option<&ProductId> {
     match row {
-        Row::Sale(sale) => &sale.product_id,
-        Row::Attempt(row) | Row::Order(row) | Row::Intent(row) => &row.product_id,
+        Row::Sale(sale) => Some(&sale.product_id),
+        Row::Attempt(row) | Row::Order(row) | Row::Intent(row) => Some(&row.product_id),
+        Row::Command(row) => row.product_id.as_ref(),
     }
 }
 
@@ -256,6 +265,7 @@ fn kind(row: &Row) -> Kind {
         Row::Attempt(_) => Kind::Attempts,
         Row::Order(_) => Kind::Orders,
         Row::Intent(_) => Kind::Intents,
+        Row::Command(_) => Kind::Commands,
     }
 }
 
@@ -275,5 +285,6 @@ fn key(row: &Row) -> String {
         Row::Attempt(row) => format!("attempt {}", row.attempt_id),
         Row::Order(row) => format!("order {} {}", row.buyer_id, row.position),
         Row::Intent(row) => format!("intent {} {}", row.product_id, row.position),
+        Row::Command(row) => format!("command {}", row.position),
     }
 }

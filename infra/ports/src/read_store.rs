@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use schemas::command::SaleTerms;
-use schemas::decision::{RefusalReason, ReleaseCause, Stock, Tally};
+use schemas::decision::{
+    CancelRefusalReason, CommandKind, RefusalReason, ReleaseCause, SaleChangeRefusalReason, Stock,
+    Tally,
+};
 use schemas::ids::{
     AttemptId, BuyerId, Offset, Partition, Position, ProductId, TimestampMs, TraceId,
 };
@@ -86,6 +89,79 @@ pub struct AttemptRow {
     pub trace_id: Option<TraceId>,
 }
 
+/// A command whose outcome is not that of an attempt, and that outcome. Key: position.
+///
+/// A position is decided once, so a row never changes and has no version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommandRow {
+    /// Its position in `purchase-attempts`.
+    pub position: Position,
+    /// The product; none for a record that was skipped, which belongs to no product.
+    pub product_id: Option<ProductId>,
+    /// Its kind; none for a record that was skipped, and for a refused change of a sale that was
+    /// decided before decisions named the kind.
+    pub kind: Option<CommandKind>,
+    /// The buyer who sent a cancellation.
+    pub buyer_id: Option<BuyerId>,
+    /// The attempt that a cancellation or a repeated attempt names.
+    pub attempt_id: Option<AttemptId>,
+    /// The units that a repeated attempt requests.
+    pub quantity: Option<u32>,
+    /// The outcome.
+    pub outcome: CommandOutcome,
+    /// The time of the decision, in milliseconds since the Unix epoch.
+    pub decided_at_ms: TimestampMs,
+    /// The trace of the request, if it had one.
+    pub trace_id: Option<TraceId>,
+}
+
+/// The outcome of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommandOutcome {
+    /// It was carried out.
+    Done,
+    /// It was refused.
+    Refused(CommandRefusal),
+}
+
+/// Why a command was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommandRefusal {
+    /// A change of a sale.
+    SaleChange(SaleChangeRefusalReason),
+    /// A cancellation.
+    Cancel(CancelRefusalReason),
+    /// The attempt came before with another quantity, and its first answer stands.
+    IdempotencyConflict,
+    /// The record cannot be decoded.
+    Undecodable,
+    /// An operator skipped the record.
+    Skipped,
+}
+
+impl CommandRefusal {
+    /// Every reason.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let changes = SaleChangeRefusalReason::ALL.iter().copied();
+        let cancels = CancelRefusalReason::ALL.iter().copied();
+        changes
+            .map(Self::SaleChange)
+            .chain(cancels.map(Self::Cancel))
+            .chain([Self::IdempotencyConflict, Self::Undecodable, Self::Skipped])
+    }
+
+    /// The reason's name, which no other reason has.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SaleChange(reason) => reason.as_str(),
+            Self::Cancel(reason) => reason.as_str(),
+            Self::IdempotencyConflict => "idempotency_conflict",
+            Self::Undecodable => "undecodable",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
 /// A row of a read model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Row {
@@ -98,6 +174,8 @@ pub enum Row {
     /// One of a product's intents: an attempt that was refused or has expired. Key: product, then
     /// position.
     Intent(AttemptRow),
+    /// A command, looked up by position.
+    Command(CommandRow),
 }
 
 /// How many of a partition's decisions the store has.
@@ -128,7 +206,7 @@ pub struct StoreError(pub String);
 
 /// The read store: rows by key, and the progress of each partition.
 ///
-/// A row's version is its product's version. Whatever order versions are written in, the highest one
+/// A row's version is its product's version; a [`CommandRow`] has one version only. Whatever order versions are written in, the highest one
 /// remains:
 ///
 /// ```text
@@ -158,6 +236,9 @@ pub trait ReadStore: Send + Sync {
 
     /// The attempt with this id, if there is one.
     async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError>;
+
+    /// The command at this position, if it has a row.
+    async fn command(&self, at: Position) -> Result<Option<CommandRow>, StoreError>;
 
     /// The sale of this product, if there is one.
     async fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError>;

@@ -26,7 +26,7 @@ const ROW_OVERHEAD_BYTES: usize = 96;
 /// Rows, and the progress that they bring the partitions to.
 #[derive(Debug, Default)]
 pub(crate) struct Memtable {
-    rows: [BTreeMap<Vec<u8>, Vec<u8>>; 4],
+    rows: [BTreeMap<Vec<u8>, Vec<u8>>; Table::ALL.len()],
     pub(crate) progress: BTreeMap<Partition, Progress>,
     bytes: usize,
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use ports::read_store::{AttemptRow, MAX_PAGE, Progress, Row, SaleRow, StoreError};
+use ports::read_store::{AttemptRow, CommandRow, MAX_PAGE, Progress, Row, SaleRow, StoreError};
 use schemas::ids::{AttemptId, Partition, Position, ProductId};
 
 use crate::contents::Contents;
 use crate::rows::{
-    Table, decode, decode_attempt, decode_progress, decode_sale, keys_after, newer, version,
+    Table, decode, decode_attempt, decode_command, decode_progress, decode_sale, keys_after, newer,
+    position_key, version,
 };
 use crate::tables::{PROGRESS, definition};
 
@@ -22,6 +23,13 @@ impl Contents {
             .newest_attempt(id)
             .map_err(|error| self.read_failed(error))?;
         value.map(|value| decode_attempt(&value)).transpose()
+    }
+
+    pub(crate) fn command(&self, at: Position) -> Result<Option<CommandRow>, StoreError> {
+        let value = self
+            .get(Table::Commands, &position_key(at))
+            .map_err(|error| self.read_failed(error))?;
+        value.map(|value| decode_command(&value)).transpose()
     }
 
     pub(crate) fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {

@@ -8,13 +8,13 @@
 
 use std::ops::Bound;
 
-use ports::read_store::{AttemptRow, Progress, Row, SaleRow, StoreError};
+use ports::read_store::{AttemptRow, CommandRow, Progress, Row, SaleRow, StoreError};
 use schemas::ids::{AttemptId, Offset, Position};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The version of the file's format. Raise it with every change of the bytes.
-pub(crate) const FORMAT: u64 = 4;
+pub(crate) const FORMAT: u64 = 5;
 
 /// The tables, one for each query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +27,18 @@ pub(crate) enum Table {
     Orders,
     /// By product, then position.
     Intents,
+    /// By position.
+    Commands,
 }
 
 impl Table {
-    pub(crate) const ALL: [Table; 4] =
-        [Table::Sales, Table::Attempts, Table::Orders, Table::Intents];
+    pub(crate) const ALL: [Table; 5] = [
+        Table::Sales,
+        Table::Attempts,
+        Table::Orders,
+        Table::Intents,
+        Table::Commands,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -39,6 +46,7 @@ impl Table {
             Table::Attempts => "attempts",
             Table::Orders => "orders",
             Table::Intents => "intents",
+            Table::Commands => "commands",
         }
     }
 }
@@ -93,6 +101,9 @@ impl Shard {
     }
 }
 
+/// The version of rows that never change.
+const ONLY_VERSION: u64 = 1;
+
 /// A row ready to be written.
 pub(crate) struct EncodedRow {
     pub(crate) table: Table,
@@ -122,6 +133,11 @@ pub(crate) fn encode(row: &Row) -> Result<EncodedRow, StoreError> {
             key_in_list(a.product_id.as_str(), a.position),
             value_of(a.version, a),
         ),
+        Row::Command(c) => (
+            Table::Commands,
+            position_key(c.position).into(),
+            value_of(ONLY_VERSION, c),
+        ),
     };
     Ok(EncodedRow {
         table,
@@ -136,6 +152,7 @@ pub(crate) fn decode(table: Table, value: &[u8]) -> Result<Row, StoreError> {
         Table::Attempts => Row::Attempt(decode_attempt(value)?),
         Table::Orders => Row::Order(decode_attempt(value)?),
         Table::Intents => Row::Intent(decode_attempt(value)?),
+        Table::Commands => Row::Command(decode_command(value)?),
     })
 }
 
@@ -144,6 +161,10 @@ pub(crate) fn decode_sale(value: &[u8]) -> Result<SaleRow, StoreError> {
 }
 
 pub(crate) fn decode_attempt(value: &[u8]) -> Result<AttemptRow, StoreError> {
+    row_of(value)
+}
+
+pub(crate) fn decode_command(value: &[u8]) -> Result<CommandRow, StoreError> {
     row_of(value)
 }
 
@@ -173,8 +194,15 @@ fn key_in_list(owner: &str, position: Position) -> Vec<u8> {
     let mut key = Vec::with_capacity(owner.len() + 13);
     key.extend_from_slice(owner.as_bytes());
     key.push(0);
-    key.extend_from_slice(&position.partition.0.to_be_bytes());
-    key.extend_from_slice(&sortable(position.offset));
+    key.extend_from_slice(&position_key(position));
+    key
+}
+
+/// Bytes that sort as positions do.
+pub(crate) fn position_key(position: Position) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&position.partition.0.to_be_bytes());
+    key[4..].copy_from_slice(&sortable(position.offset));
     key
 }
 
@@ -210,8 +238,9 @@ pub(crate) fn decode_progress((next, claim, answered): (i64, i64, i64)) -> Progr
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use ports::read_store::{AttemptStatus, SalePhase};
+    use ports::read_store::{AttemptStatus, CommandOutcome, CommandRefusal, SalePhase};
     use schemas::command::SaleTerms;
+    use schemas::decision::{CancelRefusalReason, CommandKind};
     use schemas::decision::{RefusalReason, ReleaseCause, Stock, Tally};
     use schemas::ids::{AttemptId, Money, Partition};
 
@@ -231,6 +260,25 @@ pub(crate) mod tests {
             decided_at_ms: 1_790_000_000_000,
             hold_until_ms: Some(1_790_000_600_000),
             version,
+            trace_id: None,
+        }
+    }
+
+    /// A cancellation that was refused.
+    fn command() -> CommandRow {
+        let reason = CancelRefusalReason::NotYours;
+        CommandRow {
+            position: Position {
+                partition: Partition(3),
+                offset: Offset(1855),
+            },
+            product_id: Some("lamp".parse().unwrap()),
+            kind: Some(CommandKind::CancelOrder),
+            buyer_id: Some("ann".parse().unwrap()),
+            attempt_id: Some(AttemptId::from_bytes([0xab; 16])),
+            quantity: None,
+            outcome: CommandOutcome::Refused(CommandRefusal::Cancel(reason)),
+            decided_at_ms: 1_790_000_000_000,
             trace_id: None,
         }
     }
@@ -292,11 +340,20 @@ pub(crate) mod tests {
         let order = encode(&Row::Order(attempt(0xab, 9))).unwrap();
         let intent = encode(&Row::Intent(attempt(0xab, 9))).unwrap();
         let attempt = encode(&Row::Attempt(attempt(0xab, 9))).unwrap();
+        let command = encode(&Row::Command(command())).unwrap();
+        let kinds = CommandKind::ALL;
+        let kinds = kinds
+            .iter()
+            .flat_map(|kind| postcard::to_allocvec(kind).unwrap());
+        let kinds: Vec<u8> = kinds.collect();
+        let refusals = CommandRefusal::all();
+        let refusals = refusals.flat_map(|why| postcard::to_allocvec(&why).unwrap());
+        let refusals: Vec<u8> = refusals.collect();
         let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        assert_eq!(FORMAT, 4);
+        assert_eq!(FORMAT, 5);
         assert_eq!(
             hex(&statuses),
-            "00010200020102020203020402050206020703000301"
+            "000102000201020202030204020502060207020803000301"
         );
         assert_eq!(hex(&postcard::to_allocvec(&phases).unwrap()), "00010203");
         assert_eq!(hex(&sale.key), hex(b"lamp"));
@@ -323,6 +380,13 @@ pub(crate) mod tests {
         assert_eq!(
             (&order.value, &intent.value),
             (&attempt.value, &attempt.value)
+        );
+        assert_eq!(hex(&kinds), "000102030405060708");
+        assert_eq!(hex(&refusals), "000000010002000300040005000601000101020304");
+        assert_eq!(hex(&command.key), "00000003800000000000073f");
+        assert_eq!(
+            hex(&command.value),
+            "000000000000000103fe1c01046c616d7001010103616e6e0110abababababababababababababababab0001010180b083c5986800"
         );
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use ports::read_store::{AttemptRow, Progress, ReadStore, Row, SaleRow, StoreError};
+use ports::read_store::{AttemptRow, CommandRow, Progress, ReadStore, Row, SaleRow, StoreError};
 use schemas::ids::{AttemptId, BuyerId, Partition, Position, ProductId};
 use tempfile::TempPath;
 
@@ -57,6 +57,10 @@ impl ReadStore for EmbeddedStore {
     async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
         let contents = self.contents.clone();
         self.lookups.run(move || contents.attempt(id)).await
+    }
+
+    async fn command(&self, at: Position) -> Result<Option<CommandRow>, StoreError> {
+        self.contents.command(at)
     }
 
     async fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {

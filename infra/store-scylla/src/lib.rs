@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ports::read_store::{AttemptRow, Progress, ReadStore, Row, SaleRow, StoreError};
+use ports::read_store::{AttemptRow, CommandRow, Progress, ReadStore, Row, SaleRow, StoreError};
 use schemas::ids::{AttemptId, BuyerId, Partition, Position, ProductId};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -132,6 +132,10 @@ impl ReadStore for ScyllaStore {
 
     async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
         self.cluster()?.attempt(id).await
+    }
+
+    async fn command(&self, at: Position) -> Result<Option<CommandRow>, StoreError> {
+        self.cluster()?.command(at).await
     }
 
     async fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {

@@ -30,11 +30,18 @@ struct Migration {
 }
 
 /// Every step, in order. A released file never changes: a change of the tables is a new file.
-const MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "read_models",
-    cql: include_str!("../migrations/0001_read_models.cql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "read_models",
+        cql: include_str!("../migrations/0001_read_models.cql"),
+    },
+    Migration {
+        number: 2,
+        name: "commands",
+        cql: include_str!("../migrations/0002_commands.cql"),
+    },
+];
 
 /// How long the lock lasts after its holder died: longer than a statement and the agreement of all
 /// nodes on its change may take. It is renewed before each statement.
@@ -294,7 +301,10 @@ mod tests {
         let sums: Vec<_> = MIGRATIONS.iter().map(Migration::sha256).collect();
         assert_eq!(
             sums,
-            ["1199a92449fcb65c5749d1c81640cb18319f15641853a9feb7d0d516ac69fcc4"]
+            [
+                "1199a92449fcb65c5749d1c81640cb18319f15641853a9feb7d0d516ac69fcc4",
+                "3d014f7e31013c78b0a08fda5ba44cf5e7d53c5422c1df98e8914ddb5caab824",
+            ]
         );
     }
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use futures::future::try_join_all;
 use ports::StoreError;
-use ports::read_store::{AttemptRow, MAX_PAGE, Progress, Row, SaleRow};
+use ports::read_store::{AttemptRow, CommandRow, MAX_PAGE, Progress, Row, SaleRow};
 use schemas::ids::{AttemptId, Offset, Partition, Position, ProductId};
 use scylla::response::PagingState;
 use scylla::response::query_result::QueryRowsResult;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::cluster::{Cluster, SALE_BUCKETS, sale_bucket, unexpected};
 use crate::eras::Era;
-use crate::rows::{AttemptColumns, ProgressColumns, SaleColumns};
+use crate::rows::{AttemptColumns, CommandColumns, ProgressColumns, SaleColumns};
 use crate::statements::List;
 use crate::write::SCOPE;
 
@@ -35,6 +35,13 @@ impl Cluster {
         let id = Uuid::from_bytes(*id.as_bytes());
         let rows = self.select(&self.statements.attempt, (id,)).await?;
         Ok(attempts_of(&rows)?.pop())
+    }
+
+    pub(crate) async fn command(&self, at: Position) -> Result<Option<CommandRow>, StoreError> {
+        let era = Era::of(at);
+        let key = (i64::from(era.partition.0), era.number, at.offset.0);
+        let rows = self.select(&self.statements.command, key).await?;
+        Ok(commands_of(&rows)?.pop())
     }
 
     pub(crate) async fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {
@@ -160,7 +167,7 @@ impl Cluster {
         mut visit: Box<dyn FnMut(Row) -> bool + Send>,
     ) -> Result<(), StoreError> {
         let statements = &self.statements;
-        let tables: [(&PreparedStatement, Read); 4] = [
+        let tables: [(&PreparedStatement, Read); 5] = [
             (&statements.all_sales, |rows| {
                 as_rows(sales_of(rows), Row::Sale)
             }),
@@ -172,6 +179,9 @@ impl Cluster {
             }),
             (&statements.intents.all, |rows| {
                 as_rows(attempts_of(rows), Row::Intent)
+            }),
+            (&statements.all_commands, |rows| {
+                as_rows(commands_of(rows), Row::Command)
             }),
         ];
         for (all, read) in tables {
@@ -203,6 +213,12 @@ fn as_rows<R>(
 
 fn attempts_of(rows: &QueryRowsResult) -> Result<Vec<AttemptRow>, StoreError> {
     let rows = rows.rows::<AttemptColumns>().map_err(unexpected)?;
+    rows.map(|columns| columns.map_err(unexpected)?.row())
+        .collect()
+}
+
+fn commands_of(rows: &QueryRowsResult) -> Result<Vec<CommandRow>, StoreError> {
+    let rows = rows.rows::<CommandColumns>().map_err(unexpected)?;
     rows.map(|columns| columns.map_err(unexpected)?.row())
         .collect()
 }

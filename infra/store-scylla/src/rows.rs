@@ -2,9 +2,12 @@
 //! documented in the migration that creates the tables.
 
 use ports::StoreError;
-use ports::read_store::{AttemptRow, AttemptStatus, Progress, SalePhase, SaleRow};
+use ports::read_store::{
+    AttemptRow, AttemptStatus, CommandOutcome, CommandRefusal, CommandRow, Progress, SalePhase,
+    SaleRow,
+};
 use schemas::command::SaleTerms;
-use schemas::decision::{RefusalReason, ReleaseCause, Stock, Tally};
+use schemas::decision::{CommandKind, RefusalReason, ReleaseCause, Stock, Tally};
 use schemas::ids::{AttemptId, Money, Offset, Partition, Position, TraceId};
 use scylla::{DeserializeRow, SerializeRow};
 use uuid::Uuid;
@@ -30,6 +33,21 @@ pub(crate) const ATTEMPT_COLUMNS: &[&str] = &[
     "decided_at_ms",
     "hold_until_ms",
     "version",
+    "trace_id",
+];
+
+/// The columns of [`CommandColumns`].
+pub(crate) const COMMAND_COLUMNS: &[&str] = &[
+    "log_partition",
+    "log_offset",
+    "product_id",
+    "kind",
+    "buyer_id",
+    "attempt_id",
+    "quantity",
+    "status",
+    "reason",
+    "decided_at_ms",
     "trace_id",
 ];
 
@@ -72,6 +90,22 @@ pub(crate) struct AttemptColumns<'a> {
     decided_at_ms: i64,
     hold_until_ms: i64,
     version: i64,
+    trace_id: &'a [u8],
+}
+
+/// A command in the columns of its table.
+#[derive(SerializeRow, DeserializeRow)]
+pub(crate) struct CommandColumns<'a> {
+    log_partition: i64,
+    log_offset: i64,
+    product_id: &'a str,
+    kind: &'a str,
+    buyer_id: &'a str,
+    attempt_id: &'a [u8],
+    quantity: i64,
+    status: &'a str,
+    reason: &'a str,
+    decided_at_ms: i64,
     trace_id: &'a [u8],
 }
 
@@ -154,10 +188,6 @@ impl<'a> AttemptColumns<'a> {
             ("released", cause) => AttemptStatus::Released(release(cause)?),
             _ => return None,
         };
-        let trace_id = match self.trace_id {
-            [] => None,
-            bytes => Some(TraceId::from_bytes(bytes.try_into().ok()?)?),
-        };
         Some(AttemptRow {
             attempt_id: AttemptId::from_bytes(self.attempt_id.into_bytes()),
             product_id: self.product_id.parse().ok()?,
@@ -171,7 +201,74 @@ impl<'a> AttemptColumns<'a> {
             decided_at_ms: self.decided_at_ms,
             hold_until_ms: present(self.hold_until_ms),
             version: self.version.try_into().ok()?,
-            trace_id,
+            trace_id: trace_id(self.trace_id)?,
+        })
+    }
+}
+
+impl<'a> CommandColumns<'a> {
+    pub(crate) fn new(row: &'a CommandRow) -> Self {
+        let (status, reason) = match row.outcome {
+            CommandOutcome::Done => ("done", ""),
+            CommandOutcome::Refused(reason) => ("refused", reason.as_str()),
+        };
+        Self {
+            log_partition: row.position.partition.0.into(),
+            log_offset: row.position.offset.0,
+            product_id: row.product_id.as_ref().map_or("", |id| id.as_str()),
+            kind: row.kind.map_or("", CommandKind::as_str),
+            buyer_id: row.buyer_id.as_ref().map_or("", |id| id.as_str()),
+            attempt_id: row.attempt_id.as_ref().map_or(&[], |id| id.as_bytes()),
+            quantity: row.quantity.map_or(NONE, i64::from),
+            status,
+            reason,
+            decided_at_ms: row.decided_at_ms,
+            trace_id: row.trace_id.as_ref().map_or(&[], |id| id.as_bytes()),
+        }
+    }
+
+    pub(crate) fn row(&self) -> Result<CommandRow, StoreError> {
+        let at = (self.log_partition, self.log_offset);
+        self.read()
+            .ok_or_else(|| unreadable(format_args!("command {}:{}", at.0, at.1)))
+    }
+
+    /// None when a column has a value that no version writes.
+    fn read(&self) -> Option<CommandRow> {
+        let outcome = match (self.status, self.reason) {
+            ("done", "") => CommandOutcome::Done,
+            ("refused", reason) => {
+                let mut reasons = CommandRefusal::all();
+                CommandOutcome::Refused(reasons.find(|known| known.as_str() == reason)?)
+            }
+            _ => return None,
+        };
+        let mut kinds = CommandKind::ALL.iter().copied();
+        Some(CommandRow {
+            position: Position {
+                partition: Partition(self.log_partition.try_into().ok()?),
+                offset: Offset(self.log_offset),
+            },
+            product_id: match self.product_id {
+                "" => None,
+                id => Some(id.parse().ok()?),
+            },
+            kind: match self.kind {
+                "" => None,
+                kind => Some(kinds.find(|known| known.as_str() == kind)?),
+            },
+            buyer_id: match self.buyer_id {
+                "" => None,
+                id => Some(id.parse().ok()?),
+            },
+            attempt_id: match self.attempt_id {
+                [] => None,
+                bytes => Some(AttemptId::from_bytes(bytes.try_into().ok()?)),
+            },
+            quantity: present(self.quantity).map(u32::try_from).transpose().ok()?,
+            outcome,
+            decided_at_ms: self.decided_at_ms,
+            trace_id: trace_id(self.trace_id)?,
         })
     }
 }
@@ -312,6 +409,14 @@ fn written_version(version: u64) -> Result<i64, StoreError> {
 
 fn present(value: i64) -> Option<i64> {
     (value != NONE).then_some(value)
+}
+
+/// The trace of a column, which is empty when there is none; `None` when it has another value.
+fn trace_id(column: &[u8]) -> Option<Option<TraceId>> {
+    match column {
+        [] => Some(None),
+        bytes => Some(Some(TraceId::from_bytes(bytes.try_into().ok()?)?)),
+    }
 }
 
 fn refusal(word: &str) -> Option<RefusalReason> {

@@ -5,7 +5,7 @@ use scylla::errors::PrepareError;
 use scylla::statement::prepared::PreparedStatement;
 
 use crate::eras::ListedEras;
-use crate::rows::{ATTEMPT_COLUMNS, SALE_COLUMNS};
+use crate::rows::{ATTEMPT_COLUMNS, COMMAND_COLUMNS, SALE_COLUMNS};
 
 /// Rows in a page of a visit.
 const VISIT_PAGE: i32 = 1_000;
@@ -17,6 +17,9 @@ pub(crate) struct Statements {
     pub(crate) all_attempts: PreparedStatement,
     pub(crate) orders: List,
     pub(crate) intents: List,
+    pub(crate) insert_command: PreparedStatement,
+    pub(crate) command: PreparedStatement,
+    pub(crate) all_commands: PreparedStatement,
     pub(crate) insert_sale: PreparedStatement,
     pub(crate) sale: PreparedStatement,
     pub(crate) sales_after: PreparedStatement,
@@ -44,7 +47,9 @@ impl Statements {
         let table = |name: &str| format!("{keyspace}.{name}");
         let attempt = ATTEMPT_COLUMNS.join(", ");
         let sale = SALE_COLUMNS.join(", ");
+        let command = COMMAND_COLUMNS.join(", ");
         let (attempts, sales) = (table("attempts"), table("sales"));
+        let commands = table("commands");
         let progress = ["log_partition", "next_offset", "claim", "answered"];
         let progress_of = format!("SELECT {} FROM {}", progress.join(", "), table("progress"));
         Ok(Self {
@@ -56,6 +61,13 @@ impl Statements {
             all_attempts: prepare(format!("SELECT {attempt} FROM {attempts}")).await?,
             orders: List::prepare(session, &table("order"), "buyer_id").await?,
             intents: List::prepare(session, &table("intent"), "product_id").await?,
+            insert_command: prepare(insert(&commands, COMMAND_COLUMNS, &["era"])).await?,
+            command: prepare(format!(
+                "SELECT {command} FROM {commands} \
+                 WHERE log_partition = ? AND era = ? AND log_offset = ?"
+            ))
+            .await?,
+            all_commands: prepare(format!("SELECT {command} FROM {commands}")).await?,
             insert_sale: prepare(insert(&sales, SALE_COLUMNS, &["bucket"])).await?,
             sale: prepare(format!(
                 "SELECT {sale} FROM {sales} WHERE bucket = ? AND product_id = ?"

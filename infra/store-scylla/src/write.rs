@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use ports::StoreError;
-use ports::read_store::{AttemptRow, Progress, Row, SaleRow};
+use ports::read_store::{AttemptRow, CommandRow, Progress, Row, SaleRow};
 use schemas::ids::Partition;
 use schemas::topics::Topic;
 use scylla::SerializeRow;
@@ -12,7 +12,7 @@ use scylla::SerializeRow;
 use crate::batching::BATCH_ROWS;
 use crate::cluster::{Cluster, sale_bucket};
 use crate::eras::Era;
-use crate::rows::{AttemptColumns, ProgressColumns, SaleColumns};
+use crate::rows::{AttemptColumns, CommandColumns, ProgressColumns, SaleColumns};
 use crate::statements::List;
 
 /// The scope of the projectors' progress: the topic whose offsets they are.
@@ -24,6 +24,7 @@ const ANY_TIME: i64 = 1;
 enum Write<'a> {
     Attempts(Vec<AttemptWrite<'a>>),
     Sale(SaleWrite<'a>),
+    Commands(Vec<CommandWrite<'a>>),
     Listed(&'a List, Vec<ListedWrite<'a>>),
     /// Rows that list the eras of owners.
     Eras(&'a List, Vec<EraWrite<'a>>),
@@ -45,6 +46,15 @@ struct AttemptWrite<'a> {
 struct ListedWrite<'a> {
     #[scylla(flatten)]
     columns: AttemptColumns<'a>,
+    era: i64,
+    written_at: i64,
+}
+
+/// A row of commands.
+#[derive(SerializeRow)]
+struct CommandWrite<'a> {
+    #[scylla(flatten)]
+    columns: CommandColumns<'a>,
     era: i64,
     written_at: i64,
 }
@@ -100,6 +110,13 @@ impl Cluster {
         for row in &rows.sales {
             writes.push(Write::Sale(SaleWrite::new(row)?));
         }
+        let one_era = |a: &&CommandRow, b: &&CommandRow| Era::of(a.position) == Era::of(b.position);
+        let partitions = rows.commands.chunk_by(one_era);
+        let commands = partitions
+            .flat_map(|rows| rows.chunks(BATCH_ROWS))
+            .map(|rows| Ok(rows.iter().map(|row| CommandWrite::new(row)).collect()));
+        let commands = self.batches(&self.statements.insert_command, commands)?;
+        writes.extend(commands.into_iter().map(Write::Commands));
         for (list, owner, rows) in [
             (&self.statements.orders, buyer as Owner, &rows.orders),
             (&self.statements.intents, product as Owner, &rows.intents),
@@ -128,6 +145,7 @@ impl Cluster {
         match write {
             Write::Attempts(rows) => self.write_all(&self.statements.insert_attempt, &rows).await,
             Write::Sale(row) => self.write(&self.statements.insert_sale, row).await,
+            Write::Commands(rows) => self.write_all(&self.statements.insert_command, &rows).await,
             Write::Listed(list, rows) => self.write_all(&list.insert, &rows).await,
             Write::Eras(list, rows) => {
                 self.write_all(&list.insert_era, &rows).await?;
@@ -148,6 +166,16 @@ impl<'a> AttemptWrite<'a> {
             written_at: columns.version(),
             columns,
         })
+    }
+}
+
+impl<'a> CommandWrite<'a> {
+    fn new(row: &'a CommandRow) -> Self {
+        Self {
+            era: Era::of(row.position).number,
+            written_at: ANY_TIME,
+            columns: CommandColumns::new(row),
+        }
     }
 }
 
@@ -191,6 +219,7 @@ struct Newest<'a> {
     orders: Vec<&'a AttemptRow>,
     intents: Vec<&'a AttemptRow>,
     sales: Vec<&'a SaleRow>,
+    commands: Vec<&'a CommandRow>,
 }
 
 impl<'a> Newest<'a> {
@@ -202,6 +231,7 @@ impl<'a> Newest<'a> {
                 Row::Order(row) => newest.orders.push(row),
                 Row::Intent(row) => newest.intents.push(row),
                 Row::Sale(row) => newest.sales.push(row),
+                Row::Command(row) => newest.commands.push(row),
             }
         }
         newest
@@ -219,6 +249,8 @@ impl<'a> Newest<'a> {
         let key = |row: &'a SaleRow| (row.product_id.as_str(), Reverse(row.version));
         newest.sales.sort_unstable_by_key(|row| key(row));
         newest.sales.dedup_by_key(|row| row.product_id.as_str());
+        newest.commands.sort_unstable_by_key(|row| row.position);
+        newest.commands.dedup_by_key(|row| row.position);
         newest
     }
 }

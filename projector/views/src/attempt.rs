@@ -148,7 +148,7 @@ mod tests {
             Row::Attempt(row) | Row::Order(row) | Row::Intent(row) => {
                 (row.attempt_id, row.trace_id)
             }
-            Row::Sale(row) => panic!("{row:?} is not an attempt's row"),
+            row => panic!("{row:?} is not an attempt's row"),
         })
         .collect()
     }

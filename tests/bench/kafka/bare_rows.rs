@@ -105,7 +105,7 @@ impl BareRows {
                     .execute_unpaged(&self.intent, listed(row))
                     .await?
             }
-            Row::Sale(_) => bail!("the bare loop inserts no sales"),
+            Row::Sale(_) | Row::Command(_) => bail!("the bare loop inserts attempts only"),
         };
         Ok(())
     }

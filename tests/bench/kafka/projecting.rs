@@ -65,7 +65,7 @@ async fn rows(site: &Site) -> anyhow::Result<Vec<Row>> {
     let mut projection = Projection::new(PARTITION, None);
     let store = MemoryStore::default();
     let mut rows = projection.rows(&codec, &store, &records).await?;
-    rows.retain(|row| !matches!(row, Row::Sale(_)));
+    rows.retain(|row| !matches!(row, Row::Sale(_) | Row::Command(_)));
     Ok(rows)
 }
 

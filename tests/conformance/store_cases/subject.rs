@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use ports::read_store::{AttemptRow, AttemptStatus, Progress, ReadStore, Row, SalePhase, SaleRow};
+use ports::read_store::{
+    AttemptRow, AttemptStatus, CommandOutcome, CommandRow, Progress, ReadStore, Row, SalePhase,
+    SaleRow,
+};
 use schemas::command::SaleTerms;
-use schemas::decision::{Stock, Tally};
+use schemas::decision::{CommandKind, Stock, Tally};
 use schemas::ids::{AttemptId, Money, Offset, Partition, Position};
 
 use super::Open;
@@ -58,6 +61,7 @@ pub(super) fn content_of<'a>(rows: impl IntoIterator<Item = &'a Row>) -> BTreeMa
     let version = |row: &Row| match row {
         Row::Sale(row) => row.version,
         Row::Attempt(row) | Row::Order(row) | Row::Intent(row) => row.version,
+        Row::Command(_) => 1,
     };
     let mut content: BTreeMap<String, Row> = BTreeMap::new();
     for row in rows {
@@ -83,6 +87,7 @@ fn key(row: &Row) -> String {
         Row::Attempt(row) => format!("attempt {}", row.attempt_id),
         Row::Order(row) => format!("order {} {}", row.buyer_id, row.position),
         Row::Intent(row) => format!("intent {} {}", row.product_id, row.position),
+        Row::Command(row) => format!("command {}", row.position),
     }
 }
 
@@ -110,6 +115,23 @@ pub(super) fn attempt(product: &str, buyer: &str, number: i64, version: u64) -> 
         decided_at_ms: 1_790_000_000_000 + number % 1000,
         hold_until_ms: None,
         version,
+        trace_id: None,
+    }
+}
+
+pub(super) fn command(partition: u32, offset: i64) -> CommandRow {
+    CommandRow {
+        position: Position {
+            partition: Partition(partition),
+            offset: Offset(offset),
+        },
+        product_id: Some(id("lamp")),
+        kind: Some(CommandKind::SetStock),
+        buyer_id: None,
+        attempt_id: None,
+        quantity: None,
+        outcome: CommandOutcome::Done,
+        decided_at_ms: 1_790_000_000_000 + offset % 1000,
         trace_id: None,
     }
 }

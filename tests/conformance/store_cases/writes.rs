@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ports::read_store::{AttemptStatus, MAX_PAGE, Progress, Row, SalePhase};
+use ports::read_store::{
+    AttemptStatus, CommandOutcome, CommandRefusal, CommandRow, MAX_PAGE, Progress, Row, SalePhase,
+};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
-use schemas::decision::{RefusalReason, ReleaseCause};
-use schemas::ids::{Offset, Partition, TraceId};
+use schemas::decision::{CommandKind, RefusalReason, ReleaseCause};
+use schemas::ids::{Offset, Partition, Position, TraceId};
 
-use super::subject::{Subject, assert_same, attempt, attempt_id, content_of, id, progress, sale};
+use super::subject::{
+    Subject, assert_same, attempt, attempt_id, command, content_of, id, progress, sale,
+};
 
 pub(super) async fn rows_read_as_written(subject: &mut Subject) {
     let mut rows = Vec::new();
@@ -53,6 +57,7 @@ pub(super) async fn rows_read_as_written(subject: &mut Subject) {
         rows.extend([Row::Attempt(attempt.clone()), Row::Order(attempt.clone())]);
         rows.push(Row::Intent(attempt));
     }
+    rows.extend(commands().into_iter().map(Row::Command));
     subject.apply(0, &rows, 1).await;
 
     for _ in 0..2 {
@@ -65,6 +70,10 @@ pub(super) async fn rows_read_as_written(subject: &mut Subject) {
                 Row::Attempt(attempt) => {
                     let found = subject.store().attempt(attempt.attempt_id).await;
                     assert_eq!(found, Ok(Some(attempt.clone())));
+                }
+                Row::Command(command) => {
+                    let found = subject.store().command(command.position).await;
+                    assert_eq!(found, Ok(Some(command.clone())));
                 }
                 Row::Order(_) | Row::Intent(_) => {}
             }
@@ -79,6 +88,51 @@ pub(super) async fn rows_read_as_written(subject: &mut Subject) {
         let intents = subject.store().intents(&id("lamp"), None, MAX_PAGE).await;
         assert_eq!(intents.as_ref(), Ok(&attempts));
         assert_same(&subject.content().await, &content_of(&rows));
+        subject.reopen().await;
+    }
+}
+
+/// A command of every kind and of every outcome, with each field there and not there.
+fn commands() -> Vec<CommandRow> {
+    let refusals = CommandRefusal::all().map(CommandOutcome::Refused);
+    let outcomes: Vec<_> = [CommandOutcome::Done].into_iter().chain(refusals).collect();
+    let kinds = CommandKind::ALL.iter().copied().map(Some).chain([None]);
+    let kinds: Vec<_> = kinds.collect();
+    let row = |n: usize| CommandRow {
+        product_id: (n % 5 != 4).then(|| id("lamp")),
+        kind: kinds[n % kinds.len()],
+        buyer_id: (n % 3 == 0).then(|| id("ann")),
+        attempt_id: (n % 2 == 0).then(|| attempt_id(n as u64)),
+        quantity: [None, Some(0), Some(u32::MAX)][n % 3],
+        outcome: outcomes[n % outcomes.len()],
+        trace_id: TraceId::from_bytes([n as u8; 16]),
+        // Positions on both sides of the bounds of an era.
+        ..command(n as u32 % 3, [0, 65_535, 65_536][n % 3] + 65_536 * n as i64)
+    };
+    (0..kinds.len() * outcomes.len()).map(row).collect()
+}
+
+pub(super) async fn commands_by_position(subject: &mut Subject) {
+    let at = |partition, offset| Position {
+        partition: Partition(partition),
+        offset: Offset(offset),
+    };
+    let rows = [(0, 0), (0, 7), (1, 0), (0, 1 << 40), (0, 65_536)];
+    let rows = rows.map(|(partition, offset)| command(partition, offset));
+    let written: Vec<_> = rows.iter().cloned().map(Row::Command).collect();
+    subject.apply(0, &written, 1).await;
+    // Again, as a projector that starts over writes them.
+    subject.apply(0, &written[..2], 1).await;
+    for _ in 0..2 {
+        for row in &rows {
+            let found = subject.store().command(row.position).await;
+            assert_eq!(found, Ok(Some(row.clone())));
+        }
+        for (partition, offset) in [(0, 1), (1, 7), (2, 0), (0, i64::MAX), (u32::MAX, 0)] {
+            let found = subject.store().command(at(partition, offset)).await;
+            assert_eq!(found, Ok(None), "{partition}:{offset}");
+        }
+        assert_same(&subject.content().await, &content_of(&written));
         subject.reopen().await;
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use ports::read_store::{AttemptRow, MAX_PAGE, Progress, Row, SaleRow};
+use ports::read_store::{AttemptRow, CommandRow, MAX_PAGE, Progress, Row, SaleRow};
 use ports::{ReadStore, StoreError};
 use schemas::ids::{AttemptId, BuyerId, Partition, Position, ProductId};
 
@@ -30,6 +30,7 @@ struct Tables {
     attempts: BTreeMap<AttemptId, AttemptRow>,
     orders: BTreeMap<(BuyerId, Position), AttemptRow>,
     intents: BTreeMap<(ProductId, Position), AttemptRow>,
+    commands: BTreeMap<Position, CommandRow>,
     progress: BTreeMap<Partition, Progress>,
 }
 
@@ -100,6 +101,7 @@ impl Tables {
                     version,
                 );
             }
+            Row::Command(row) => put(&mut self.commands, row.position, row, |_| 0),
         }
     }
 }
@@ -145,6 +147,11 @@ impl ReadStore for MemoryStore {
     async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
         self.wait_if_silent().await;
         Ok(self.call("attempt")?.attempts.get(&id).cloned())
+    }
+
+    async fn command(&self, at: Position) -> Result<Option<CommandRow>, StoreError> {
+        self.wait_if_silent().await;
+        Ok(self.call("command")?.commands.get(&at).cloned())
     }
 
     async fn sale(&self, product: &ProductId) -> Result<Option<SaleRow>, StoreError> {
@@ -201,10 +208,12 @@ impl ReadStore for MemoryStore {
         let attempts = tables.attempts.values().cloned().map(Row::Attempt);
         let orders = tables.orders.values().cloned().map(Row::Order);
         let intents = tables.intents.values().cloned().map(Row::Intent);
+        let commands = tables.commands.values().cloned().map(Row::Command);
         let _ = sales
             .chain(attempts)
             .chain(orders)
             .chain(intents)
+            .chain(commands)
             .all(&mut visit);
         Ok(())
     }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ports::read_store::{AttemptRow, AttemptStatus, Row};
+use ports::read_store::{AttemptRow, AttemptStatus, CommandOutcome, CommandRow, Row};
 use schemas::command::CommandBody;
+use schemas::decision::{CommandKind, Event};
 use schemas::ids::{AttemptId, Partition, ProductId};
 use schemas::placement::Placement;
 use serde_json::Value;
@@ -206,6 +207,7 @@ fn rows(history: &History, end: &EndState) -> Vec<String> {
         }
     }
     let mut violations = Vec::new();
+    let mut commands = commands(history);
     for row in &end.rows {
         let (list, expected, row) = match row {
             Row::Sale(row) => {
@@ -223,6 +225,16 @@ fn rows(history: &History, end: &EndState) -> Vec<String> {
             Row::Attempt(row) => ("attempts", attempts.remove(&row.attempt_id), row),
             Row::Order(row) => ("orders", orders.remove(&position(row)), row),
             Row::Intent(row) => ("intents", intents.remove(&position(row)), row),
+            Row::Command(row) => {
+                let at = (row.position.partition.0, row.position.offset.0);
+                let expected = commands.remove(&at);
+                if expected != Some(outcome_of(row)) {
+                    violations.push(format!(
+                        "the store has {row:?}, but {expected:?} became of that command"
+                    ));
+                }
+                continue;
+            }
         };
         if expected.is_none_or(|outcome| !matches_outcome(row, outcome)) {
             violations.push(format!(
@@ -235,7 +247,42 @@ fn rows(history: &History, end: &EndState) -> Vec<String> {
         .chain(orders.values())
         .chain(intents.values());
     violations.extend(missing.map(|outcome| format!("the store lacks {outcome:?}")));
+    let missing = commands.iter();
     violations
+        .extend(missing.map(|(at, outcome)| format!("the store lacks {outcome:?} of {at:?}")));
+    violations
+}
+
+/// The kind of a command, and why it was refused if it was.
+type CommandResult = (Option<CommandKind>, Option<&'static str>);
+
+/// What became of each decided command that is no attempt, by its position.
+fn commands(history: &History) -> BTreeMap<(u32, i64), CommandResult> {
+    let mut results = BTreeMap::new();
+    for (partition, decisions) in &history.decisions {
+        for decision in decisions {
+            let command = &history.commands[partition][decision.answers.0 as usize];
+            let kind = match &command.body {
+                CommandBody::PlaceAttempt(_) | CommandBody::TimeAdvanced => continue,
+                body => body.kind(),
+            };
+            let reason = match decision.events.last() {
+                Some(Event::SaleChangeRefused(refused)) => Some(refused.reason.as_str()),
+                Some(Event::CancelRefused(refused)) => Some(refused.reason.as_str()),
+                _ => None,
+            };
+            results.insert((partition.0, decision.answers.0), (kind, reason));
+        }
+    }
+    results
+}
+
+fn outcome_of(row: &CommandRow) -> CommandResult {
+    let reason = match row.outcome {
+        CommandOutcome::Done => None,
+        CommandOutcome::Refused(refusal) => Some(refusal.as_str()),
+    };
+    (row.kind, reason)
 }
 
 fn position(row: &AttemptRow) -> (u32, i64) {

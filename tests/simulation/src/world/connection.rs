@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ports::read_store::{AttemptRow, MAX_PAGE, Progress, Row, SaleRow};
+use ports::read_store::{AttemptRow, CommandRow, MAX_PAGE, Progress, Row, SaleRow};
 use ports::{
     AppendError, EventLog, Group, LogReader, LogRecord, NewRecord, ReadError, ReadStore, StoreError,
 };
@@ -337,6 +337,11 @@ impl ReadStore for Connection {
 
     async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
         self.read_store(|tables| tables.attempts.get(&id).cloned())
+            .await
+    }
+
+    async fn command(&self, at: Position) -> Result<Option<CommandRow>, StoreError> {
+        self.read_store(|tables| tables.commands.get(&at).cloned())
             .await
     }
 

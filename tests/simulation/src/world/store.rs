@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use ports::read_store::{AttemptRow, Progress, Row, SaleRow};
+use ports::read_store::{AttemptRow, CommandRow, Progress, Row, SaleRow};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use schemas::ids::{AttemptId, BuyerId, Partition, Position, ProductId};
@@ -31,6 +31,7 @@ pub(super) struct Tables {
     pub attempts: BTreeMap<AttemptId, AttemptRow>,
     pub orders: BTreeMap<(BuyerId, Position), AttemptRow>,
     pub intents: BTreeMap<(ProductId, Position), AttemptRow>,
+    pub commands: BTreeMap<Position, CommandRow>,
     pub progress: BTreeMap<Partition, Progress>,
 }
 
@@ -57,6 +58,7 @@ impl Store {
                     row,
                     version,
                 ),
+                Row::Command(row) => put(&mut tables.commands, row.position, row, |_| 0),
             }
         }
         if let Some(progress) = progress {
@@ -75,13 +77,16 @@ impl Store {
             attempts,
             orders,
             intents,
+            commands,
             ..
         } = self.tables.clone();
         let sales = sales.into_values().map(Row::Sale);
         let attempts = attempts.into_values().map(Row::Attempt);
         let orders = orders.into_values().map(Row::Order);
         let intents = intents.into_values().map(Row::Intent);
-        sales.chain(attempts).chain(orders).chain(intents).collect()
+        let commands = commands.into_values().map(Row::Command);
+        let lists = orders.chain(intents).chain(commands);
+        sales.chain(attempts).chain(lists).collect()
     }
 
     /// Takes a snapshot when one is due.
