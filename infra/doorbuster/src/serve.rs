@@ -74,7 +74,7 @@ pub async fn start(settings: Settings, drain: Drain) -> anyhow::Result<Instance>
     };
     services.spawn(&drain, listener.local_addr()?);
     all_reported(&health, log.partitions()).await;
-    metrics.clone().keep_up(&drain);
+    drain.spawn(metrics.clone().keep_up(drain.services().clone()));
 
     let commands = CommandApi {
         placement: Placement::new(log.partitions()),

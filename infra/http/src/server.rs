@@ -2,6 +2,7 @@
 
 mod bare_answer;
 mod client_io;
+mod limits;
 mod requests;
 
 use std::io;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use self::client_io::ClientIo;
+pub use self::limits::Limits;
 use crate::counts::RequestCounts;
 use crate::problem::{Code, Problem};
 
@@ -40,35 +42,6 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often connections that could not be accepted are logged at most.
 const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(1);
-
-/// What bounds the connections of a server. A number alone is the most connections.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// The most connections at once; further ones are refused with 503.
-    pub connections: usize,
-    /// The longest time for which a client may leave responses unread; then its connection ends.
-    pub write_timeout: Duration,
-    /// How long a connection on which the client does not read, or does not stop sending, is kept
-    /// after the drain has started.
-    pub drain_timeout: Duration,
-    /// How long the rest of a request that nobody reads is discarded after the answer, so that
-    /// the client gets the answer.
-    pub discard_timeout: Duration,
-    /// The most bytes that are discarded likewise.
-    pub discard_bytes: usize,
-}
-
-impl From<usize> for Limits {
-    fn from(connections: usize) -> Self {
-        Self {
-            connections,
-            write_timeout: Duration::from_secs(30),
-            drain_timeout: Duration::from_secs(2),
-            discard_timeout: Duration::from_secs(5),
-            discard_bytes: 16 * 1024 * 1024,
-        }
-    }
-}
 
 /// Serves until `drain` is cancelled. Then accepts no more connections, and finishes the requests
 /// that it has within the grace period. Returns whether all of them were finished. A connection

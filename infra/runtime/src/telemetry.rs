@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
 
-use crate::drain::Drain;
 use crate::gauges;
 use crate::health::Health;
 use crate::log_queue::LogQueue;
@@ -53,18 +53,15 @@ impl Metrics {
         text
     }
 
-    /// Folds samples into their buckets until the services are stopped.
-    pub fn keep_up(self, drain: &Drain) {
-        let stop = drain.services().clone();
-        let fold = async move {
+    /// Folds samples into their buckets until `stop` is cancelled.
+    pub async fn keep_up(self, stop: CancellationToken) {
+        let fold = async {
             loop {
                 tokio::time::sleep(UPKEEP).await;
                 self.recorder.run_upkeep();
             }
         };
-        drain.spawn(async move {
-            stop.run_until_cancelled(fold).await;
-        });
+        stop.run_until_cancelled(fold).await;
     }
 }
 

@@ -64,7 +64,7 @@ pub async fn start(service: Service, settings: Settings, drain: Drain) -> anyhow
         health: Health::default(),
         metrics: telemetry::metrics(),
     };
-    start.metrics.clone().keep_up(&drain);
+    drain.spawn(start.metrics.clone().keep_up(drain.services().clone()));
     let (routes, current) = watch::channel(routes::while_starting(start.operations()));
     let http = settings.http;
     // The service is not ready from before its first request until it has started.

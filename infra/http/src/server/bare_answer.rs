@@ -19,7 +19,7 @@ pub(super) fn replacement(bytes: &[u8]) -> Option<(StatusCode, Vec<u8>)> {
             "The bytes are not a request of HTTP/1.1; no part of them had an effect.",
         )
         .at("request", "a request of HTTP/1.1"),
-        b"414" => super::requests::uri_too_long(),
+        b"414" => uri_too_long(),
         b"431" => Problem::new(
             Code::HeaderTooLarge,
             "The request has more than 64 headers, or its head is larger than 64 KiB.",
@@ -29,6 +29,14 @@ pub(super) fn replacement(bytes: &[u8]) -> Option<(StatusCode, Vec<u8>)> {
     let head = std::str::from_utf8(bytes).ok()?;
     let is_bare = head.ends_with("\r\n\r\n") && head.contains("\r\ncontent-length: 0\r\n");
     is_bare.then(|| (problem.code.status(), written_out(&problem).into_bytes()))
+}
+
+/// The answer to a request whose path and query are too long, whether hyper or a check finds it.
+pub(super) fn uri_too_long() -> Problem {
+    Problem::new(
+        Code::UriTooLong,
+        "The path and the query are longer than 8 KiB, the most that the service accepts.",
+    )
 }
 
 /// A problem as the bytes of a response that ends its connection.

@@ -16,8 +16,8 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::sync::CancellationToken;
 
-use super::Limits;
 use super::bare_answer;
+use super::limits::Limits;
 use crate::counts::RequestCounts;
 
 /// How many bytes of a request that nobody reads are discarded at once.

@@ -16,6 +16,7 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
+use super::bare_answer;
 use super::client_io::Client;
 use crate::counts::OpenRequest;
 use crate::problem::{Code, Problem};
@@ -84,7 +85,7 @@ fn check<B>(request: &Request<B>) -> Result<(), Problem> {
         .map_or(0, |it| it.as_str().len())
         > MAX_TARGET_BYTES
     {
-        return Err(uri_too_long());
+        return Err(bare_answer::uri_too_long());
     }
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let Some(host) = hosts.next() else {
@@ -109,13 +110,6 @@ fn check<B>(request: &Request<B>) -> Result<(), Problem> {
             "a name or address, with or without a port",
         )),
     }
-}
-
-pub(super) fn uri_too_long() -> Problem {
-    Problem::new(
-        Code::UriTooLong,
-        "The path and the query are longer than 8 KiB, the most that the service accepts.",
-    )
 }
 
 /// The body of a request. It notes at its end whether all of it was read.
