@@ -108,6 +108,8 @@ impl IntoResponses for ChangeProblems {
 }
 
 /// Creates a sale, changes its terms, or begins a new round after a closed one.
+///
+/// The answer confirms that the change is durably queued. The sale may refuse it when it is decided.
 #[utoipa::path(
     put,
     path = "/api/admin/flash-sales/{product_id}",
@@ -144,6 +146,8 @@ pub(super) async fn put_sale(
 }
 
 /// Opens the sale now, or resumes it from a pause.
+///
+/// The answer confirms that the change is durably queued. A sale that has ended is not opened again.
 #[utoipa::path(
     post,
     path = "/api/admin/flash-sales/{product_id}/open",
@@ -167,6 +171,9 @@ pub(super) async fn open_sale(
 }
 
 /// Pauses the sale: attempts are refused until it is opened again.
+///
+/// The answer confirms that the change is durably queued. Units that are held or sold stay with
+/// their buyers.
 #[utoipa::path(
     post,
     path = "/api/admin/flash-sales/{product_id}/pause",
@@ -190,6 +197,9 @@ pub(super) async fn pause_sale(
 }
 
 /// Ends the round.
+///
+/// The answer confirms that the change is durably queued. Attempts are refused from its decision
+/// on, until another round begins.
 #[utoipa::path(
     post,
     path = "/api/admin/flash-sales/{product_id}/close",
@@ -213,6 +223,9 @@ pub(super) async fn close_sale(
 }
 
 /// Sets the round's total units.
+///
+/// The answer confirms that the change is durably queued. The total includes the units that are
+/// held or sold, and cannot be less than these.
 #[utoipa::path(
     post,
     path = "/api/admin/flash-sales/{product_id}/stock",

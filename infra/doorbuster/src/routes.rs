@@ -40,6 +40,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
                        is a problem document (RFC 9457) with a code from a closed list.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
+    servers((url = "/", description = "The instance that has this description.")),
     components(schemas(ProblemDocument)),
     tags(
         (name = "shoppers", description = "Browse sales, order, follow an order."),
@@ -57,11 +58,7 @@ pub fn commands(api: CommandApi, http: &HttpSettings) -> OpenApiRouter {
 }
 
 /// The routes of the query API, each with its limits.
-pub fn questions(
-    api: QueryApi,
-    http: &HttpSettings,
-    draining: &CancellationToken,
-) -> OpenApiRouter {
+pub fn queries(api: QueryApi, http: &HttpSettings, draining: &CancellationToken) -> OpenApiRouter {
     query_api::http::router(api, http.admin_token.clone())
         .layer(from_fn_with_state(draining.clone(), end_when_draining))
         .layer(from_fn_with_state(Guard::new(QUERY_TIMEOUT), guard))

@@ -88,7 +88,7 @@ pub async fn start(settings: Settings, drain: Drain) -> anyhow::Result<Instance>
     let api = QueryApi { live, clock };
     let routes = routes::all(vec![
         routes::commands(commands, &settings.http),
-        routes::questions(api, &settings.http, drain.started()),
+        routes::queries(api, &settings.http, drain.started()),
         operations::router(health, metrics, drain.announced().clone()),
     ]);
     let routes = watch::channel(routes).1;

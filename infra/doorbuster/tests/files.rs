@@ -7,18 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use support::{Serving, doorbuster};
+use support::{Serving, in_shell};
 
 /// The program with a umask that lets others read.
 fn with_a_usual_umask() -> Command {
-    let program = doorbuster();
-    let mut command = Command::new("sh");
-    command.args(["-c", r#"umask 022; exec "$0" "$@""#]);
-    command.arg(program.get_program());
-    for (name, _) in program.get_envs() {
-        command.env_remove(name);
-    }
-    command
+    in_shell("umask 022")
 }
 
 fn run(arguments: &[&str]) {

@@ -1,36 +1,10 @@
-//! The description at `/openapi.json`: rules over the whole document, and a validator that others
-//! wrote.
+//! The description at `/openapi.json`, compared with the routes, and rules over the whole document.
+//! `openapi_outside.rs` has what the tools of others find.
 
-use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+mod support;
 
-use doorbuster::serve;
-use runtime::drain::Drain;
-use runtime::settings::{Flags, Service, Settings};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
-/// The document of an instance with all services.
-async fn document() -> Value {
-    let dir = tempfile::tempdir().unwrap();
-    let flags = Flags::default()
-        .with("listen", "127.0.0.1:0")
-        .with("data_dir", dir.path().to_str().unwrap());
-    let settings = Settings::from_sources(Service::Serve, &flags, []).unwrap();
-    let drain = Drain::new(settings.drain_grace);
-    let running = serve::start(settings, drain).await.unwrap();
-    let mut stream = TcpStream::connect(running.address()).await.unwrap();
-    let request = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-    stream.write_all(request).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    running.shutdown().await.unwrap();
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    serde_json::from_str(body).unwrap()
-}
+use support::instance::{ADMIN, BUYER, call, description, start};
 
 fn entries(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
     let entries = value.as_object().into_iter().flatten();
@@ -137,75 +111,89 @@ fn faults_of_bounds(of: &str, name: &str, schema: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_description_keeps_its_rules() {
-    let document = document().await;
-    assert!(entries(&document["paths"]).count() >= 14);
-    let faults = faults(&document);
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
+async fn every_described_route_exists_and_answers_as_described() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path()).await;
+    let at = running.address();
+    let (status, description) = call(at, "GET", "/openapi.json", "", "").await;
+    assert_eq!(status, 200);
+    let mut described = 0;
+    for (template, operations) in description["paths"].as_object().unwrap() {
+        let path = template
+            .replace("{product_id}", "demo-sneaker")
+            .replace("{attempt_id}", "0188bb5c-0000-4000-8000-000000000001");
+        for (method, operation) in operations.as_object().unwrap() {
+            described += 1;
+            let method = method.to_uppercase();
+            for (headers, body) in [("", ""), (BUYER, "{}"), (ADMIN, r#"{"quantity":1}"#)] {
+                let (status, answer) = call(at, &method, &path, headers, body).await;
+                let case = format!("{method} {template} with {headers:?} {body}: {answer}");
+                let code = answer["code"].as_str().unwrap_or_default();
+                assert!(
+                    !["not_found", "method_not_allowed", "internal"].contains(&code),
+                    "{case}"
+                );
+                assert!(
+                    operation["responses"].get(status.to_string()).is_some(),
+                    "{status} {case}"
+                );
+            }
+            let (status, _) = call(at, "TRACE", &path, "", "").await;
+            assert_eq!(status, 405, "TRACE {template}");
+        }
+    }
+    let expected = [
+        ("post", "/api/flash-sales/{product_id}/order"),
+        (
+            "post",
+            "/api/flash-sales/{product_id}/order/{attempt_id}/cancel",
+        ),
+        ("put", "/api/admin/flash-sales/{product_id}"),
+        ("post", "/api/admin/flash-sales/{product_id}/open"),
+        ("post", "/api/admin/flash-sales/{product_id}/pause"),
+        ("post", "/api/admin/flash-sales/{product_id}/close"),
+        ("post", "/api/admin/flash-sales/{product_id}/stock"),
+        ("get", "/api/flash-sales"),
+        ("get", "/api/flash-sales/{product_id}"),
+        ("get", "/api/flash-sales/{product_id}/intents"),
+        ("get", "/api/buyers/me/orders"),
+        ("get", "/api/attempts/{attempt_id}"),
+        ("get", "/healthz"),
+        ("get", "/readyz"),
+        ("get", "/metrics"),
+    ];
+    for (method, path) in expected {
+        assert!(
+            description["paths"][path].get(method).is_some(),
+            "{method} {path} is not described"
+        );
+    }
+    for (method, path) in &expected[..7] {
+        let parameters = description["paths"][path][method]["parameters"].as_array();
+        let named = |name| parameters.unwrap().iter().any(|it| it["name"] == name);
+        assert!(
+            named("traceparent") && named("tracestate"),
+            "the trace of {method} {path} is not described"
+        );
+    }
+    assert_eq!(
+        described,
+        expected.len(),
+        "{:?}",
+        description["paths"].as_object().unwrap().keys()
+    );
+    let schemas = &description["components"]["schemas"];
+    assert!(
+        schemas["Problem"]["properties"]["retry"].is_object(),
+        "{schemas}"
+    );
+    running.shutdown().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_validator_of_others_finds_no_fault() {
-    let document = document().await;
-    let python = tokio::task::spawn_blocking(python).await.unwrap();
-    let mut validator = Command::new(python)
-        .args(["-m", "openapi_spec_validator", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let text = document.to_string();
-    let mut input = validator.stdin.take().unwrap();
-    input.write_all(text.as_bytes()).unwrap();
-    drop(input);
-    let output = validator.wait_with_output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    assert!(output.status.success(), "{text}");
-}
-
-const GET_PYTHON: &str = "the description is validated with Python 3.9 or newer and its venv \
-                          module; on Debian: apt-get install python3 python3-venv";
-
-/// A Python with the validator, installed once under `target/`.
-fn python() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let venv = here.join("../../target/openapi-venv");
-    let requirements = here.join("tests/openapi/requirements.txt");
-    let (python, installed) = (venv.join("bin/python"), venv.join("installed.txt"));
-    let wanted = fs::read(&requirements).unwrap();
-    if fs::read(&installed).is_ok_and(|there| there == wanted) {
-        return python;
-    }
-    let _ = fs::remove_dir_all(&venv);
-    let mut make = Command::new("python3");
-    let made = make.args(["-m", "venv"]).arg(&venv).output();
-    let made = made.unwrap_or_else(|error| panic!("python3 is needed ({error}): {GET_PYTHON}"));
-    let text = String::from_utf8_lossy(&made.stderr);
-    assert!(
-        made.status.success(),
-        "python3 -m venv failed: {GET_PYTHON}\n{text}"
-    );
-    let fetched = Command::new(&python)
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "-r",
-        ])
-        .arg(&requirements)
-        .output()
-        .unwrap();
-    assert!(
-        fetched.status.success(),
-        "the packages of {} could not be fetched; that takes a network with the Python package \
-         index, or one of its mirrors, named by PIP_INDEX_URL:\n{}",
-        requirements.display(),
-        String::from_utf8_lossy(&fetched.stderr)
-    );
-    fs::write(installed, wanted).unwrap();
-    python
+async fn the_description_keeps_its_rules() {
+    let document = description().await;
+    assert!(entries(&document["paths"]).count() >= 14);
+    let faults = faults(&document);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

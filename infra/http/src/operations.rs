@@ -96,7 +96,9 @@ pub fn router(health: Health, metrics: Metrics, draining: CancellationToken) -> 
         })
 }
 
-/// Is the process alive? If not, it will not recover by itself: restart it.
+/// Is the process alive?
+///
+/// If not, it will not recover by itself: restart it.
 #[utoipa::path(
     get,
     path = "/healthz",
@@ -111,7 +113,9 @@ async fn alive(State(operations): State<Operations>) -> Response {
     answer(operations.health.is_alive(), &operations)
 }
 
-/// Is the process ready? If not, send it no requests.
+/// Is the process ready?
+///
+/// If not, send it no requests.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -144,6 +148,8 @@ fn answer(ok: bool, operations: &Operations) -> Response {
 }
 
 /// All metrics of the process.
+///
+/// They count from the start of the process.
 #[utoipa::path(
     get,
     path = "/metrics",

@@ -23,8 +23,9 @@ use crate::live::{AttemptState, QueuedAttempt};
 /// The longest that a request may wait for a decision, in seconds.
 const MAX_WAIT_SECONDS: u32 = 30;
 
-/// An attempt: queued, or how it was decided. With `wait` the answer comes as soon as it is
-/// decided.
+/// An attempt: queued, or how it was decided.
+///
+/// With `wait` the answer comes as soon as it is decided.
 #[utoipa::path(
     get, path = "/api/attempts/{attempt_id}", tag = "shoppers",
     params(schema::AttemptInPath, AttemptQuery),

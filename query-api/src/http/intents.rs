@@ -16,8 +16,9 @@ use super::orders::ListQuery;
 use super::sales::{ProductPath, unknown_product};
 use super::{NO_STORE, QueryApi, StaffProblems};
 
-/// The attempts on a product that were refused or whose hold expired, by position, with their
-/// buyers. For the sales staff: needs the admin token.
+/// The attempts on a product that were refused or whose hold expired.
+///
+/// They are listed by position, with their buyers. For the sales staff: needs the admin token.
 #[utoipa::path(
     get, path = "/api/flash-sales/{product_id}/intents", tag = "staff",
     params(schema::ProductInPath, ListQuery),

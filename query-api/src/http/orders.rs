@@ -15,7 +15,9 @@ use super::attempt::Attempt;
 use super::cursor::Cursor;
 use super::{DEFAULT_LIMIT, NO_STORE, QueryApi, QuestionProblems};
 
-/// The orders of the calling buyer: the attempts that got units, by position.
+/// The orders of the calling buyer.
+///
+/// They are the attempts that got units, by position.
 #[utoipa::path(
     get, path = "/api/buyers/me/orders", tag = "shoppers",
     params(ListQuery, schema::BuyerHeader),

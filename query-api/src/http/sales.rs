@@ -17,6 +17,8 @@ use super::cursor::Cursor;
 use super::{DEFAULT_LIMIT, LookupProblems, QueryApi, QuestionProblems, REVALIDATE};
 
 /// The sales, page by page, or the busiest of them.
+///
+/// Each has its state, its stock, and the counts of its attempts.
 #[utoipa::path(
     get, path = "/api/flash-sales", tag = "shoppers", params(SalesQuery),
     responses(
@@ -60,6 +62,8 @@ pub(super) async fn list_sales(
 }
 
 /// One sale.
+///
+/// It has its state, its stock, the counts of its attempts, and the server's time for countdowns.
 #[utoipa::path(
     get, path = "/api/flash-sales/{product_id}", tag = "shoppers",
     params(schema::ProductInPath, SaleQuery),

@@ -89,7 +89,7 @@ async fn read_side() -> OpenApiRouter {
     tokio::spawn(live::run(live.clone(), Health::default(), stop.clone()));
     // Nothing can be answered before the tails have started.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    doorbuster::routes::questions(QueryApi { live, clock }, &settings(), &stop)
+    doorbuster::routes::queries(QueryApi { live, clock }, &settings(), &stop)
 }
 
 fn buyer() -> BuyerId {

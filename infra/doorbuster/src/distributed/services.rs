@@ -205,11 +205,7 @@ impl ServiceStart {
                 let live = Live::new(log, self.open_store().await?, codec, live_settings);
                 drain.spawn(live::run(live.clone(), health.clone(), stop.clone()));
                 let api = QueryApi { live, clock };
-                Ok(Some(routes::questions(
-                    api,
-                    &settings.http,
-                    drain.started(),
-                )))
+                Ok(Some(routes::queries(api, &settings.http, drain.started())))
             }
             Service::Serve | Service::Audit => {
                 anyhow::bail!("{} does not run alone", self.service.name())

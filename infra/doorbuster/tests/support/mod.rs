@@ -1,6 +1,9 @@
-//! The binary itself, started by a test.
+//! The binary itself, started by a test; and all services in the process of the test.
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
+
+pub mod instance;
+pub mod python;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, PipeReader, Read, Write};
@@ -11,9 +14,11 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::{Pid, Signal, kill_process};
 
-/// The longest that a test waits for an answer or an end.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest that a test waits for what must happen. It is long, since the machine may be slow; no test
+/// passes or fails by how much of it is used.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program.
 pub fn doorbuster() -> Command {
@@ -55,20 +60,53 @@ pub fn stuck_pipe() -> (Stdio, PipeReader) {
     (writer.into(), reader)
 }
 
+/// The program, run by a shell after this script.
+pub fn in_shell(script: &str) -> Command {
+    let program = doorbuster();
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!(r#"{script}; exec "$0" "$@""#)]);
+    command.arg(program.get_program());
+    for (name, _) in program.get_envs() {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A process, killed when dropped.
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    /// Sends it a signal.
+    pub fn send(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+
+    /// Waits until it has ended by itself, and returns the exit status.
+    pub fn end(&mut self) -> Option<i32> {
+        end_of(&mut self.0)
+    }
+}
+
 /// A running `doorbuster serve`, killed when dropped.
 pub struct Serving {
-    child: Child,
+    /// Its process.
+    pub process: Process,
     /// Its address.
     pub address: SocketAddr,
     /// Its standard output.
     pub stdout: Option<BufReader<ChildStdout>>,
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Serving {
@@ -92,7 +130,7 @@ impl Serving {
             }
         };
         Self {
-            child,
+            process: Process(child),
             address,
             stdout: Some(stdout),
         }
@@ -113,6 +151,18 @@ impl Serving {
         answer
     }
 
+    /// The status of the answer to a GET.
+    pub fn status(&self, path: &str) -> u16 {
+        let answer = self.call("GET", path, "");
+        let status = answer
+            .strip_prefix("HTTP/1.1 ")
+            .and_then(|rest| rest.get(..3));
+        status
+            .unwrap_or_else(|| panic!("{answer}"))
+            .parse()
+            .unwrap()
+    }
+
     /// Waits until it takes orders for the demo sale.
     pub fn until_ready(&self) {
         wait_until("it takes orders", || {
@@ -129,9 +179,8 @@ impl Serving {
 
     /// Ends it by SIGTERM; returns the exit status.
     pub fn terminate(mut self) -> Option<i32> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        end_of(&mut self.child)
+        self.process.send(Signal::TERM);
+        self.process.end()
     }
 }
 
@@ -142,7 +191,8 @@ pub fn end_of(child: &mut Child) -> Option<i32> {
     status.code()
 }
 
-fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+/// Waits until a condition has a value.
+pub fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let pause = Duration::from_millis(20);
     for _ in 0..PATIENCE.as_millis() / pause.as_millis() {
         if let Some(value) = condition() {
