@@ -1,4 +1,4 @@
-//! The read side: answers questions, and follows attempts live.
+//! The read side: answers queries, and follows attempts live.
 
 pub mod http;
 pub mod live;

@@ -21,7 +21,6 @@ use schemas::topics::Topic;
 use serde_json::Value;
 use store_scylla::ScyllaStore;
 use tempfile::TempDir;
-use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::sleep;
 
 use crate::instance::{Ended, free_address, program};
@@ -43,9 +42,6 @@ pub const CROWD: [&str; 8] = [
     "150",
 ];
 
-/// One cluster at a time: two would compete for the processors.
-static TURN: Mutex<()> = Mutex::const_new(());
-
 /// Its own topics, keyspace and subjects on the shared engines, and its processes.
 pub struct Cluster {
     pub engines: &'static Engines,
@@ -53,7 +49,6 @@ pub struct Cluster {
     dir: TempDir,
     prefix: String,
     keyspace: String,
-    _turn: MutexGuard<'static, ()>,
 }
 
 /// A process of the program.
@@ -69,7 +64,6 @@ pub struct Process {
 impl Cluster {
     /// A cluster without processes.
     pub async fn new() -> Self {
-        let turn = TURN.lock().await;
         let engines = tokio::task::block_in_place(engines::shared);
         let brokers = engines.kafka_brokers().split(',').count();
         let name = format!("t{:08x}", rand::random::<u32>());
@@ -91,7 +85,6 @@ impl Cluster {
             dir: TempDir::new().unwrap(),
             prefix: format!("{name}."),
             keyspace: name,
-            _turn: turn,
         }
     }
 

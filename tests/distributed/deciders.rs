@@ -169,9 +169,9 @@ async fn decides(decider: &Process) {
 
 /// A decider learns from the log or from the group that another has its partition.
 fn times_stepped_down(decider: &Process) -> usize {
-    let said = decider.output();
+    let output = decider.output();
     ["stepped down", "partitions were taken back"]
-        .map(|words| said.matches(words).count())
+        .map(|words| output.matches(words).count())
         .iter()
         .sum()
 }

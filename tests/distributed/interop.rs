@@ -287,10 +287,10 @@ async fn console_consumer_reads(cluster: &Cluster, log: &dyn EventLog, topic: To
         arguments.extend(["--formatter-property", property]);
     }
     let main = "org.apache.kafka.tools.consumer.ConsoleConsumer";
-    let printed = block_in_place(|| run(&mut cluster.engines.kafka().tool(main, &arguments)));
+    let stdout = block_in_place(|| run(&mut cluster.engines.kafka().tool(main, &arguments)));
     let mut found = BTreeSet::new();
     let mut traced = 0;
-    for line in printed.lines() {
+    for line in stdout.lines() {
         let Some((partition, rest)) = line
             .strip_prefix("Partition:")
             .and_then(|line| line.split_once("\tOffset:"))
@@ -349,11 +349,11 @@ fn python() -> PathBuf {
         .arg(&venv)
         .output();
     let made = made.unwrap_or_else(|error| panic!("python3 is needed ({error}): {GET_PYTHON}"));
-    let said = [made.stdout, made.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
+    let text = [made.stdout, made.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
     assert!(
         made.status.success(),
-        "python3 -m venv failed: {GET_PYTHON}\n{said}"
+        "python3 -m venv failed: {GET_PYTHON}\n{text}"
     );
     let mut pip = Command::new(&python);
     pip.args([
@@ -382,12 +382,12 @@ const GET_PYTHON: &str = "others' clients are tested with Python 3.9 or newer an
 /// The output of a command, which must succeed.
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success(),
-        "{command:?}: {}\n{said}\n{printed}",
+        "{command:?}: {}\n{stderr}\n{stdout}",
         output.status
     );
-    printed
+    stdout
 }

@@ -79,10 +79,10 @@ async fn orders_are_decided_and_answered_without_the_read_store() {
     }
     // A failure is logged when it starts, not with every retry.
     let output = projector.output();
-    let said = output.matches("failed; trying again").count();
+    let logged = output.matches("failed; trying again").count();
     assert!(
-        said < 8 * PARTITIONS as usize,
-        "the projector said {said} times that it fails"
+        logged < 8 * PARTITIONS as usize,
+        "the projector logged its failure {logged} times"
     );
 
     let decided = decider.metric("doorbuster_decisions_total").await - before;
@@ -259,7 +259,7 @@ async fn is_healthy(process: &Process) {
 /// A process that cannot start yet reports what it waits for, at which address, and why that
 /// fails. It is alive, and asks clients to retry.
 async fn reports_why_it_waits(process: &Process, what: &str, address: &str) {
-    let says = format!("waiting for {what}: ");
+    let expected = format!("waiting for {what}: ");
     eventually(
         &format!("{} reports why it waits", process.url),
         async || {
@@ -267,7 +267,9 @@ async fn reports_why_it_waits(process: &Process, what: &str, address: &str) {
             let mut components = health["components"].as_array()?.iter();
             let reported = components.any(|component| {
                 let detail = component["detail"].as_str().unwrap_or_default();
-                detail.starts_with(&says) && detail.contains(address) && component["ready"] == false
+                detail.starts_with(&expected)
+                    && detail.contains(address)
+                    && component["ready"] == false
             });
             (status == 503 && reported).then_some(())
         },

@@ -4,7 +4,6 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -19,7 +18,6 @@ const SLICE_ROWS: usize = 40_000;
 
 #[test]
 fn ten_thousand_buyers_get_exactly_ten_items() {
-    let _turn = one_at_a_time();
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("report.json");
     let kept = dir.path().join("kept");
@@ -48,7 +46,6 @@ fn ten_thousand_buyers_get_exactly_ten_items() {
 
 #[test]
 fn recorded_demand_has_the_result_of_the_oracle() {
-    let _turn = one_at_a_time();
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("report.json");
     let demand = demand_file();
@@ -69,7 +66,6 @@ fn recorded_demand_has_the_result_of_the_oracle() {
 
 #[test]
 fn a_kill_in_the_middle_loses_nothing() {
-    let _turn = one_at_a_time();
     let dir = tempfile::tempdir().unwrap();
     let (json, data) = (dir.path().join("report.json"), dir.path().join("data"));
     let slice = slice(&demand_file(), &dir.path().join("slice.csv"));
@@ -119,13 +115,13 @@ fn audit_agrees(data: &Path, report: &Value) {
         .arg("--json")
         .arg(&json);
     let output = audit.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
+    let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success(),
-        "{said}\n{}",
+        "{stdout}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    println!("{said}");
+    println!("{stdout}");
     let audited: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
     let (totals, audited) = (&report["totals"], &audited["totals"]);
     let count = |of: &Value, what: &str| of[what].as_u64().unwrap();
@@ -184,13 +180,13 @@ fn get(url: &str, path: &str) -> String {
 /// The report of a successful rehearsal.
 fn report(output: &Output, json: &Path) -> Value {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    let (said, warned) = (text(&output.stdout), text(&output.stderr));
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(
         output.status.success(),
-        "{}\n{said}\n{warned}",
+        "{}\n{stdout}\n{stderr}",
         output.status
     );
-    println!("{said}");
+    println!("{stdout}");
     let report: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
     assert_eq!(report["passed"], true);
     assert!(report["invariants"].as_array().unwrap().len() >= 6);
@@ -215,10 +211,4 @@ fn slice(from: &Path, to: &Path) -> PathBuf {
         writeln!(file, "{}", line.unwrap()).unwrap();
     }
     to.to_path_buf()
-}
-
-/// Only one test at a time uses the machine, because each measures itself.
-fn one_at_a_time() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(|held| held.into_inner())
 }

@@ -106,7 +106,7 @@ pub async fn carry_out(
     let settings = match Settings::load(Service::Audit, &args.flags) {
         Ok(settings) => settings,
         Err(mistakes) => {
-            mistakes.tell(Service::Audit);
+            mistakes.print(Service::Audit);
             return Ok(UNUSABLE);
         }
     };

@@ -8,7 +8,7 @@ Examples:
   doorbuster                                        Serve on http://127.0.0.1:8080
   doorbuster serve --listen 0.0.0.0:80 --data-dir /var/lib/doorbuster
   DOORBUSTER_ADMIN_TOKEN=SECRET doorbuster serve    Serve, and accept administration of sales
-  doorbuster serve --config door.toml               Serve with settings from a file
+  doorbuster serve --config doorbuster.toml         Serve with settings from a file
   doorbuster rehearse                               10,000 buyers want 10 items
   doorbuster rehearse --target http://HOST:PORT     The same against a running instance
   doorbuster audit                                  Prove that nothing was lost or sold twice";
@@ -18,7 +18,7 @@ Examples:
   cargo run --release -p engines -- up      Start Kafka, Cassandra and a registry on this machine
   doorbuster command-api --kafka-brokers kafka-1:9092,kafka-2:9092 --cql-nodes scylla-1:9042 \
 --registry-url http://registry:8081
-  DOORBUSTER_CONFIG=door.toml doorbuster decider      One file for all services
+  DOORBUSTER_CONFIG=doorbuster.toml doorbuster decider  One file for all services
   doorbuster audit --distributed            Prove that nothing was lost or sold twice";
 
 /// Sells scarce things fast: thousands of people want ten items in the same second, and every

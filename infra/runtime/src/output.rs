@@ -49,7 +49,7 @@ impl<W: Write> Output<W> {
     }
 }
 
-/// Prints a line on standard error. A line that cannot be printed is dropped: nobody could be told.
+/// Prints a line on standard error. A line that cannot be printed is dropped: there is nowhere else to report it.
 pub fn error_line(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }

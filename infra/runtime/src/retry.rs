@@ -47,7 +47,7 @@ pub async fn until_stopped<E: Display, F: Future<Output = Result<(), E>>>(
 }
 
 /// Waits for [`RETRY_AFTER`], or until `stop` is cancelled; returns whether it was cancelled. For
-/// loops that must tell apart how their work ended.
+/// loops that must distinguish how their work ended.
 pub async fn pause_or_stop(stop: &CancellationToken) -> bool {
     tokio::select! {
         () = tokio::time::sleep(RETRY_AFTER) => false,

@@ -233,7 +233,7 @@ pub struct Mistakes(pub Vec<String>);
 
 impl Mistakes {
     /// Prints them to standard error, and where all settings are listed.
-    pub fn tell(&self, service: Service) {
+    pub fn print(&self, service: Service) {
         error_line("error: the settings are not valid");
         self.0
             .iter()

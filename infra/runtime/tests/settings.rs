@@ -59,7 +59,7 @@ fn a_log_filter_compares_a_field_s_value_as_it_is() {
 #[test]
 fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("door.toml");
+    let file = dir.path().join("doorbuster.toml");
     let text = "listen = '127.0.0.1:1'\npartitions = 2\ndemo = false\nlog_format = 'json'\n";
     fs::write(&file, text).unwrap();
     let file = file.to_str().unwrap();
@@ -84,7 +84,7 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
 #[test]
 fn every_mistake_is_reported_at_once_with_its_name_and_source() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("door.toml");
+    let file = dir.path().join("doorbuster.toml");
     fs::write(
         &file,
         "partitions = 0\nadmin_tokn = 'x'\nlog_format = ['json']\n",
@@ -245,7 +245,7 @@ fn the_address_to_listen_on_is_a_name_or_an_ip_address_with_a_port() {
 #[test]
 fn a_file_that_cannot_be_read_or_understood_is_a_mistake_among_the_others() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("door.toml");
+    let file = dir.path().join("doorbuster.toml");
     let missing = load(&["--config", file.to_str().unwrap(), "--demo", "x"], &[]).unwrap_err();
     assert_eq!(missing.0.len(), 2, "{missing}");
     assert!(missing.0[0].contains("cannot be read"), "{missing}");

@@ -65,7 +65,7 @@ pub(crate) async fn keep_trying(
     state: watch::Sender<State>,
 ) {
     let mut pause = FIRST_PAUSE;
-    let mut said = String::new();
+    let mut logged = String::new();
     loop {
         let next = match connect(&options, &driver).await {
             Ok(cluster) => {
@@ -77,10 +77,10 @@ pub(crate) async fn keep_trying(
             Err(Failure::Lasting(why)) => State::Refused(format!("{}{why}", name(&options))),
         };
         if let State::Waiting(why) | State::Refused(why) = &next
-            && *why != said
+            && *why != logged
         {
             warn!("{why}; the connection is tried again");
-            said = why.clone();
+            logged = why.clone();
         }
         state.send_replace(next);
         tokio::time::sleep(pause).await;

@@ -28,7 +28,7 @@ use web::problem::{Code, Problem, describe};
 
 use crate::live::{Live, LiveError};
 
-/// What the questions are answered with.
+/// What queries are answered with.
 #[derive(Clone)]
 pub struct QueryApi {
     /// The live answers.
@@ -53,7 +53,7 @@ pub fn router(api: QueryApi, admin: Option<AdminToken>) -> OpenApiRouter {
         .merge(page::routes())
 }
 
-/// The problems of questions.
+/// The problems of queries.
 struct QuestionProblems;
 
 impl IntoResponses for QuestionProblems {
@@ -70,7 +70,7 @@ impl IntoResponses for QuestionProblems {
     }
 }
 
-/// The problems of questions about one thing.
+/// The problems of queries about one thing.
 struct LookupProblems;
 
 impl IntoResponses for LookupProblems {
@@ -82,7 +82,7 @@ impl IntoResponses for LookupProblems {
     }
 }
 
-/// The problems of the staff's questions.
+/// The problems of the staff's queries.
 struct StaffProblems;
 
 impl IntoResponses for StaffProblems {

@@ -113,30 +113,32 @@ impl WriteSide {
         (0..PARTITIONS).map(|p| self.records(p).len()).collect()
     }
 
-    fn check_taken(&self, before: &[usize], after: &[usize], said: &Value, location: &str) {
-        let partition = said["position"]["partition"].as_u64().expect("a partition") as usize;
+    fn check_taken(&self, before: &[usize], after: &[usize], answer: &Value, location: &str) {
+        let partition = answer["position"]["partition"]
+            .as_u64()
+            .expect("a partition") as usize;
         let mut expected = before.to_vec();
         expected[partition] += 1;
         assert_eq!(after, expected, "one record, where the answer says");
         let records = self.records(partition as u32);
         let record = records.last().expect("a record was appended");
-        assert_eq!(said["position"]["offset"], record.offset.0);
+        assert_eq!(answer["position"]["offset"], record.offset.0);
 
         let command = Codec::embedded().decode_command(&record.value);
         let command = command.expect("what was appended can be read");
-        assert_eq!(said["product_id"], command.product_id.as_str());
+        assert_eq!(answer["product_id"], command.product_id.as_str());
         assert_eq!(record.key, command.product_id.as_str());
         let attempt = match command.body {
             CommandBody::PlaceAttempt(place) => place.attempt_id,
             CommandBody::CancelOrder(cancel) => cancel.attempt_id,
             _ => return assert!(location.starts_with("/api/flash-sales/"), "{location}"),
         };
-        assert_eq!(said["attempt_id"], attempt.to_string());
+        assert_eq!(answer["attempt_id"], attempt.to_string());
         assert!(
             location.starts_with(&format!("/api/attempts/{attempt}")),
             "{location}"
         );
-        let receipt = said["receipt"].as_str().expect("a receipt");
+        let receipt = answer["receipt"].as_str().expect("a receipt");
         let claims = ReceiptKey::new(&[7; 32])
             .verify(receipt)
             .expect("it is ours");

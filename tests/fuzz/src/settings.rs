@@ -22,7 +22,7 @@ pub(crate) fn run(input: &[u8]) {
         .filter(|(name, _)| *name != "DOORBUSTER_CONFIG")
         .collect();
     let dir = crate::scratch();
-    let path = dir.path().join("door.toml");
+    let path = dir.path().join("doorbuster.toml");
     fs::write(&path, file).expect("the file can be written");
     let path = path.to_str().expect("the path is text");
     for service in [Service::Serve, Service::CommandApi, Service::QueryApi] {
@@ -104,8 +104,8 @@ fn assert_reported_at_once(
         };
         let from = format!("(from the variable {})", variable.0);
         for mistake in alone.0.iter().filter(|mistake| mistake.ends_with(&from)) {
-            let told = loaded.as_ref().is_err_and(|all| all.0.contains(mistake));
-            assert!(told, "{mistake}: not reported among {loaded:?}");
+            let reported = loaded.as_ref().is_err_and(|all| all.0.contains(mistake));
+            assert!(reported, "{mistake}: not reported among {loaded:?}");
         }
     }
 }

@@ -88,8 +88,8 @@ impl Engine {
                 .args(["--encoding", "UTF8", "--locale", "C", "--pgdata"])
                 .arg(&data);
             let made = command.output().await.context("cannot run initdb")?;
-            let said = String::from_utf8_lossy(&made.stderr);
-            ensure!(made.status.success(), "initdb failed: {said}");
+            let output = String::from_utf8_lossy(&made.stderr);
+            ensure!(made.status.success(), "initdb failed: {output}");
         }
         let program = program("postgres", "postgresql", &places)?;
         let mut command = as_user(Command::new(program));
@@ -118,11 +118,11 @@ impl Engine {
         // A killed server has left its own.
         let _ = fs::remove_file(socket);
         let log = dir.join("log");
-        let said = fs::File::create(&log)?;
+        let output = fs::File::create(&log)?;
         let child = command
             .stdin(Stdio::null())
-            .stdout(said.try_clone()?)
-            .stderr(said)
+            .stdout(output.try_clone()?)
+            .stderr(output)
             .kill_on_drop(true);
         let mut engine = Self {
             child: child.spawn().context("cannot start the engine")?,
@@ -132,8 +132,8 @@ impl Engine {
         while UnixStream::connect(socket).await.is_err() {
             let ended = engine.child.try_wait()?;
             if ended.is_some() || began.elapsed() > PATIENCE {
-                let said = fs::read_to_string(&log).unwrap_or_default();
-                bail!("an engine does not start: {said}");
+                let output = fs::read_to_string(&log).unwrap_or_default();
+                bail!("an engine does not start: {output}");
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -191,11 +191,11 @@ pub fn versions() -> anyhow::Result<Vec<String>> {
         program("postgres", "postgresql", &postgres_places())?,
     ];
     let versions = programs.iter().map(|program| {
-        let said = std::process::Command::new(program)
+        let output = std::process::Command::new(program)
             .arg("--version")
             .output();
-        let said = said.with_context(|| format!("cannot run {}", program.display()))?;
-        Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned())
+        let output = output.with_context(|| format!("cannot run {}", program.display()))?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     });
     versions.collect()
 }

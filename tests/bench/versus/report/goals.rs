@@ -73,7 +73,7 @@ fn compared(session: &Session) -> Vec<Goal> {
         ),
         no_more(
             "the same, if Redis' answer to the order had the outcome",
-            p99_told(session),
+            p99_visible(session),
         ),
         at_least(
             "embedded / PostgreSQL's hot row, attempts a second",
@@ -108,8 +108,8 @@ fn p99_ratio(session: &Session, p99: impl Fn(&Run) -> Option<f64>) -> Option<Spr
     session.ratio((embedded, Hot), (redis, Hot), p99)
 }
 
-/// Doorbuster's client reads the outcome; Redis' would have it already.
-fn p99_told(session: &Session) -> Option<Spread> {
+/// How late the client has the outcome. Doorbuster's client has to read it; Redis answers with it.
+fn p99_visible(session: &Session) -> Option<Spread> {
     p99_ratio(session, |run| {
         let half = run.half.as_ref()?;
         Some(match run.system {
