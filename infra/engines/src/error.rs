@@ -94,6 +94,14 @@ pub enum Error {
         /// The number of brokers.
         brokers: usize,
     },
+    /// The set has no part with this name.
+    #[error("the set has no part `{name}`: it has {}", parts.join(", "))]
+    NoPart {
+        /// The requested name.
+        name: String,
+        /// The parts of the set.
+        parts: Vec<String>,
+    },
     /// A process ended before it answered.
     #[error("{name} ended before it answered; the end of {}:\n{tail}", log.display())]
     Ended {

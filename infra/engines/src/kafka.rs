@@ -30,7 +30,7 @@ pub struct Kafka {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Broker {
     /// Numbered from 1.
-    number: u8,
+    pub number: u8,
     pub process: Process,
     port: u16,
     controller_port: u16,
@@ -89,9 +89,19 @@ impl Kafka {
     /// # Errors
     /// The set has no such broker, or it does not answer within five minutes.
     pub fn start(&self, number: u8) -> Result<(), Error> {
+        self.spawn(number)?;
+        self.wait(&[number])
+    }
+
+    pub(crate) fn spawn(&self, number: u8) -> Result<(), Error> {
         let broker = self.broker(number)?;
-        broker.process.spawn(&self.java, self.arguments(broker))?;
-        let running = |other: &&Broker| other.number == number || other.process.pid().is_some();
+        broker.process.spawn(&self.java, self.arguments(broker))
+    }
+
+    /// Waits until all running brokers answer and know each other, those among them that were just started.
+    pub(crate) fn wait(&self, started: &[u8]) -> Result<(), Error> {
+        let running =
+            |broker: &&Broker| started.contains(&broker.number) || broker.process.pid().is_some();
         self.wait_for(self.brokers.iter().filter(running))
     }
 

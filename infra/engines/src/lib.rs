@@ -271,6 +271,48 @@ impl Engines {
         parts
     }
 
+    /// Starts the parts that have ended, with their ports and data, and returns when they answer: those with
+    /// these names, or all if there are none. Returns the names of those it started.
+    ///
+    /// # Errors
+    /// The set has no part with such a name, or a part does not answer within five minutes.
+    pub fn start_ended(&self, names: &[String]) -> Result<Vec<String>, Error> {
+        let parts = self.status();
+        let is_part = |name: &&String| parts.iter().any(|part| part.name == **name);
+        if let Some(name) = names.iter().find(|name| !is_part(name)) {
+            return Err(Error::NoPart {
+                name: name.clone(),
+                parts: parts.into_iter().map(|part| part.name).collect(),
+            });
+        }
+        let has_ended = |part: &PartStatus| {
+            part.pid.is_none() && (names.is_empty() || names.contains(&part.name))
+        };
+        let ended: Vec<String> = parts
+            .into_iter()
+            .filter(has_ended)
+            .map(|part| part.name)
+            .collect();
+        let starts = |process: &process::Process| ended.contains(&process.name);
+        let set = &self.set;
+        let cassandra = set.cassandra.as_ref().filter(|it| starts(&it.process));
+        let registry = set.registry.as_ref().filter(|it| starts(&it.process));
+        let brokers = set.kafka.brokers.iter().filter(|it| starts(&it.process));
+        let brokers: Vec<u8> = brokers.map(|broker| broker.number).collect();
+        // All JVMs are started before any is waited for: one broker of three alone does not answer.
+        cassandra.map_or(Ok(()), Cassandra::spawn)?;
+        registry.map_or(Ok(()), Registry::spawn)?;
+        brokers
+            .iter()
+            .try_for_each(|number| set.kafka.spawn(*number))?;
+        if !brokers.is_empty() {
+            set.kafka.wait(&brokers)?;
+        }
+        cassandra.map_or(Ok(()), Cassandra::wait)?;
+        registry.map_or(Ok(()), Registry::wait)?;
+        Ok(ended)
+    }
+
     /// Keeps the engines running when this process ends. [`stop`](Self::stop) them later.
     pub fn detach(mut self) {
         if let Some(owner) = self.owner.take() {

@@ -19,6 +19,8 @@ Examples:
   engines up                             Start all, print the settings, stop all at Ctrl-C
   eval \"$(engines up --detach)\"          Start all, and set the settings in this shell
   engines status                         Show what runs, where, and whether it answers
+  engines start                          Start again what has ended, with its ports and data
+  engines start kafka-2                  The same for one part
   engines down                           Stop what runs
   engines fetch                          Fetch their programs, about 260 MB, without a start
   engines run -- cargo test -p log-kafka Run the tests against one fresh set of 3 brokers
@@ -52,6 +54,14 @@ enum Cli {
         /// Return when the engines answer, and leave them running until `engines down`
         #[arg(long)]
         detach: bool,
+    },
+    /// Start again the parts of a set that have ended, with their ports and data
+    Start {
+        /// The parts, by the names that `engines status` shows [default: all that have ended]
+        #[arg(value_name = "PART")]
+        parts: Vec<String>,
+        #[command(flatten)]
+        directory: Directory,
     },
     /// Stop the engines; their data stays
     Down(Directory),
@@ -97,6 +107,7 @@ async fn main() -> ExitCode {
             directory,
             detach,
         } => up(brokers, directory.dir, detach).await,
+        Cli::Start { parts, directory } => start_ended(&parts, &directory.dir),
         Cli::Down(directory) => down(&directory.dir),
         Cli::Fetch => fetch(),
         Cli::Status(directory) => status(&directory.dir),
@@ -140,6 +151,20 @@ async fn up(brokers: u8, dir: PathBuf, detach: bool) -> anyhow::Result<ExitCode>
     signals.next().await;
     error_line("Stopping the engines");
     engines.stop()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_ended(parts: &[String], dir: &Path) -> anyhow::Result<ExitCode> {
+    let engines = Engines::attach(dir)?;
+    let mut output = Output::stdout();
+    let started = engines.start_ended(parts)?;
+    for part in &started {
+        output.line(format_args!("{part} answers again"));
+    }
+    if started.is_empty() {
+        output.line("nothing had ended");
+    }
+    output.finish().context(NOT_PRINTED)?;
     Ok(ExitCode::SUCCESS)
 }
 

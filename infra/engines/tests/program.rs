@@ -1,12 +1,15 @@
-//! The program: its messages when something is missing, and that a set never outlives its owner.
+//! The program: its messages when something is missing, parts that start again, and that a set never outlives
+//! its owner.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use engines::Engines;
 
 /// The program in an environment without Java, Maven and cache.
 fn program(path: &Path) -> Command {
@@ -177,6 +180,64 @@ fn a_part_that_cannot_start_shows_the_end_of_its_log() {
 }
 
 #[test]
+fn parts_that_died_start_again_with_their_ports_and_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_engines"));
+        command.args(arguments).arg("--dir").arg(dir.path());
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stdout.clone()).unwrap();
+        (output.status.code(), text, stderr(&output))
+    };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_engines"));
+    command.arg("up").arg("--dir").arg(dir.path());
+    let _owner = Killed(command.stdout(Stdio::piped()).spawn().unwrap());
+    // All parts answer when their settings are printed.
+    wait_until("the set runs", || dir.path().join("env").exists());
+    let engines = Engines::attach(dir.path()).unwrap();
+    let topics = |arguments: &[&str]| {
+        let brokers = engines.kafka_brokers();
+        let arguments = [&["--bootstrap-server", &brokers], arguments].concat();
+        let class = "org.apache.kafka.tools.TopicCommand";
+        let output = engines.kafka().tool(class, &arguments).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    topics(&["--create", "--topic", "kept"]);
+    let addresses = |engines: &Engines| {
+        let parts = engines.status().into_iter();
+        parts.map(|part| part.address).collect::<Vec<_>>()
+    };
+    let before = addresses(&engines);
+
+    engines.kafka().kill(1).unwrap();
+    engines.registry().stop().unwrap();
+    assert_eq!(run(&["status"]).0, Some(1));
+    let (status, _, error) = run(&["start", "kafka"]);
+    assert_eq!(status, Some(1));
+    let expected = "no part `kafka`: it has kafka-1, cassandra, registry";
+    assert!(error.contains(expected), "{error}");
+    let (status, text, error) = run(&["start", "kafka-1", "cassandra"]);
+    assert_eq!(
+        (status, &*text),
+        (Some(0), "kafka-1 answers again\n"),
+        "{error}"
+    );
+    let (status, text, error) = run(&["start"]);
+    assert_eq!(
+        (status, &*text),
+        (Some(0), "registry answers again\n"),
+        "{error}"
+    );
+    assert_eq!(run(&["start"]).1, "nothing had ended\n");
+    let (status, text, _) = run(&["status"]);
+    assert_eq!(status, Some(0), "{text}");
+    assert_eq!(addresses(&engines), before);
+    assert_eq!(topics(&["--list"]).trim(), "kept");
+    assert_eq!(run(&["down"]).0, Some(0));
+}
+
+#[test]
 fn a_set_does_not_outlive_its_owner() {
     // The command prints the set's directory, and ends with this test, whose pipe it reads.
     let mut owner = Command::new(env!("CARGO_BIN_EXE_engines"))
@@ -200,17 +261,30 @@ fn a_set_does_not_outlive_its_owner() {
     let dir = PathBuf::from(dir.trim());
     assert_eq!(processes_of(&dir).len(), 3);
     owner.kill().unwrap();
-    // The engines end soon after the kernel has removed the owner; the deadline is for busy machines.
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !processes_of(&dir).is_empty() || dir.exists() {
-        assert!(
-            Instant::now() < deadline,
-            "still there: {:?}, {dir:?}",
-            processes_of(&dir)
-        );
+    // The engines end soon after the kernel has removed the owner.
+    wait_until("the engines and their directory are gone", || {
+        processes_of(&dir).is_empty() && !dir.exists()
+    });
+    owner.wait().unwrap();
+}
+
+/// A process, killed when dropped.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits for what must happen, for longer than a busy machine takes.
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(300);
+    while !condition() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
         sleep(Duration::from_millis(100));
     }
-    owner.wait().unwrap();
 }
 
 /// The Java processes that name the directory in their command line.
