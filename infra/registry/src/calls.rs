@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use reqwest::{Client, Method, RequestBuilder, Response};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use schema_registry_converter::async_impl::schema_registry::{
     SrSettings, get_schema_by_id_and_type, get_schema_by_subject_and_version, post_schema,
 };
@@ -14,9 +14,9 @@ use schema_registry_converter::schema_registry_common::{
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::{Options, RegistryError};
+use crate::{COMPATIBILITY, Options, RegistryError};
 
 /// How long one call may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,26 +67,58 @@ impl Registry {
         })
     }
 
+    /// The level of compatibility that is set for a subject itself.
+    pub(crate) async fn compatibility(&self, subject: &str) -> Result<String, RegistryError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Config {
+            compatibility_level: String,
+        }
+        let config: Config = self.get(subject, &format!("config/{subject}")).await?;
+        Ok(config.compatibility_level)
+    }
+
     /// Sets a subject to accept only schemas that are compatible with all its versions, in both
     /// directions. The subject need not exist yet.
     pub(crate) async fn demand_compatibility(&self, subject: &str) -> Result<(), RegistryError> {
-        let body = json!({ "compatibility": "FULL_TRANSITIVE" }).to_string();
+        let body = json!({ "compatibility": COMPATIBILITY });
         despite_others(|| async {
-            let request = self
-                .request(Method::PUT, &format!("config/{subject}"))
-                .header("content-type", "application/vnd.schemaregistry.v1+json")
-                .body(body.clone());
-            send(subject, request).await.map(drop)
+            let request = self.request(Method::PUT, &format!("config/{subject}"));
+            send(subject, with_body(request, &body)).await.map(drop)
         })
         .await
     }
 
-    /// The id of a schema under a subject. Registers the schema as the subject's newest version if the
-    /// subject does not have it.
+    /// The id of a schema under a subject; none if the subject does not have it, or does not exist.
+    /// Changes nothing.
+    pub(crate) async fn look_up(
+        &self,
+        subject: &str,
+        schema: &str,
+    ) -> Result<Option<u32>, RegistryError> {
+        #[derive(Deserialize)]
+        struct Found {
+            id: u32,
+        }
+        let path = format!("subjects/{subject}");
+        let body = json!({ "schemaType": "AVRO", "schema": schema });
+        let request = with_body(self.request(Method::POST, &path), &body);
+        match send(subject, request).await {
+            Ok(answer) => read::<Found>(answer, &path).await.map(|it| Some(it.id)),
+            Err(RegistryError::Absent { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Registers a schema as the subject's newest version, and returns its id. Looks it up before each
+    /// try, since another process may have registered it meanwhile.
     pub(crate) async fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
-        let schema = SuppliedSchema::new(None, SchemaType::Avro, schema.to_owned());
+        let new = SuppliedSchema::new(None, SchemaType::Avro, schema.to_owned());
         despite_others(|| async {
-            post_schema(&self.settings, subject.to_owned(), schema.clone())
+            if let Some(id) = self.look_up(subject, schema).await? {
+                return Ok(id);
+            }
+            post_schema(&self.settings, subject.to_owned(), new.clone())
                 .await
                 .map(|registered| registered.id)
                 .map_err(|error| failure(subject, &error))
@@ -144,10 +176,7 @@ impl Registry {
 
     async fn get<T: DeserializeOwned>(&self, about: &str, path: &str) -> Result<T, RegistryError> {
         let answer = send(about, self.request(Method::GET, path)).await?;
-        answer.json().await.map_err(|error| {
-            let why = with_causes(&error);
-            RegistryError::Unreachable(format!("the answer to {path} cannot be read: {why}"))
-        })
+        read(answer, path).await
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -194,6 +223,19 @@ async fn despite_others<T, F: Future<Output = Result<T, RegistryError>>>(
     call().await
 }
 
+fn with_body(request: RequestBuilder, body: &Value) -> RequestBuilder {
+    request
+        .header("content-type", "application/vnd.schemaregistry.v1+json")
+        .body(body.to_string())
+}
+
+async fn read<T: DeserializeOwned>(answer: Response, path: &str) -> Result<T, RegistryError> {
+    answer.json().await.map_err(|error| {
+        let why = with_causes(&error);
+        RegistryError::Unreachable(format!("the answer to {path} cannot be read: {why}"))
+    })
+}
+
 /// Sends a request that schema_registry_converter does not support.
 async fn send(about: &str, request: RequestBuilder) -> Result<Response, RegistryError> {
     let answer = request
@@ -205,9 +247,25 @@ async fn send(about: &str, request: RequestBuilder) -> Result<Response, Registry
         return Ok(answer);
     }
     let url = answer.url().to_string();
-    let message = quoted(&answer.text().await.unwrap_or_default());
+    let text = answer.text().await.unwrap_or_default();
+    if status == StatusCode::NOT_FOUND && is_absent(&text) {
+        let subject = about.to_owned();
+        return Err(RegistryError::Absent { subject });
+    }
+    let message = quoted(&text);
     let why = format!("{url} was answered with {status}: {message}");
     Err(refusal(status.as_u16(), about, message, why))
+}
+
+/// Whether an answer with status 404 is the registry's, for a subject, a version or a schema that it
+/// does not have. A proxy's, or that of another server, is not.
+fn is_absent(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Refusal {
+        error_code: u32,
+    }
+    let refusal = serde_json::from_str::<Refusal>(text);
+    refusal.is_ok_and(|refusal| matches!(refusal.error_code, 404 | 40_401..=40_403))
 }
 
 /// The error for a failed call about a subject or a schema.

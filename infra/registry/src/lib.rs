@@ -1,7 +1,7 @@
 //! Schema ids from a Confluent-compatible registry.
 //!
-//! At its start a service registers the current schemas and learns the ids of all other versions that
-//! its records may have. From then on it asks the registry only about unknown ids, which a newer
+//! At its start a service looks the current schemas up, registers those that are missing, and learns
+//! the ids of all other versions that its records may have. From then on it asks the registry only about unknown ids, which a newer
 //! version of the product has written. A task of its own does that: no purchase waits for the
 //! registry.
 
@@ -29,6 +29,12 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const FOREIGN_ANSWERS: u32 = 3;
 /// The most ids whose answers are counted.
 const MAX_COUNTED: usize = 1_000;
+
+/// What every subject must demand of a new schema.
+const COMPATIBILITY: &str = "FULL_TRANSITIVE";
+/// Stands for the id of a schema that may not be registered. No schema has it: registries count with
+/// signed numbers.
+const NO_ID: u32 = u32::MAX;
 
 /// The registry's address, and the names of the schemas in it.
 #[derive(Clone, Default)]
@@ -84,25 +90,74 @@ pub enum RegistryError {
         /// The registry's message.
         message: String,
     },
+    /// A subject does not exist, so no service has ever started with this registry and topic prefix.
+    #[error(
+        "subject {subject} is not in the schema registry: no service was started with this registry \
+         and topic prefix"
+    )]
+    Absent {
+        /// The subject.
+        subject: String,
+    },
     /// The registry refused the call, or the options are not valid. A retry cannot help.
     #[error("the schema registry cannot be used: {0}")]
     Refused(String),
 }
 
-/// Registers the current schemas, learns the ids of every version under their subjects, and returns a
-/// codec that writes the current versions and reads all of them.
+/// Looks the current schemas up, registers those that are missing, learns the ids of every version
+/// under their subjects, and returns a codec that writes the current versions and reads all of them.
 ///
 /// May be called repeatedly and by several processes. From then on each subject accepts only schemas
-/// that are compatible with all its versions in both directions (`FULL_TRANSITIVE`).
+/// that are compatible with all its versions in both directions (`FULL_TRANSITIVE`). A registry that
+/// has the schemas already need not allow to change anything.
 pub async fn connect(options: &Options) -> Result<Codec, RegistryError> {
     let registry = Registry::new(options)?;
     let mut ids = [0; Topic::ALL.len()];
     for topic in Topic::ALL {
         let subject = options.subject(topic);
-        registry.demand_compatibility(&subject).await?;
-        ids[topic as usize] = registry.register(&subject, topic.schema_json()).await?;
+        let schema = topic.schema_json();
+        ids[topic as usize] = match registry.look_up(&subject, schema).await? {
+            Some(id) => {
+                keep_compatible(&registry, &subject).await?;
+                id
+            }
+            None => {
+                registry.demand_compatibility(&subject).await?;
+                registry.register(&subject, schema).await?
+            }
+        };
     }
     let codec = Codec::with_ids(ids);
+    learn_versions(&registry, options, ids, &codec).await?;
+    Ok(codec)
+}
+
+/// Learns the ids of every version under the topics' subjects, and returns a codec that reads all of
+/// them. Changes nothing in the registry. The codec must not be used to write, since the current
+/// schemas may not be registered.
+///
+/// # Errors
+///
+/// [`RegistryError::Absent`] when a subject does not exist.
+pub async fn connect_to_read(options: &Options) -> Result<Codec, RegistryError> {
+    let registry = Registry::new(options)?;
+    let mut ids = [NO_ID; Topic::ALL.len()];
+    for topic in Topic::ALL {
+        let subject = options.subject(topic);
+        let found = registry.look_up(&subject, topic.schema_json()).await?;
+        ids[topic as usize] = found.unwrap_or(NO_ID);
+    }
+    let codec = Codec::with_ids(ids);
+    learn_versions(&registry, options, ids, &codec).await?;
+    Ok(codec)
+}
+
+async fn learn_versions(
+    registry: &Registry,
+    options: &Options,
+    ids: [u32; Topic::ALL.len()],
+    codec: &Codec,
+) -> Result<(), RegistryError> {
     for topic in Topic::ALL {
         let subject = options.subject(topic);
         let mut schemas = Vec::new();
@@ -120,7 +175,28 @@ pub async fn connect(options: &Options) -> Result<Codec, RegistryError> {
             learned.map_err(|error| not_learned(topic, schema.id, &error))?;
         }
     }
-    Ok(codec)
+    Ok(())
+}
+
+/// Sets the compatibility of a subject that has the current schema, unless it is set already. Where
+/// that is not allowed, the service works without.
+async fn keep_compatible(registry: &Registry, subject: &str) -> Result<(), RegistryError> {
+    let level = registry.compatibility(subject).await;
+    if level.as_deref() == Ok(COMPATIBILITY) {
+        return Ok(());
+    }
+    match registry.demand_compatibility(subject).await {
+        Err(RegistryError::Refused(why)) => {
+            warn!(
+                subject,
+                why,
+                "the subject's compatibility is not {COMPATIBILITY} and cannot be set; set it in the \
+                 registry, so that it refuses schemas that older services cannot read"
+            );
+            Ok(())
+        }
+        demanded => demanded,
+    }
 }
 
 /// Until `stop`, looks up unknown ids that the codec has found in records and teaches the codec their

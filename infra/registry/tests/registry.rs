@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, Uri};
-use registry::{Options, RegistryError, connect, follow};
+use registry::{Options, RegistryError, connect, connect_to_read, follow};
 use reqwest::Method;
 use schemas::codec::DecodeError;
 use schemas::topics::Topic;
@@ -62,6 +62,77 @@ async fn services_that_start_at_the_same_time_get_the_same_ids() {
         }
         assert_eq!(written.len(), 1);
     }
+}
+
+/// A registry that may only be read: it passes look-ups on and refuses every change. Returns options
+/// with its address.
+async fn read_only(options: &Options) -> Options {
+    let target = options.url.clone();
+    let answer = async move |method: Method, uri: Uri, body: String| {
+        let path = uri.path();
+        let looks_up = method == Method::POST && !path.ends_with("/versions");
+        if method != Method::GET && !looks_up {
+            let refused = json!({ "error_code": 42205, "message": "it is in read only mode" });
+            return (StatusCode::UNPROCESSABLE_ENTITY, refused.to_string());
+        }
+        let request = reqwest::Client::new().request(method, format!("{target}{uri}"));
+        let request = match body.is_empty() {
+            true => request,
+            false => request
+                .header("content-type", "application/json")
+                .body(body),
+        };
+        let answer = request.send().await.unwrap();
+        (answer.status(), answer.text().await.unwrap())
+    };
+    let Options { url, .. } = serve(Router::new().fallback(answer)).await;
+    Options {
+        url,
+        ..options.clone()
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_may_only_be_read_is_enough_when_it_has_the_schemas() {
+    let options = options().await;
+    let through = read_only(&options).await;
+    // Without the schemas they would have to be registered.
+    let error = connect(&through).await.err().unwrap();
+    assert!(error.to_string().contains("read only mode"), "{error}");
+
+    let direct = connect(&options).await.unwrap();
+    let subject = options.subject(TOPIC);
+    // Whether the compatibility is set or must stay as it is.
+    for level in ["FULL_TRANSITIVE", "BACKWARD"] {
+        let body = json!({ "compatibility": level });
+        let path = format!("config/{subject}");
+        let (status, answer) = call(&options, Method::PUT, &path, body).await;
+        assert_eq!(status, 200, "{answer}");
+        let codec = connect(&through).await.unwrap();
+        assert_eq!(
+            codec.encode_command(command()),
+            direct.encode_command(command())
+        );
+    }
+    let path = format!("subjects/{subject}/versions");
+    let (_, versions) = call(&options, Method::GET, &path, Value::Null).await;
+    assert_eq!(versions, json!([1]));
+}
+
+#[tokio::test]
+async fn who_only_reads_registers_nothing() {
+    let options = options().await;
+    let subject = options.subject(Topic::ALL[0]);
+    let absent = connect_to_read(&options).await.err().unwrap();
+    assert_eq!(absent, RegistryError::Absent { subject });
+    for topic in Topic::ALL {
+        let path = format!("subjects/{}/versions", options.subject(topic));
+        let (status, answer) = call(&options, Method::GET, &path, Value::Null).await;
+        assert_eq!(status, 404, "{answer}");
+    }
+    let bytes = connect(&options).await.unwrap().encode_command(command());
+    let codec = connect_to_read(&options).await.unwrap();
+    assert_eq!(codec.decode_command(&bytes), Ok(command()));
 }
 
 #[tokio::test]
@@ -285,12 +356,17 @@ async fn a_conflict_with_a_registration_at_the_same_time_is_retried() {
     for (conflicts, fails) in [(3, false), (4, true)] {
         let left = Arc::new(AtomicU32::new(conflicts));
         let body = body.clone();
-        let answer = async move |method: Method| {
-            let posted = method == Method::POST;
+        let answer = async move |method: Method, uri: Uri| {
+            let registers = method == Method::POST && uri.path().ends_with("/versions");
+            let looks_up = method == Method::POST && !registers;
+            let absent = json!({ "error_code": 40401, "message": "no such subject" });
             let take = |left: u32| left.checked_sub(1);
             let (order, body) = (Ordering::Relaxed, body.clone());
-            match posted && left.fetch_update(order, order, take).is_ok() {
+            match registers && left.fetch_update(order, order, take).is_ok() {
                 true => (StatusCode::CONFLICT, body),
+                false if looks_up && left.load(order) > 0 => {
+                    (StatusCode::NOT_FOUND, absent.to_string())
+                }
                 false => (StatusCode::OK, json!({ "id": 7 }).to_string()),
             }
         };
@@ -328,10 +404,11 @@ async fn every_call_has_the_credentials_and_they_are_not_shown() {
         password: Some("secret".into()),
         ..serve(Router::new().fallback(answer)).await
     };
-    // The answer is not a list of versions; until then every call was made once for each topic.
+    // The answer is not a list of versions. Until then each topic's schema was looked up, and its
+    // compatibility read and set.
     let error = connect(&options).await.err().unwrap();
     assert!(error.to_string().contains("versions"), "{error}");
-    assert_eq!(calls.lock().unwrap().len(), 7);
+    assert_eq!(calls.lock().unwrap().len(), 3 * Topic::ALL.len() + 1);
     assert!(!anonymous.load(Ordering::Relaxed));
     let shown = format!("{options:?}");
     assert!(
