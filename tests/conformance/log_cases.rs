@@ -123,6 +123,7 @@ async fn open_kafka(dir: &Path, queue: Queue) -> Opened {
         min_insync: replication.min(2),
         queue_records: queue.records(),
         queue_bytes: 1 << 20,
+        append_timeout: Duration::from_secs(8),
         session_timeout: Duration::from_secs(6),
         security: log_kafka::Security::default(),
     };

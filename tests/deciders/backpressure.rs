@@ -1,4 +1,4 @@
-//! A full append queue: the decider waits, keeps its state, and claims nothing anew.
+//! A full append queue, or a log that cannot be reached: the decider waits, keeps its state, and claims nothing anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,15 @@ fn assert_decided_as_if_undisturbed(bench: &Bench) {
 
 #[tokio::test(start_paused = true)]
 async fn a_decider_waits_while_the_queue_is_full_and_keeps_its_claim() {
+    waits_and_keeps_its_claim(AppendError::Full).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decider_waits_while_the_log_cannot_be_reached_and_keeps_its_claim() {
+    waits_and_keeps_its_claim(AppendError::Unavailable("no broker answers".into())).await;
+}
+
+async fn waits_and_keeps_its_claim(refusal: AppendError) {
     let bench = Bench::new();
     // So many checkpoints that one is being written most of the time.
     let decider = bench.start("one", bench.log.clone(), 10);
@@ -35,7 +44,7 @@ async fn a_decider_waits_while_the_queue_is_full_and_keeps_its_claim() {
         for _ in 0..100 {
             bench.put(shoppers.next(BEGIN_MS));
         }
-        bench.log.on_append(OnAppend::Fail(AppendError::Full));
+        bench.log.on_append(OnAppend::Fail(refusal.clone()));
         for _ in 0..100 {
             bench.put(shoppers.next(BEGIN_MS));
         }

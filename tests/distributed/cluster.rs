@@ -186,6 +186,7 @@ impl Cluster {
             min_insync: brokers.min(2) as u32,
             queue_records: 1_000,
             queue_bytes: 10 << 20,
+            append_timeout: Duration::from_secs(8),
             session_timeout: Duration::from_secs(6),
             security: log_kafka::Security::default(),
         })

@@ -220,6 +220,7 @@ fn refusal(error: AppendError) -> Problem {
     let reason = match error {
         AppendError::Full => "full",
         AppendError::TooLarge { .. } => "too_large",
+        AppendError::Unavailable(_) => "unavailable",
         AppendError::Unknown(_) => "unknown",
         AppendError::Stopped(_) => "stopped",
     };
@@ -233,6 +234,15 @@ fn refusal(error: AppendError) -> Problem {
             Code::BodyTooLarge,
             format!("The record's {what} has {bytes} bytes; the log takes at most {max}."),
         ),
+        // The log reports once that it cannot be reached, not with every request.
+        AppendError::Unavailable(why) => {
+            debug!(error = why, "an append was refused");
+            Problem::new(
+                Code::LogUnavailable,
+                "The log cannot be reached at the moment; your request was not accepted. Retry in a \
+                 second, with the same Idempotency-Key if you sent one.",
+            )
+        }
         AppendError::Unknown(why) => {
             warn!(error = why, "an append failed; its outcome is unknown");
             log_unavailable()

@@ -1,5 +1,5 @@
 //! Records on their way into the log: in batches that fit into any queue, one after the other, and
-//! again and again while the queue is full.
+//! again and again while the log takes none.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const MAX_PENDING: usize = 4_000;
 const MAX_APPEND_BYTES: usize = 256 << 10;
 /// What a log may add to the bytes of a record, and to those of each header.
 const OVERHEAD_BYTES: usize = 64;
-/// The pause after the queue was full; twice as long each further time.
+/// The pause after the log took no records; twice as long each further time.
 const RETRY_AFTER: Duration = Duration::from_millis(2);
 /// The longest such pause.
 const MAX_RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -28,8 +28,8 @@ const MAX_RETRY_AFTER: Duration = Duration::from_millis(100);
 /// process closes, and than a group waits for a member that hands over a partition.
 const FINISH_WITHIN: Duration = Duration::from_secs(3);
 
-/// Appends records. While the queue is full, waits and tries the same append again: nothing was
-/// appended, so the state of the caller is still what the log says.
+/// Appends records. While the queue is full or the log cannot be reached, waits and tries the same
+/// append again: nothing was appended, so the state of the caller is still what the log says.
 pub(super) async fn append_when_there_is_room(
     log: &PartitionLog,
     topic: Topic,
@@ -39,9 +39,9 @@ pub(super) async fn append_when_there_is_room(
     let mut pause = RETRY_AFTER;
     loop {
         match log.log.append(topic, log.partition, records.clone()).await {
-            Err(AppendError::Full) => {
+            Err(error @ (AppendError::Full | AppendError::Unavailable(_))) => {
                 if waiting.is_none() {
-                    debug!(partition = %log.partition, %topic, "the append queue is full; waiting");
+                    debug!(%error, partition = %log.partition, %topic, "waiting until the log takes records");
                     waiting = Some(log.waiting.begin());
                 }
                 tokio::time::sleep(pause).await;

@@ -53,11 +53,11 @@ pub(crate) struct PartitionLog {
     pub(crate) codec: Arc<Codec>,
     pub(crate) topics: CoreTopics,
     pub(crate) partition: Partition,
-    /// Whether appends wait for room in the queue.
+    /// Whether appends wait until the log takes records.
     pub(crate) waiting: WaitingAppends,
 }
 
-/// How many appends of a partition's decider wait for room in the log's queue. Clones count the same
+/// How many appends of a partition's decider wait until the log takes records. Clones count the same
 /// appends.
 #[derive(Clone, Default)]
 pub(crate) struct WaitingAppends(Arc<AtomicUsize>);
@@ -74,7 +74,7 @@ impl WaitingAppends {
     }
 }
 
-/// An append that waits for room.
+/// An append that waits.
 struct WaitingAppend(Arc<AtomicUsize>);
 
 impl Drop for WaitingAppend {
@@ -88,7 +88,7 @@ impl PartitionLog {
         self.log.read(topic, self.partition, from).await
     }
 
-    /// Appends records when it is first polled, and waits while the log's queue is full.
+    /// Appends records when it is first polled, and waits while the log takes none.
     fn append(
         &self,
         topic: Topic,

@@ -12,7 +12,8 @@ use tokio::time::Interval;
 use super::PartitionLog;
 
 /// What health shows while appends wait.
-const QUEUE_FULL: &str = "waiting for room in the log's append queue; decisions are delayed";
+const APPENDS_WAIT: &str = "waiting until the log takes records: its append queue is full, or it cannot \
+                            be reached; decisions are delayed";
 
 /// Reports a partition's lag at intervals.
 pub(super) struct Progress {
@@ -52,7 +53,7 @@ impl Progress {
                 metrics::gauge!(DECIDER_LAG, &self.label).set(lag as f64);
                 component.working(lag);
                 if log.waiting.any() {
-                    component.degraded(QUEUE_FULL);
+                    component.degraded(APPENDS_WAIT);
                 }
             }
             Err(error) => component.failing(error.to_string()),
@@ -61,13 +62,13 @@ impl Progress {
     }
 }
 
-/// Reports, for as long as it is polled, that the partition's claim waits for room in the queue.
+/// Reports, for as long as it is polled, that the partition's claim waits until the log takes it.
 pub(crate) async fn report_waiting(log: &PartitionLog, component: &Component) -> Infallible {
     let mut interval = tokio::time::interval(REPORT_EVERY);
     loop {
         interval.tick().await;
         if log.waiting.any() {
-            component.failing(QUEUE_FULL);
+            component.failing(APPENDS_WAIT);
         }
     }
 }

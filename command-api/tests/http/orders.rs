@@ -125,6 +125,12 @@ async fn each_failure_of_the_log_has_its_answer() {
             "same_request",
         ),
         (
+            AppendError::Unavailable("x".into()),
+            503,
+            "log_unavailable",
+            "same_request",
+        ),
+        (
             AppendError::Stopped("x".into()),
             503,
             "log_unavailable",

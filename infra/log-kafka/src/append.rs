@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -12,20 +12,22 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel}
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{
-    BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer,
+    BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
 };
 use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
+use crate::Options;
+use crate::availability::Availability;
 use crate::context::Context;
 use crate::names::Names;
 
-/// How long a record waits for its acknowledgement before it fails, in milliseconds.
-pub(crate) const TIMEOUT_MS: &str = "10000";
-/// How long closing waits for records in flight; a little longer than any record may take.
-const FLUSH: Duration = Duration::from_secs(11);
+/// How much longer than any record may take closing waits for records in flight.
+const FLUSH_MARGIN: Duration = Duration::from_secs(1);
+/// How long librdkafka may take to answer the calls whose records are given up.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 type Producer = ThreadedProducer<Deliveries>;
 type Answer = Result<Offset, AppendError>;
@@ -36,27 +38,29 @@ pub(crate) struct Appender {
     context: Context,
     names: Arc<Names>,
     in_flight: Arc<InFlight>,
+    pub(crate) availability: Availability,
+    /// How long closing waits for records in flight.
+    flush: Duration,
     /// None once closed.
     producer: RwLock<Option<Producer>>,
 }
 
 impl Appender {
-    pub(crate) fn new(
-        config: ClientConfig,
-        context: Context,
-        names: Arc<Names>,
-        max_records: usize,
-        max_bytes: usize,
-    ) -> KafkaResult<Self> {
+    pub(crate) fn new(options: &Options, context: Context, names: Arc<Names>) -> KafkaResult<Self> {
+        let config = options.producer();
         let producer = Producer::from_config_and_context(&config, Deliveries(context.clone()))?;
         Ok(Self {
+            availability: Availability::default(),
+            flush: options.append_timeout + FLUSH_MARGIN,
             config,
-            context,
+            context: context.clone(),
             names,
             in_flight: Arc::new(InFlight {
-                max_records,
-                max_bytes,
+                context,
+                max_records: options.queue_records,
+                max_bytes: options.queue_bytes,
                 taken: Mutex::default(),
+                progress: Mutex::new(Instant::now()),
             }),
             producer: RwLock::new(Some(producer)),
         })
@@ -74,6 +78,7 @@ impl Appender {
         let producer = guard
             .as_ref()
             .ok_or_else(|| AppendError::Stopped("it is closed".to_owned()))?;
+        self.availability.check((topic, partition))?;
         let share = self.in_flight.take(records)?;
         let (answer, waiting) = oneshot::channel();
         let call = Arc::new(Call {
@@ -103,7 +108,7 @@ impl Appender {
         Ok(waiting)
     }
 
-    /// Replaces the producer, in a thread of its own: after a fatal error a producer takes no more
+    /// Replaces the producer, in a thread of its own, after a fatal error: then a producer takes no more
     /// records.
     fn replace(self: Arc<Self>) {
         let replace = move || {
@@ -114,17 +119,9 @@ impl Appender {
                 return;
             };
             warn!(%code, reason, "the Kafka producer failed with a fatal error; replacing it");
-            let deliveries = Deliveries(self.context.clone());
-            match Producer::from_config_and_context(&self.config, deliveries) {
-                Ok(producer) => {
-                    let old = guard.replace(producer);
-                    drop(guard);
-                    drop(old);
-                }
-                Err(error) => {
-                    error!(%error, "cannot create a new Kafka producer; the next append tries again")
-                }
-            }
+            let old = self.renew(&mut guard);
+            drop(guard);
+            drop(old);
         };
         let thread = std::thread::Builder::new().name("kafka-replace".to_owned());
         if let Err(error) = thread.spawn(replace) {
@@ -132,13 +129,54 @@ impl Appender {
         }
     }
 
-    /// Refuses further records, and waits until all records in flight have been answered; blocks for
-    /// at most [`FLUSH`].
+    /// Puts a new producer in the place of the old one, and returns the old one. Dropping that gives up
+    /// the records that it still has; it may block for half a second.
+    fn renew(&self, producer: &mut Option<Producer>) -> Option<Producer> {
+        let deliveries = Deliveries(self.context.clone());
+        match Producer::from_config_and_context(&self.config, deliveries) {
+            Ok(new) => producer.replace(new),
+            Err(error) => {
+                error!(%error, "cannot create a new Kafka producer; the next append tries again");
+                None
+            }
+        }
+    }
+
+    /// Gives up the records in flight, and answers their calls: they are not sent any more, and those
+    /// that were sent may be in the log or not. The producer is replaced, since after a gap it would
+    /// send what follows under another identity. Blocks until the calls are answered.
+    pub(crate) fn give_up(&self) {
+        if self.in_flight.taken.lock().0 == 0 {
+            return;
+        }
+        let mut guard = self.producer.write();
+        if guard.is_none() {
+            // It was closed, and closing waits for them.
+            return;
+        }
+        let old = self.renew(&mut guard);
+        drop(guard);
+        if let Some(old) = old {
+            old.purge(PurgeConfig::default().queue().inflight());
+            if let Err(error) = old.flush(ANSWER_WITHIN) {
+                warn!(%error, "records that were given up are not answered");
+            }
+        }
+    }
+
+    /// Whether records have been in flight for this long without any of them being acknowledged.
+    pub(crate) fn is_stalled(&self, time: Duration) -> bool {
+        let any = self.in_flight.taken.lock().0 > 0;
+        any && self.in_flight.progress.lock().elapsed() >= time
+    }
+
+    /// Refuses further records, and waits until all records in flight have been answered; blocks a
+    /// little longer than a record may take.
     pub(crate) fn close(&self) {
         let Some(producer) = self.producer.write().take() else {
             return;
         };
-        if let Err(error) = producer.flush(FLUSH) {
+        if let Err(error) = producer.flush(self.flush) {
             warn!(%error, "records were still in flight to the brokers when the log was closed");
         }
     }
@@ -163,10 +201,13 @@ fn headers(headers: &[(String, Bytes)]) -> OwnedHeaders {
 
 /// The records and bytes in flight.
 struct InFlight {
+    context: Context,
     max_records: usize,
     max_bytes: usize,
     /// Records and bytes.
     taken: Mutex<(usize, usize)>,
+    /// When a call was last acknowledged, or the first one began.
+    progress: Mutex<Instant>,
 }
 
 impl InFlight {
@@ -184,12 +225,29 @@ impl InFlight {
         if too_many || taken.1 + bytes > max {
             return Err(AppendError::Full);
         }
+        if taken.0 == 0 {
+            *self.progress.lock() = Instant::now();
+        }
         *taken = (taken.0 + records, taken.1 + bytes);
         Ok(Share {
             in_flight: self.clone(),
             records,
             bytes,
         })
+    }
+}
+
+impl InFlight {
+    /// Notes how a call ended.
+    fn note(&self, failure: Option<&Failure>) {
+        let Some(failure) = failure else {
+            *self.progress.lock() = Instant::now();
+            return;
+        };
+        self.context.suspect();
+        if failure.timed_out {
+            self.context.counts.append_timed_out();
+        }
     }
 }
 
@@ -212,7 +270,7 @@ impl Drop for Share {
 struct Call {
     /// The highest offset so far; -1 when there is none.
     last: AtomicI64,
-    failure: Mutex<Option<String>>,
+    failure: Mutex<Option<Failure>>,
     /// None once answered, and so is the share.
     answer: Option<oneshot::Sender<Answer>>,
     share: Option<Share>,
@@ -220,23 +278,44 @@ struct Call {
 
 impl Call {
     fn fail(&self, error: &KafkaError) {
-        self.fail_because(match error.rdkafka_error_code() {
-            Some(code) => code.to_string(),
-            None => error.to_string(),
-        });
+        use RDKafkaErrorCode as E;
+        let code = error.rdkafka_error_code();
+        let (reason, timed_out) = match code {
+            Some(E::PurgeQueue | E::PurgeInflight) => {
+                ("the brokers did not acknowledge them".to_owned(), true)
+            }
+            Some(code) => {
+                let timed_out = matches!(code, E::MessageTimedOut | E::RequestTimedOut);
+                (code.to_string(), timed_out)
+            }
+            None => (error.to_string(), false),
+        };
+        self.fail_because(reason, timed_out);
     }
 
-    fn fail_because(&self, reason: String) {
-        self.failure.lock().get_or_insert(reason);
+    fn fail_because(&self, reason: String, timed_out: bool) {
+        let failure = Failure { reason, timed_out };
+        self.failure.lock().get_or_insert(failure);
     }
+}
+
+/// Why a call failed.
+struct Failure {
+    reason: String,
+    /// Whether the brokers did not acknowledge it in time.
+    timed_out: bool,
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        // Released first, so that the caller that gets the answer finds room for its next call.
+        let failure = self.failure.get_mut().take();
+        if let Some(share) = &self.share {
+            share.in_flight.note(failure.as_ref());
+        }
+        // Released before the answer, so that the caller that gets it finds room for its next call.
         self.share = None;
-        let answer = match self.failure.get_mut().take() {
-            Some(reason) => Err(AppendError::Unknown(reason)),
+        let answer = match failure {
+            Some(Failure { reason, .. }) => Err(AppendError::Unknown(reason)),
             None => Ok(Offset(*self.last.get_mut())),
         };
         if let Some(waiting) = self.answer.take() {
@@ -266,7 +345,8 @@ impl ProducerContext for Deliveries {
         match delivery {
             // For a record that was sent twice, the brokers may not report the offset.
             Ok(message) if message.offset() < 0 => {
-                call.fail_because("the brokers did not report the record's offset".to_owned());
+                let reason = "the brokers did not report the record's offset".to_owned();
+                call.fail_because(reason, false);
             }
             Ok(message) => {
                 call.last.fetch_max(message.offset(), Relaxed);

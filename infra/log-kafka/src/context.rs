@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -10,6 +11,8 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::{debug, info, warn};
+
+use crate::counts::Counts;
 
 /// How long errors of the same kind are logged at level debug after one was logged as a warning:
 /// while brokers are down every client repeats them several times a second.
@@ -24,6 +27,9 @@ pub(crate) const EVENTS_AT_ONCE: usize = 16;
 #[derive(Clone, Default)]
 pub(crate) struct Context {
     history: Arc<Mutex<History>>,
+    /// Whether something suggests that the brokers cannot be reached.
+    suspicion: Arc<AtomicBool>,
+    pub(crate) counts: Arc<Counts>,
 }
 
 #[derive(Default)]
@@ -46,6 +52,16 @@ impl Context {
             Some((at, last)) if at.elapsed() < REPEAT_AFTER => format!("{error}; {last}"),
             _ => error,
         }
+    }
+
+    /// Notes that the brokers may not be reachable.
+    pub(crate) fn suspect(&self) {
+        self.suspicion.store(true, Relaxed);
+    }
+
+    /// Whether that was noted since the last call.
+    pub(crate) fn take_suspicion(&self) -> bool {
+        self.suspicion.swap(false, Relaxed)
     }
 
     fn report(&self, kind: &str, what: &str) {
@@ -85,9 +101,10 @@ impl ClientContext for Context {
             // The reader handles it.
             Some(RDKafkaErrorCode::AutoOffsetReset) => return debug!("Kafka: {reason}"),
             // It names no cause; the causes were reported before.
-            Some(RDKafkaErrorCode::AllBrokersDown) => {}
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.suspect(),
             _ => self.history.lock().last = Some((Instant::now(), reason.to_owned())),
         }
+        self.counts.error(code);
         self.report(&kind, reason);
     }
 }

@@ -1,6 +1,7 @@
 //! The event log on Apache Kafka.
 //!
-//! One idempotent producer [appends](append), and refuses records when too many are in flight. Readers
+//! One idempotent producer [appends](append), and refuses records when too many are in flight, or while
+//! the brokers are known to be away ([`availability`]). Readers
 //! ([`reader`]) share a few [`consumers`]. One request [looks up](offsets) the partitions' ends for all
 //! callers at once. A [`member`] of a consumer group knows which partitions are assigned to this
 //! process. At the start the [`topics`] are created or checked. Blocking calls have threads of their
@@ -12,12 +13,14 @@ mod options;
 mod topics;
 
 mod append;
+mod availability;
 mod consumers;
 mod member;
 mod offsets;
 mod reader;
 
 mod context;
+mod counts;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -36,6 +39,7 @@ use tokio::task::spawn_blocking;
 use tracing::{error, warn};
 
 use crate::append::Appender;
+use crate::availability::Watch;
 use crate::consumers::Consumers;
 use crate::context::Context;
 use crate::member::Member;
@@ -69,9 +73,24 @@ pub enum OpenError {
         /// How to fix it.
         remedy: String,
     },
+    /// A topic does not exist, and was to be opened for reading only.
+    #[error("topic {topic} does not exist: no service was started with these brokers and prefix")]
+    Absent {
+        /// The topic.
+        topic: String,
+    },
     /// The options are not valid. A retry cannot help.
     #[error("the log's options are not valid: {0}")]
     Options(String),
+}
+
+/// What a log may do at the brokers.
+#[derive(Debug, Clone, Copy)]
+enum Access {
+    /// Create topics and append records.
+    Full,
+    /// Nothing.
+    ReadOnly,
 }
 
 /// The event log of a Kafka cluster.
@@ -81,8 +100,11 @@ pub enum OpenError {
 pub struct KafkaLog {
     options: Options,
     context: Context,
+    /// Answers what is asked about topics.
+    consumer: Arc<BaseConsumer<Context>>,
     names: Arc<Names>,
-    appender: Arc<Appender>,
+    /// None when the log is open for reading only.
+    appender: Option<Arc<Appender>>,
     reading: Reading,
     /// None once the log is closed.
     members: Mutex<Option<HashMap<Group, Member>>>,
@@ -93,41 +115,61 @@ impl KafkaLog {
     /// Connects to the brokers, creates missing topics and checks all topics. Takes half a minute at
     /// most.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
-        let opened = spawn_blocking(move || Self::open_blocking(options)).await;
+        Self::open_with(options, Access::Full).await
+    }
+
+    /// Like [`KafkaLog::open`], for reading only: creates nothing, and refuses to append.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Absent`] names a topic that does not exist.
+    pub async fn open_to_read(options: Options) -> Result<Self, OpenError> {
+        Self::open_with(options, Access::ReadOnly).await
+    }
+
+    async fn open_with(options: Options, access: Access) -> Result<Self, OpenError> {
+        let opened = spawn_blocking(move || Self::open_blocking(options, access)).await;
         opened.unwrap_or_else(|error| Err(OpenError::Unreachable(error.to_string())))
     }
 
-    fn open_blocking(options: Options) -> Result<Self, OpenError> {
+    fn open_blocking(options: Options, access: Access) -> Result<Self, OpenError> {
         options.check()?;
         let context = Context::default();
         let names = Arc::new(Names::new(&options.topic_prefix));
         let client = |error: rdkafka::error::KafkaError| OpenError::Options(error.to_string());
         let consumer = BaseConsumer::from_config_and_context(&options.client(), context.clone());
         let consumer = consumer.map_err(client)?;
-        topics::ensure(&options, &names, &consumer)?;
-
         let thread = |error| OpenError::Unreachable(format!("cannot start a thread: {error}"));
-        let (producer, reader) = (options.producer(), options.reader());
-        let appender = Appender::new(
-            producer,
-            context.clone(),
-            names.clone(),
-            options.queue_records,
-            options.queue_bytes,
-        );
+        let consumer = Arc::new(consumer);
+        let appender = match access {
+            Access::Full => {
+                topics::ensure(&options, &names, &consumer)?;
+                let appender = Appender::new(&options, context.clone(), names.clone());
+                let appender = Arc::new(appender.map_err(client)?);
+                let watch = Watch::new(&options, &appender, consumer.clone(), names.clone());
+                watch.start().map_err(thread)?;
+                Some(appender)
+            }
+            Access::ReadOnly => {
+                topics::check_readable(&options, &names, &consumer)?;
+                None
+            }
+        };
+        let reader = options.reader();
         let closed = watch::Sender::new(false);
         let consumers = Consumers::start(reader, context.clone(), names.clone());
         let reading = Reading {
             names: names.clone(),
             consumers: consumers.map_err(thread)?,
-            offsets: Offsets::start(consumer, names.clone()).map_err(thread)?,
+            offsets: Offsets::start(consumer.clone(), names.clone()).map_err(thread)?,
             closed: closed.subscribe(),
         };
         Ok(Self {
             options,
             context,
+            consumer,
             names,
-            appender: Arc::new(appender.map_err(client)?),
+            appender,
             reading,
             members: Mutex::new(Some(HashMap::new())),
             closed,
@@ -141,7 +183,11 @@ impl KafkaLog {
         self.closed.send_replace(true);
         self.reading.consumers.close();
         let appender = self.appender.clone();
-        let flushing = spawn_blocking(move || appender.close());
+        let flushing = spawn_blocking(move || {
+            if let Some(appender) = appender {
+                appender.close();
+            }
+        });
         let members = self.members.lock().take().unwrap_or_default();
         let leaving: Vec<_> = members.values().filter_map(Member::leave).collect();
         let left = tokio::time::timeout(LEAVE_WITHIN, join_all(leaving)).await;
@@ -153,6 +199,32 @@ impl KafkaLog {
         if let Err(error) = flushing.await {
             error!(%error, "the log was not closed properly: flushing the producer failed");
         }
+    }
+
+    /// Checks that the topics still have the settings that they had to have when the log was opened.
+    /// Takes about twenty seconds at most.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Misconfigured`] names the setting that was changed and the command that corrects
+    /// it; [`OpenError::Unreachable`] says that nothing could be checked.
+    pub async fn check_topics(&self) -> Result<(), OpenError> {
+        let (options, names) = (self.options.clone(), self.names.clone());
+        let consumer = self.consumer.clone();
+        let checking = spawn_blocking(move || topics::check(&options, &names, &consumer));
+        let checked = checking.await;
+        checked.unwrap_or_else(|error| Err(OpenError::Unreachable(error.to_string())))
+    }
+
+    /// How many errors of each kind librdkafka has reported since the log was opened. The kinds are
+    /// always the same.
+    pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.context.counts.errors()
+    }
+
+    /// How many appends the brokers did not acknowledge in time.
+    pub fn appends_timed_out(&self) -> u64 {
+        self.context.counts.appends_timed_out_so_far()
     }
 
     fn check(&self, partition: Partition) -> Result<(), String> {
@@ -185,7 +257,9 @@ impl KafkaLog {
 impl Drop for KafkaLog {
     fn drop(&mut self) {
         self.reading.consumers.close();
-        self.appender.abandon();
+        if let Some(appender) = &self.appender {
+            appender.abandon();
+        }
     }
 }
 
@@ -202,7 +276,11 @@ impl EventLog for KafkaLog {
         records: Vec<NewRecord>,
     ) -> Result<Offset, AppendError> {
         self.check(partition).map_err(AppendError::Stopped)?;
-        let answer = self.appender.enqueue(topic, partition, &records)?;
+        let appender = self
+            .appender
+            .as_ref()
+            .ok_or_else(|| AppendError::Stopped("it is open for reading only".to_owned()))?;
+        let answer = appender.enqueue(topic, partition, &records)?;
         // librdkafka has a copy.
         drop(records);
         let lost = || AppendError::Unknown("the producer ended without answering".to_owned());

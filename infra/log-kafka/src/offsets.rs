@@ -54,7 +54,7 @@ struct Lookup {
 impl Offsets {
     /// Starts the thread that asks the brokers. It ends when all handles are gone.
     pub(crate) fn start(
-        consumer: BaseConsumer<Context>,
+        consumer: Arc<BaseConsumer<Context>>,
         names: Arc<Names>,
     ) -> std::io::Result<Self> {
         let (lookups, received) = sync_channel(MAX_WAITING);
@@ -98,7 +98,7 @@ impl Offsets {
 
 /// The state of the thread.
 struct Worker {
-    consumer: BaseConsumer<Context>,
+    consumer: Arc<BaseConsumer<Context>>,
     names: Arc<Names>,
 }
 

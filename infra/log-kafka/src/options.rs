@@ -27,6 +27,9 @@ pub struct Options {
     /// The most bytes of records in flight to the brokers, and in one call. librdkafka has a copy of
     /// them and about 200 bytes more for each record.
     pub queue_bytes: usize,
+    /// How long a record waits for its acknowledgement. After this it is not sent any more, and the call
+    /// fails with an unknown outcome. At least a tenth of a second.
+    pub append_timeout: Duration,
     /// After how long without a heartbeat the group assigns a member's partitions to others. The
     /// brokers limit it, by default to 6 seconds at least and 30 minutes at most.
     pub session_timeout: Duration,
@@ -103,6 +106,9 @@ impl Options {
         if self.queue_records == 0 {
             return refuse("queue_records must be at least 1".to_owned());
         }
+        if self.append_timeout < Duration::from_millis(100) {
+            return refuse("the append timeout must be at least 100 ms".to_owned());
+        }
         self.security.check().or_else(refuse)
     }
 
@@ -134,7 +140,10 @@ impl Options {
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            .set("message.timeout.ms", crate::append::TIMEOUT_MS)
+            .set(
+                "message.timeout.ms",
+                self.append_timeout.as_millis().to_string(),
+            )
             .set("queue.buffering.max.messages", "0")
             .set("queue.buffering.max.kbytes", i32::MAX.to_string())
             // Records of this interval share a batch: many concurrent callers gain more by it

@@ -1,4 +1,5 @@
-//! The topics: created with the settings that the product needs, and refused when they have others.
+//! The topics: created with the settings that the product needs, and refused when they have others. The
+//! settings can be changed while services run, so services check them again.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -70,15 +71,37 @@ pub(crate) fn ensure(
     names: &Names,
     consumer: &BaseConsumer<Context>,
 ) -> Result<(), OpenError> {
-    let admin = options.client().create();
-    let topics = Topics {
-        options,
-        names: Topic::ALL.map(|topic| names.topic(topic)),
-        consumer,
-        admin: admin.map_err(|error| OpenError::Options(error.to_string()))?,
-    };
+    let topics = Topics::new(options, names, consumer)?;
     topics.create_missing()?;
     topics.check()
+}
+
+/// Checks that the topics exist with their partitions, as far as it matters to who only reads. Creates
+/// none; blocks until that is done.
+pub(crate) fn check_readable(
+    options: &Options,
+    names: &Names,
+    consumer: &BaseConsumer<Context>,
+) -> Result<(), OpenError> {
+    let topics = Topics::new(options, names, consumer)?;
+    let shapes = topics.shapes()?;
+    for topic in topics.names {
+        let shape = shapes.get(topic).ok_or_else(|| OpenError::Absent {
+            topic: topic.to_owned(),
+        })?;
+        topics.check_partitions(topic, shape)?;
+    }
+    Ok(())
+}
+
+/// Checks all topics once, and creates none; blocks until that is done.
+pub(crate) fn check(
+    options: &Options,
+    names: &Names,
+    consumer: &BaseConsumer<Context>,
+) -> Result<(), OpenError> {
+    let unusable = Topics::new(options, names, consumer)?.check_now()?;
+    unusable.map_or(Ok(()), |why| Err(OpenError::Unreachable(why)))
 }
 
 struct Topics<'a> {
@@ -96,7 +119,22 @@ struct Shape {
     leaderless: Option<i32>,
 }
 
-impl Topics<'_> {
+impl<'a> Topics<'a> {
+    /// The client for administration lives as long as this, since its log lines cannot be polled.
+    fn new(
+        options: &'a Options,
+        names: &'a Names,
+        consumer: &'a BaseConsumer<Context>,
+    ) -> Result<Self, OpenError> {
+        let admin = options.client().create();
+        Ok(Self {
+            options,
+            names: Topic::ALL.map(|topic| names.topic(topic)),
+            consumer,
+            admin: admin.map_err(|error| OpenError::Options(error.to_string()))?,
+        })
+    }
+
     fn unreachable(&self, error: &KafkaError) -> OpenError {
         // Polls the consumer's events, which carry the cause.
         for _ in 0..EVENTS_AT_ONCE {
@@ -187,6 +225,7 @@ impl Topics<'_> {
                 return Ok(Some(format!("topic {topic} does not exist yet")));
             };
             self.check_partitions(topic, shape)?;
+            self.check_replicas(topic, shape)?;
             if let Some(partition) = shape.leaderless {
                 return Ok(Some(format!(
                     "partition {partition} of topic {topic} has no leader"
@@ -238,6 +277,10 @@ impl Topics<'_> {
                 ),
             });
         }
+        Ok(())
+    }
+
+    fn check_replicas(&self, topic: &str, shape: &Shape) -> Result<(), OpenError> {
         let (found, expected) = (shape.replicas, self.options.replication as usize);
         if found < expected {
             return Err(OpenError::Misconfigured {

@@ -111,6 +111,10 @@ pub enum AppendError {
         /// The largest size allowed.
         max: usize,
     },
+    /// The log cannot be reached, or cannot take records for this partition at the moment. Nothing was
+    /// appended; the same call may succeed later, without a restart.
+    #[error("the log cannot be reached: {0}")]
+    Unavailable(String),
     /// The log cannot tell whether the records were appended: all, some or none of them may be in
     /// the log now or later. A retry may append them a second time. An attempt may be sent again,
     /// since attempts with the same id count once.
@@ -188,7 +192,7 @@ pub trait EventLog: Send + Sync {
     /// # Errors
     ///
     /// The outcome of [`AppendError::Unknown`] is open; after every other error nothing was appended,
-    /// and [`AppendError::Full`] may be retried.
+    /// and [`AppendError::Full`] and [`AppendError::Unavailable`] may be retried.
     async fn append(
         &self,
         topic: Topic,

@@ -74,6 +74,7 @@ impl Site {
             min_insync: 1,
             queue_records: 65_536,
             queue_bytes: 8 << 20,
+            append_timeout: Duration::from_secs(8),
             session_timeout: Duration::from_secs(6),
             security: log_kafka::Security::default(),
         };

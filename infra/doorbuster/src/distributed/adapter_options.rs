@@ -13,6 +13,7 @@ pub(crate) fn kafka(settings: &Settings) -> log_kafka::Options {
         min_insync: kafka.min_insync,
         queue_records: settings.log.append_queue_records,
         queue_bytes: settings.log.append_queue_bytes,
+        append_timeout: kafka.append_timeout,
         session_timeout: kafka.session_timeout,
         security: Security {
             protocol: match kafka.protocol {

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::Router;
@@ -32,7 +32,7 @@ use schemas::topics::Topic;
 use store_scylla::ScyllaStore;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use utoipa_axum::router::OpenApiRouter;
 use web::operations;
 use web::receipt::ReceiptKey;
@@ -43,6 +43,12 @@ use crate::routes;
 
 /// The pause between two attempts of a service to reach an engine at its start.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The least time that Kafka's adapter takes as the limit of an append.
+const LEAST_APPEND_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How often a running service checks the topics' settings.
+const CHECK_TOPICS_EVERY: Duration = Duration::from_secs(30);
 
 /// How long a start waits for the read store before it continues without.
 const STORE_WAIT: Duration = Duration::from_secs(5);
@@ -132,10 +138,18 @@ impl ServiceStart {
     }
 
     async fn connect(&self, component: &Component) -> anyhow::Result<(Arc<Codec>, Arc<KafkaLog>)> {
-        let options = adapter_options::registry(&self.settings);
-        let registry = || registry::connect(&options);
+        let registry_options = adapter_options::registry(&self.settings);
+        let registry = || registry::connect(&registry_options);
         let codec = wait_for(component, "the schema registry", registry).await?;
-        let kafka = || KafkaLog::open(adapter_options::kafka(&self.settings));
+        let mut options = adapter_options::kafka(&self.settings);
+        if self.service == Service::CommandApi {
+            // No record outlives its request, and the answer takes a moment.
+            let requests = self.settings.http.request_timeout * 4 / 5;
+            options.append_timeout = options
+                .append_timeout
+                .min(requests.max(LEAST_APPEND_TIMEOUT));
+        }
+        let kafka = || KafkaLog::open(options.clone());
         let log = wait_for(component, "Kafka", kafka).await?;
         component.failing("starting");
         Ok((Arc::new(codec), Arc::new(log)))
@@ -147,6 +161,7 @@ impl ServiceStart {
         codec: Arc<Codec>,
         log: Arc<KafkaLog>,
     ) -> anyhow::Result<Option<OpenApiRouter>> {
+        self.keep(watch_topics(log.clone(), self.health.component("topics")));
         let log: Arc<dyn EventLog> = log;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (drain, health, settings) = (&self.drain, &self.health, &self.settings);
@@ -257,6 +272,47 @@ async fn probe_kafka(log: Arc<dyn EventLog>, component: Component) -> Infallible
             Err(error) => component.failing(error.to_string()),
         }
         tokio::time::sleep(REPORT_EVERY).await;
+    }
+}
+
+/// Reports whether the topics have the settings that they must have, which anyone may change at any
+/// time. A service with a wrong one continues, since it can do nothing better.
+async fn watch_topics(log: Arc<KafkaLog>, component: Component) -> Infallible {
+    let mut wrong: Option<(String, Instant)> = None;
+    let mut report = tokio::time::interval(REPORT_EVERY);
+    loop {
+        let check = async {
+            tokio::time::sleep(CHECK_TOPICS_EVERY).await;
+            log.check_topics().await
+        };
+        tokio::pin!(check);
+        let checked = loop {
+            tokio::select! {
+                checked = &mut check => break checked,
+                _ = report.tick() => match &wrong {
+                    Some((why, _)) => component.degraded(why.as_str()),
+                    None => component.working(0),
+                },
+            }
+        };
+        match checked {
+            Ok(()) => {
+                if let Some((_, since)) = wrong.take() {
+                    let seconds = since.elapsed().as_secs();
+                    info!("the topics' settings are right again; recovered after {seconds} s");
+                }
+            }
+            // The component of Kafka reports it.
+            Err(OpenError::Unreachable(_)) => {}
+            Err(error) => {
+                let why = error.to_string();
+                if wrong.as_ref().is_none_or(|(known, _)| *known != why) {
+                    error!("a topic was changed: {why}");
+                }
+                let since = wrong.map_or_else(Instant::now, |(_, since)| since);
+                wrong = Some((why, since));
+            }
+        }
     }
 }
 

@@ -31,6 +31,7 @@ fn options(brokers: String, topic_prefix: String) -> Options {
         min_insync: 1,
         queue_records: 10_000,
         queue_bytes: 16 << 20,
+        append_timeout: Duration::from_secs(8),
         session_timeout: Duration::from_secs(6),
         security: Security::default(),
     }

@@ -67,6 +67,34 @@ async fn each_wrong_setting_is_refused_by_name() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_that_is_changed_while_the_log_is_open_is_found_until_it_is_put_right() {
+    let options = fresh_options("changed").await;
+    let log = open(&options).await;
+    assert_eq!(log.check_topics().await, Ok(()));
+    let topic = topic_name(&options.topic_prefix, Topic::StockDecisions);
+    for (name, _, wrong) in [SETTINGS[0], SETTINGS[2]] {
+        run(&format!(
+            "kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name \
+             {topic} --add-config {name}={wrong}",
+            options.brokers
+        ))
+        .await;
+        let Err(OpenError::Misconfigured {
+            setting,
+            found,
+            remedy,
+            ..
+        }) = log.check_topics().await
+        else {
+            panic!("{name} was not noticed")
+        };
+        assert_eq!((setting.as_str(), found.as_str()), (name, wrong));
+        run(&remedy).await;
+        assert_eq!(log.check_topics().await, Ok(()));
+    }
+}
+
 /// Runs a remedy, which is a call of Kafka's own tool for settings.
 async fn run(remedy: &str) {
     let (tool, arguments) = remedy.split_once(' ').unwrap();

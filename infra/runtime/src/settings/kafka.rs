@@ -19,6 +19,8 @@ pub struct KafkaSettings {
     pub replication: u32,
     /// Replicas that must have a record before it is acknowledged; at most `replication`.
     pub min_insync: u32,
+    /// How long a record waits for its acknowledgement before it is given up.
+    pub append_timeout: Duration,
     /// How long a silent member of a consumer group keeps its partitions.
     pub session_timeout: Duration,
     /// How connections are protected.
@@ -94,6 +96,15 @@ impl KafkaSettings {
                 default: "2",
                 help: "Replicas that must have a record before it is acknowledged",
                 format: number(1..=100),
+            }),
+            append_timeout: source.read(Setting {
+                name: "kafka_append_timeout_ms",
+                used_by: &[Service::CommandApi, Service::Decider],
+                default: "8000",
+                help: "How long a record waits for its acknowledgement before it is given up and not \
+                       sent any more; for a command-api no longer than four fifths of \
+                       request_timeout_ms, so that no order outlives its request",
+                format: milliseconds(1_000..=300_000),
             }),
             session_timeout: source.read(Setting {
                 name: "kafka_session_timeout_ms",
