@@ -262,6 +262,7 @@ pub fn source_of(log: Arc<MemoryLog>, store: Option<Arc<MemoryStore>>) -> Source
     Source {
         log,
         store: store.ok_or_else(|| "none were given".to_owned()),
+        is_live: true,
         codec: Arc::new(Codec::embedded()),
         scratch: Box::new(scratch_store),
     }

@@ -1,7 +1,10 @@
 //! Audits of logs that were tampered with.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use audit::report::{LogPosition, ReadModels, Report};
-use audit::{Scope, audit};
+use audit::{Scope, Source, audit};
 use bytes::Bytes;
 use indicatif::ProgressBar;
 use ports::NewRecord;
@@ -405,15 +408,56 @@ async fn undecided_and_unprojected_records_are_counted() {
     let mut history = history();
     let read_models = history.read_models(11).await;
     history.decided.truncate(13);
-    let report = audited(history.log(), Some(read_models)).await;
+    let report = audited(history.log(), Some(read_models.clone())).await;
     assert_eq!(report.violation, None);
+    let ReadModels::Behind { lacking, .. } = &report.read_models else {
+        panic!("{:?}", report.read_models);
+    };
+    assert_eq!(*lacking, BTreeMap::from([(PARTITION, 2)]));
+    let text = report.summary(false).to_string();
+    assert!(
+        text.contains("BEHIND: they lack decisions, 2 of partition 0"),
+        "{text}"
+    );
+    let of = &report.partitions[0];
+    assert_eq!((of.records, of.undecided, of.not_applied), (13, 2, 2));
+
+    // A file lacks what the running service has in memory.
+    let file = Source {
+        is_live: false,
+        ..source_of(history.log(), Some(read_models))
+    };
+    let report = audit(file, Scope::default(), ProgressBar::hidden());
+    let report = report.await.unwrap();
     assert!(
         matches!(report.read_models, ReadModels::Equal { .. }),
         "{:?}",
         report.read_models
     );
-    let of = &report.partitions[0];
-    assert_eq!((of.records, of.undecided, of.not_applied), (13, 2, 2));
+}
+
+#[tokio::test]
+async fn empty_read_models_are_not_equal() {
+    let history = history();
+    for is_live in [true, false] {
+        let empty = Source {
+            is_live,
+            ..source_of(history.log(), Some(Arc::default()))
+        };
+        let report = audit(empty, Scope::default(), ProgressBar::hidden());
+        let report = report.await.unwrap();
+        assert_eq!(report.violation, None);
+        assert!(
+            matches!(report.read_models, ReadModels::Empty { decisions: 13 }),
+            "{:?}",
+            report.read_models
+        );
+        let text = report.summary(false).to_string();
+        assert!(
+            text.contains("EMPTY: they have none of the 13 decisions"),
+            "{text}"
+        );
+    }
 }
 
 #[tokio::test]

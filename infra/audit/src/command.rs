@@ -22,8 +22,11 @@ use crate::{Scope, Source, audit, receipt};
 const VIOLATED: u8 = 1;
 /// Exit status when the audit could not be carried out, or what it found could not be written.
 const UNUSABLE: u8 = 2;
-/// Exit status when the logs have no violation, but the read models could not be compared.
+/// Exit status when the logs have no violation, but the read models could not be compared, or there is
+/// nothing in them to compare.
 const NOT_COMPARED: u8 = 3;
+/// Exit status when the logs have no violation and the read models match, but are behind.
+const BEHIND: u8 = 4;
 
 const NOTES: &str = "\
 Exit status:
@@ -31,7 +34,10 @@ Exit status:
   1  a violation was found; the first one is reported with its position
   2  the audit could not be carried out, what it found could not be written, or the product
      of --product is unknown or undecided
-  3  the logs have no violation, but the read models could not be compared with them
+  3  the logs have no violation, but the read models could not be compared with them: they are
+     absent, unreachable, damaged or empty, which is named
+  4  the logs have no violation, and what the read models in a CQL store have matches them, but
+     they lack decisions and get no closer; the partitions are named
 With --receipt:
   0  the receipt is valid, be it of an attempt, a cancellation or a change of a sale; its
      record may still be waiting for a decision
@@ -40,10 +46,12 @@ With --receipt:
 
 A reader of standard output that ends early, such as head, does not change the status.
 
-The audit only reads, and the services may run meanwhile. To audit a copy of a data directory,
+The audit only reads: it creates no topic, no schema, no keyspace and no table, and joins no
+group. The services may run meanwhile. To audit a copy of a data directory,
 copy read-models.redb before the log, so that the log has every decision that the read models
 are made from. Read models in a CQL store are compared only if nobody writes to them during
-the comparison.
+the comparison; the audit waits for them as long as they get closer to the log's end. Those of a
+data directory may lack what the running service has in memory, which is no fault.
 The audit recomputes the read models in the directory for temporary files (TMPDIR), which needs
 as much room as two copies of read-models.redb.";
 
@@ -133,7 +141,8 @@ pub async fn carry_out(
     let report = report?;
     let status = match (&report.violation, &report.read_models) {
         (Some(_), _) => VIOLATED,
-        (None, ReadModels::NotCompared { .. }) => NOT_COMPARED,
+        (None, ReadModels::NotCompared { .. } | ReadModels::Empty { .. }) => NOT_COMPARED,
+        (None, ReadModels::Behind { .. }) => BEHIND,
         (None, _) => 0,
     };
     present(status, report.summary(args.heads), json, &report)

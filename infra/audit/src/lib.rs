@@ -34,6 +34,10 @@ pub struct Source {
     pub log: Arc<dyn EventLog>,
     /// The read models, or why they cannot be read.
     pub store: Result<Arc<dyn ReadStore>, String>,
+    /// Whether the store is the one that projectors write to. Then the audit waits for it while it gets
+    /// closer to the log's end, and reports it when it stays behind. Otherwise it is a file, which
+    /// lacks what a running service has in memory.
+    pub is_live: bool,
     /// The codec of the log's records.
     pub codec: Arc<Codec>,
     /// Makes the store for the recomputed read models; called only when there is something to
@@ -114,17 +118,25 @@ pub async fn audit(source: Source, scope: Scope, bar: ProgressBar) -> Result<Rep
     let Source {
         log,
         store,
+        is_live,
         codec,
         scratch,
     } = source;
     let scope = scope.resolve(log.partitions())?;
+    let begun = Ends::find(&*log, &scope).await?;
     let stored = match store {
-        Ok(store) => match store.progress().await {
-            Ok(progress) => Ok((store, progress)),
-            Err(error) => Err(error.to_string()),
-        },
+        Ok(store) => {
+            let progress = match is_live {
+                true => read_models::caught_up(&*store, &begun).await,
+                false => store.progress().await,
+            };
+            progress
+                .map(|progress| (store, progress))
+                .map_err(|error| error.to_string())
+        }
         Err(why) => Err(why),
     };
+    // Again, so that the log has all that the read models are made from.
     let ends = Ends::find(&*log, &scope).await?;
     let known = stored
         .as_ref()
@@ -155,7 +167,7 @@ pub async fn audit(source: Source, scope: Scope, bar: ProgressBar) -> Result<Rep
         codec,
         scope: scope.clone(),
         ends,
-        progress,
+        progress: progress.clone(),
         bar,
     };
     let compare = tokio::spawn(read_models::compare(comparison, scratch));
@@ -172,7 +184,13 @@ pub async fn audit(source: Source, scope: Scope, bar: ProgressBar) -> Result<Rep
         return Ok(report);
     }
     let (read_models, violation) = compare.await??;
-    report.read_models = read_models;
+    report.read_models = match read_models {
+        ReadModels::Equal { rows } => {
+            let expected = is_live.then_some(&begun);
+            read_models::completeness(rows, &report.partitions, expected, &progress)
+        }
+        others => others,
+    };
     report.violation = violation;
     Ok(report)
 }

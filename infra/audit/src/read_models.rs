@@ -8,15 +8,16 @@ use std::time::Duration;
 use history::Records;
 use indicatif::ProgressBar;
 use ports::read_store::{Progress, Row};
-use ports::{EventLog, ReadStore};
+use ports::{EventLog, ReadStore, StoreError};
 use projector::{ProjectError, Projection};
 use schemas::codec::Codec;
 use schemas::ids::{Offset, Partition};
 use schemas::placement::Placement;
 use schemas::topics::Topic;
+use tokio::time::Instant;
 
 use crate::logs::Ends;
-use crate::report::{Breach, LogPosition, ReadModels};
+use crate::report::{Breach, LogPosition, PartitionFigures, ReadModels, RowDigest};
 use crate::row_digests::{Difference, Digests, RowFilter, first_in, product};
 use crate::{AuditError, MakeScratch, Scope};
 
@@ -24,6 +25,66 @@ use crate::{AuditError, MakeScratch, Scope};
 const MAX_BATCH: usize = 2_000;
 /// How long a store's progress must stay the same for the store to count as unchanged.
 const UNCHANGED_FOR: Duration = Duration::from_secs(1);
+
+/// How long the progress of a store may stay the same before it counts as behind.
+const CLOSER_WITHIN: Duration = Duration::from_secs(5);
+/// How often the progress is read meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Waits until the store has all decisions below `ends`, as long as it gets closer, and returns its
+/// progress.
+pub async fn caught_up(
+    store: &dyn ReadStore,
+    ends: &Ends,
+) -> Result<BTreeMap<Partition, Progress>, StoreError> {
+    let mut last = BTreeMap::new();
+    let mut changed = Instant::now();
+    loop {
+        let progress = store.progress().await?;
+        if ends.covered(&progress) == ends.decisions() {
+            return Ok(progress);
+        }
+        if progress != last {
+            changed = Instant::now();
+            last = progress;
+        } else if changed.elapsed() >= CLOSER_WITHIN {
+            return Ok(last);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Whether read models that are equal as far as they go are complete. `expected` is the end that they
+/// should have reached, if it matters.
+pub fn completeness(
+    rows: BTreeMap<&'static str, RowDigest>,
+    partitions: &[PartitionFigures],
+    expected: Option<&Ends>,
+    progress: &BTreeMap<Partition, Progress>,
+) -> ReadModels {
+    let decisions: u64 = partitions.iter().map(|figures| figures.decisions).sum();
+    let lacking: u64 = partitions.iter().map(|figures| figures.not_applied).sum();
+    if lacking > 0 && lacking == decisions {
+        return ReadModels::Empty { decisions };
+    }
+    let Some(expected) = expected else {
+        return ReadModels::Equal { rows };
+    };
+    let is_behind = |partition| {
+        let next = progress.get(&partition).map_or(Offset(0), |at| at.next);
+        let mut ends = expected.of_decisions();
+        ends.any(|(it, end)| it == partition && next < end)
+    };
+    let lacking = partitions
+        .iter()
+        .filter(|figures| figures.not_applied > 0 && is_behind(figures.partition))
+        .map(|figures| (figures.partition, figures.not_applied));
+    let lacking: BTreeMap<_, _> = lacking.collect();
+    match lacking.is_empty() {
+        true => ReadModels::Equal { rows },
+        false => ReadModels::Behind { rows, lacking },
+    }
+}
 
 /// What is compared, and with what.
 pub struct Comparison {

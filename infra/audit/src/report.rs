@@ -123,6 +123,19 @@ pub enum ReadModels {
         /// What was compared, by kind of row.
         rows: BTreeMap<&'static str, RowDigest>,
     },
+    /// They have none of the decisions.
+    Empty {
+        /// How many decisions count.
+        decisions: u64,
+    },
+    /// What they have is equal, but they lack decisions that the log had when the audit began, and did
+    /// not get closer to its end any more.
+    Behind {
+        /// What was compared, by kind of row.
+        rows: BTreeMap<&'static str, RowDigest>,
+        /// How many decisions each partition's read models lack.
+        lacking: BTreeMap<Partition, u64>,
+    },
     /// They differ; the report's violation names the first difference.
     Differ,
     /// The comparison was not possible, or did not finish.
@@ -254,6 +267,22 @@ impl fmt::Display for Summary<'_> {
                     "The logs have no violation. The read models were NOT compared: {why}."
                 )
             }
+            (None, ReadModels::Empty { decisions }) => writeln!(
+                f,
+                "The logs have no violation. The read models are EMPTY: they have none of the \
+                 {decisions} decisions."
+            ),
+            (None, ReadModels::Behind { lacking, .. }) => {
+                let lacking = lacking
+                    .iter()
+                    .map(|(partition, count)| format!("{count} of partition {partition}"));
+                let lacking = lacking.collect::<Vec<_>>().join(", ");
+                writeln!(
+                    f,
+                    "The logs have no violation, and what the read models have matches them. The \
+                     read models are BEHIND: they lack decisions, {lacking}."
+                )
+            }
             (None, _) => writeln!(
                 f,
                 "The logs have no violation, and the read models match them."
@@ -299,7 +328,7 @@ fn write_totals(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
     line("  available", totals.units.available)?;
     line("  held", totals.units.reserved)?;
     line("  sold", totals.units.sold)?;
-    if let ReadModels::Equal { rows } = &report.read_models {
+    if let ReadModels::Equal { rows } | ReadModels::Behind { rows, .. } = &report.read_models {
         for (kind, RowDigest { count, .. }) in rows {
             line(&format!("rows of {kind}"), *count)?;
         }

@@ -52,6 +52,7 @@ async fn open_directory(dir: &Path) -> anyhow::Result<Source> {
     Ok(Source {
         log,
         store: store.map_err(|error| error.to_string()),
+        is_live: false,
         codec: Arc::new(Codec::embedded()),
         scratch: Box::new(scratch_store),
     })
@@ -63,6 +64,7 @@ async fn open_distributed(settings: &Settings) -> anyhow::Result<Source> {
     Ok(Source {
         log: Arc::new(log),
         store: store.map(|store| Arc::new(store) as Arc<dyn ReadStore>),
+        is_live: true,
         codec: Arc::new(codec),
         scratch: Box::new(scratch_store),
     })

@@ -26,6 +26,15 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
+/// What a store may do to its keyspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Create it and its tables, and write rows.
+    Full,
+    /// Nothing.
+    ReadOnly,
+}
+
 /// The state of a store's connection.
 pub(crate) enum State {
     /// Not connected yet, for this reason.
@@ -62,12 +71,13 @@ impl State {
 pub(crate) async fn keep_trying(
     options: Options,
     driver: SessionBuilder,
+    access: Access,
     state: watch::Sender<State>,
 ) {
     let mut pause = FIRST_PAUSE;
     let mut logged = String::new();
     loop {
-        let next = match connect(&options, &driver).await {
+        let next = match connect(&options, &driver, access).await {
             Ok(cluster) => {
                 info!(nodes = %options.nodes.join(","), keyspace = options.keyspace, "connected");
                 state.send_replace(State::Connected(Arc::new(cluster)));
@@ -88,7 +98,11 @@ pub(crate) async fn keep_trying(
     }
 }
 
-async fn connect(options: &Options, driver: &SessionBuilder) -> Result<Cluster, Failure> {
+async fn connect(
+    options: &Options,
+    driver: &SessionBuilder,
+    access: Access,
+) -> Result<Cluster, Failure> {
     let session = match timeout(CONNECT_TIMEOUT, driver.build()).await {
         Ok(session) => session.map_err(|error| unconnected(options, error))?,
         Err(_) => {
@@ -97,7 +111,10 @@ async fn connect(options: &Options, driver: &SessionBuilder) -> Result<Cluster, 
         }
     };
     check_datacenter(options, &session)?;
-    migrate::run(&session, options).await?;
+    match access {
+        Access::Full => migrate::run(&session, options).await?,
+        Access::ReadOnly => migrate::check(&session, options).await?,
+    }
     let statements = Statements::prepare(&session, &options.keyspace).await;
     let statements = statements.map_err(|error| Failure::Passing(format!(": {error}")))?;
     Ok(Cluster::new(

@@ -51,12 +51,13 @@ pub use connect::NotReady;
 pub use options::{OpenError, Options, Tls};
 
 use crate::cluster::Cluster;
-use crate::connect::State;
+use crate::connect::{Access, State};
 
 /// The read store in a keyspace of ScyllaDB or Apache Cassandra.
 ///
 /// Dropping it closes its connections.
 pub struct ScyllaStore {
+    access: Access,
     state: watch::Receiver<State>,
     connecting: JoinHandle<()>,
 }
@@ -71,10 +72,24 @@ impl ScyllaStore {
     ///
     /// When called outside tokio's runtime.
     pub fn open(options: Options) -> Result<Self, OpenError> {
+        Self::open_with(options, Access::Full)
+    }
+
+    /// Like [`ScyllaStore::open`], for reading only: creates nothing, and refuses to write rows. A
+    /// keyspace or tables that are missing are named by every call.
+    pub fn open_to_read(options: Options) -> Result<Self, OpenError> {
+        Self::open_with(options, Access::ReadOnly)
+    }
+
+    fn open_with(options: Options, access: Access) -> Result<Self, OpenError> {
         let driver = options.driver()?;
         let (sender, state) = watch::channel(State::beginning(&options));
-        let connecting = tokio::spawn(connect::keep_trying(options, driver, sender));
-        Ok(Self { state, connecting })
+        let connecting = tokio::spawn(connect::keep_trying(options, driver, access, sender));
+        Ok(Self {
+            access,
+            state,
+            connecting,
+        })
     }
 
     /// Waits until the store is connected and has its tables, at most `timeout`. Services need not call
@@ -123,6 +138,9 @@ impl ReadStore for ScyllaStore {
         rows: Vec<Row>,
         progress: Progress,
     ) -> Result<(), StoreError> {
+        if self.access == Access::ReadOnly {
+            return Err(StoreError("it is open for reading only".into()));
+        }
         self.cluster()?.apply(partition, &rows, progress).await
     }
 

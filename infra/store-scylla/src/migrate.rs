@@ -64,6 +64,9 @@ const BOOKKEEPING: [(&str, &str); 2] = [
     ),
 ];
 
+/// The condition on `system_schema.tables` for one table.
+const THIS_TABLE: &str = "keyspace_name = ? AND table_name = ?";
+
 /// Creates what this version needs and the keyspace does not have yet.
 pub(crate) async fn run(session: &Session, options: &Options) -> Result<(), Failure> {
     let keyspace = Keyspace {
@@ -93,6 +96,38 @@ pub(crate) async fn run(session: &Session, options: &Options) -> Result<(), Fail
     refreshed.map_err(|error| Failure::Passing(format!(": {error}")))
 }
 
+/// Checks that the keyspace has everything that this version needs. Changes nothing.
+pub(crate) async fn check(session: &Session, options: &Options) -> Result<(), Failure> {
+    let keyspace = Keyspace {
+        session,
+        holder: Uuid::new_v4(),
+    };
+    let name = &options.keyspace;
+    let lacks = |what: &str| {
+        Failure::Lasting(format!(
+            ": {what}: no projector of this version was started with this keyspace"
+        ))
+    };
+    let there = keyspace.exists("keyspaces", "keyspace_name = ?", (name,));
+    if !there.await? {
+        return Err(lacks(&format!("keyspace {name} does not exist")));
+    }
+    let table = keyspace.exists("tables", THIS_TABLE, (name, BOOKKEEPING[0].0));
+    if !table.await? {
+        return Err(lacks(&format!("keyspace {name} has no read models")));
+    }
+    keyspace.enter(options).await?;
+    match keyspace.missing().await?.first() {
+        Some(Migration {
+            number, name: it, ..
+        }) => {
+            let what = format!("keyspace {name} lacks the tables of migration {number} ({it})");
+            Err(lacks(&what))
+        }
+        None => Ok(()),
+    }
+}
+
 struct Keyspace<'a> {
     session: &'a Session,
     /// This process, as holder of the lock.
@@ -117,15 +152,20 @@ impl Keyspace<'_> {
             ))
             .await?;
         }
-        let used = self.session.use_keyspace(name, false).await;
-        used.map_err(|error| Failure::Passing(format!(": keyspace {name}: {error}")))?;
+        self.enter(options).await?;
         for (table, create) in BOOKKEEPING {
-            let this_table = "keyspace_name = ? AND table_name = ?";
-            if !self.exists("tables", this_table, (name, table)).await? {
+            if !self.exists("tables", THIS_TABLE, (name, table)).await? {
                 self.change(create).await?;
             }
         }
         Ok(())
+    }
+
+    /// Lets the following statements apply to the keyspace.
+    async fn enter(&self, options: &Options) -> Result<(), Failure> {
+        let name = &options.keyspace;
+        let used = self.session.use_keyspace(name, false).await;
+        used.map_err(|error| Failure::Passing(format!(": keyspace {name}: {error}")))
     }
 
     /// The steps that have not run. Checks that those that have run are known to this version.

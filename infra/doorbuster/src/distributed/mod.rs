@@ -16,15 +16,15 @@ use store_scylla::ScyllaStore;
 const STORE_WAIT: Duration = Duration::from_secs(20);
 
 /// Opens what an audit reads: Kafka, the CQL store or why it cannot be read, and the registry's
-/// schema ids.
+/// schema ids. Creates and changes nothing there.
 pub(crate) async fn open(settings: &Settings) -> anyhow::Result<(KafkaLog, StoreOrReason, Codec)> {
-    let codec = registry::connect(&adapter_options::registry(settings))
+    let codec = registry::connect_to_read(&adapter_options::registry(settings))
         .await
         .context("cannot use the schema registry")?;
-    let log = KafkaLog::open(adapter_options::kafka(settings))
+    let log = KafkaLog::open_to_read(adapter_options::kafka(settings))
         .await
         .context("cannot use Kafka")?;
-    let store = ScyllaStore::open(adapter_options::cql(settings))?;
+    let store = ScyllaStore::open_to_read(adapter_options::cql(settings))?;
     let store = match store.ready(STORE_WAIT).await {
         Ok(()) => Ok(store),
         Err(error) => Err(error.to_string()),
