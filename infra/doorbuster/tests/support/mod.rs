@@ -163,6 +163,11 @@ impl Serving {
             .unwrap()
     }
 
+    /// All metrics, in the text format of Prometheus.
+    pub fn metrics(&self) -> String {
+        self.call("GET", "/metrics", "")
+    }
+
     /// Waits until it takes orders for the demo sale.
     pub fn until_ready(&self) {
         wait_until("it takes orders", || {
