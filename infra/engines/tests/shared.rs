@@ -1,4 +1,5 @@
-//! The engines themselves: they answer, keep their data over a stop, and are shared by all callers.
+//! The engines themselves: they answer, keep their data over a stop, and are shared by all callers. nextest runs
+//! one of these tests at a time, since they stop parts that others use.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -9,10 +10,6 @@ use std::time::Duration;
 use engines::{DIRECTORY_VARIABLE, Engines, Error};
 use rustix::process::{Pid, Signal, kill_process};
 use scylla::client::session_builder::SessionBuilder;
-use tokio::sync::Mutex;
-
-/// Tests that stop parts must not run at the same time as others.
-static ALONE: Mutex<()> = Mutex::const_new(());
 
 fn assert_all_answer(engines: &Engines) {
     let parts = engines.status();
@@ -95,7 +92,6 @@ fn records(numbers: std::ops::Range<u32>) -> Vec<String> {
 
 #[test]
 fn all_callers_get_the_same_set_and_all_parts_answer() {
-    let _alone = ALONE.blocking_lock();
     let call = || thread::spawn(|| engines::shared().dir().to_owned());
     let dirs = [call(), call()].map(|thread| thread.join().unwrap());
     let shared = engines::shared();
@@ -117,7 +113,6 @@ fn all_callers_get_the_same_set_and_all_parts_answer() {
 /// Another process, which is this test program with a single test, gets the set from its environment.
 #[test]
 fn another_process_attaches_to_the_set() {
-    let _alone = ALONE.blocking_lock();
     let shared = engines::shared();
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "attached", "--ignored", "--nocapture"])
@@ -144,7 +139,6 @@ fn attached() {
 
 #[test]
 fn a_cluster_works_without_one_broker_and_takes_it_back() {
-    let _alone = ALONE.blocking_lock();
     let shared = engines::shared();
     let kafka = shared.kafka();
     let topic = "without-one-broker";
@@ -181,7 +175,6 @@ fn a_cluster_works_without_one_broker_and_takes_it_back() {
 
 #[test]
 fn records_survive_a_kill_of_all_brokers_at_once() {
-    let _alone = ALONE.blocking_lock();
     let shared = engines::shared();
     let topic = "all-brokers-at-once";
     create_topic(shared, topic);
@@ -194,7 +187,6 @@ fn records_survive_a_kill_of_all_brokers_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_survive_a_stop_of_cassandra() {
-    let _alone = ALONE.lock().await;
     let shared = engines::shared();
     let node = shared.cql_node();
     let session = SessionBuilder::new()
@@ -239,7 +231,6 @@ async fn rows_survive_a_stop_of_cassandra() {
 
 #[test]
 fn schemas_survive_a_stop_of_the_registry() {
-    let _alone = ALONE.blocking_lock();
     let shared = engines::shared();
     let url = shared.registry_url();
     let schema = r#"{"schema": "{\"type\": \"string\"}"}"#;
