@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::sale::check_terms;
 use schemas::command::{CommandBody, SaleTerms, SetStock};
@@ -20,7 +20,7 @@ use web::schema::{self, ProductInPath};
 use web::trace::Trace;
 
 use super::CommandApi;
-use super::admission::RecordPosition;
+use super::admission::{RecordPosition, command_location};
 
 /// The terms of a sale.
 #[derive(Deserialize, ToSchema)]
@@ -73,7 +73,7 @@ pub(super) struct StockRequest {
     stock: u32,
 }
 
-/// The change is queued; the sale at `Location` shows its outcome.
+/// The change is queued; its outcome is at `Location`.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ChangeTaken)]
 pub(super) struct ChangeReceipt<'a> {
@@ -119,7 +119,7 @@ impl IntoResponses for ChangeProblems {
     request_body = SaleRequest,
     responses(
         (status = 202, description = "The change is queued.", body = ChangeReceipt,
-            headers(("Location" = String, description = "The sale after the change."))),
+            headers(("Location" = String, description = "Where the outcome is."))),
         ChangeProblems,
     )
 )]
@@ -156,7 +156,7 @@ pub(super) async fn put_sale(
     params(ProductInPath, Trace),
     responses(
         (status = 202, description = "The change is queued.", body = ChangeReceipt,
-            headers(("Location" = String, description = "The sale after the change."))),
+            headers(("Location" = String, description = "Where the outcome is."))),
         ChangeProblems,
     )
 )]
@@ -182,7 +182,7 @@ pub(super) async fn open_sale(
     params(ProductInPath, Trace),
     responses(
         (status = 202, description = "The change is queued.", body = ChangeReceipt,
-            headers(("Location" = String, description = "The sale after the change."))),
+            headers(("Location" = String, description = "Where the outcome is."))),
         ChangeProblems,
     )
 )]
@@ -208,7 +208,7 @@ pub(super) async fn pause_sale(
     params(ProductInPath, Trace),
     responses(
         (status = 202, description = "The change is queued.", body = ChangeReceipt,
-            headers(("Location" = String, description = "The sale after the change."))),
+            headers(("Location" = String, description = "Where the outcome is."))),
         ChangeProblems,
     )
 )]
@@ -235,7 +235,7 @@ pub(super) async fn close_sale(
     request_body = StockRequest,
     responses(
         (status = 202, description = "The change is queued.", body = ChangeReceipt,
-            headers(("Location" = String, description = "The sale after the change."))),
+            headers(("Location" = String, description = "Where the outcome is."))),
         ChangeProblems,
     )
 )]
@@ -261,15 +261,11 @@ async fn change(
 ) -> Result<Response, Problem> {
     let appended = api.append(product, body, trace).await?;
     let position = appended.position;
-    // Of all characters of an id only the space must be escaped in a URL's path.
-    let segment = product.as_str().replace(' ', "%20");
-    let location = format!("/api/flash-sales/{segment}?at_least={position}");
-    let location = HeaderValue::try_from(location).expect("ids and positions are visible ASCII");
     let receipt = ChangeReceipt {
         product_id: product.as_str(),
         position: position.into(),
     };
-    let headers = [(header::LOCATION, location)];
+    let headers = [(header::LOCATION, command_location(position))];
     Ok((StatusCode::ACCEPTED, headers, axum::Json(receipt)).into_response())
 }
 

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderValue;
 use bytes::Bytes;
 use metrics::counter;
 use parking_lot::{Mutex, RwLock};
@@ -55,6 +56,12 @@ impl From<Position> for RecordPosition {
             offset: position.offset.0,
         }
     }
+}
+
+/// Where the outcome of the command at a position is read.
+pub(super) fn command_location(at: Position) -> HeaderValue {
+    let location = format!("/api/commands/{}-{}", at.partition, at.offset);
+    HeaderValue::try_from(location).expect("numbers are visible ASCII")
 }
 
 /// A record that is durable in the log.

@@ -19,7 +19,7 @@ use web::schema::{self, AttemptInPath, BuyerHeader, KeyHeader, ProductInPath};
 use web::trace::Trace;
 
 use super::CommandApi;
-use super::admission::{AppendedRecord, RecordPosition};
+use super::admission::{AppendedRecord, RecordPosition, command_location};
 
 /// An attempt to buy units of a sale.
 #[derive(Deserialize, ToSchema)]
@@ -113,6 +113,7 @@ pub(super) async fn place_order(
         .await?;
     counter!(ATTEMPTS_ACCEPTED).increment(1);
     let location = format!("/api/attempts/{attempt_id}");
+    let location = HeaderValue::try_from(location).expect("an id is visible ASCII");
     Ok(answer(&api, attempt_id, &product, appended, location))
 }
 
@@ -138,7 +139,7 @@ pub(super) struct OrderPath {
     ),
     responses(
         (status = 202, description = "The cancellation is queued.", body = Receipt,
-            headers(("Location" = String, description = "Where the outcome is."))),
+            headers(("Location" = String, description = "Where the outcome is. Read it as the same buyer."))),
         OrderProblems,
     )
 )]
@@ -162,7 +163,7 @@ pub(super) async fn cancel_order(
     let appended = api
         .append(&product, CommandBody::CancelOrder(cancel), trace)
         .await?;
-    let location = format!("/api/attempts/{attempt_id}?at_least={}", appended.position);
+    let location = command_location(appended.position);
     Ok(answer(&api, attempt_id, &product, appended, location))
 }
 
@@ -171,7 +172,7 @@ fn answer(
     attempt_id: AttemptId,
     product: &ProductId,
     appended: AppendedRecord,
-    location: String,
+    location: HeaderValue,
 ) -> Response {
     let now = api.clock.now_ms();
     let receipt = Receipt {
@@ -182,7 +183,6 @@ fn answer(
             .receipts
             .sign(attempt_id, product, appended.position, &appended.value, now),
     };
-    let location = HeaderValue::try_from(location).expect("ids and positions are visible ASCII");
     let headers = [(header::LOCATION, location)];
     (StatusCode::ACCEPTED, headers, axum::Json(receipt)).into_response()
 }

@@ -23,9 +23,8 @@ async fn a_sale_is_put_and_can_be_ordered_from_at_once() {
         let answer = world.call("PUT", path, &[ADMIN], body.to_string()).await;
         assert_eq!(answer.status, 202, "{}", answer.body);
         let position = &answer.body["position"];
-        let at = format!("{}:{}", position["partition"], position["offset"]);
-        let location = format!("/api/flash-sales/BANK%20CHARGES?at_least={at}");
-        assert_eq!(answer.header("location"), location);
+        let at = format!("{}-{}", position["partition"], position["offset"]);
+        assert_eq!(answer.header("location"), format!("/api/commands/{at}"));
         assert_eq!(answer.body["product_id"], "BANK CHARGES");
     }
     let opens = world
@@ -68,11 +67,9 @@ async fn a_sale_is_opened_paused_closed_and_restocked() {
         let path = format!("{SALE}/{action}");
         let answer = world.call("POST", &path, &[ADMIN], body).await;
         assert_eq!(answer.status, 202, "{action}: {}", answer.body);
-        assert!(
-            answer
-                .header("location")
-                .starts_with("/api/flash-sales/sneaker?at_least=")
-        );
+        let position = &answer.body["position"];
+        let at = format!("{}-{}", position["partition"], position["offset"]);
+        assert_eq!(answer.header("location"), format!("/api/commands/{at}"));
         let unknown = format!("/api/admin/flash-sales/boot/{action}");
         let answer = world.call("POST", &unknown, &[ADMIN], body).await;
         assert_eq!(answer.problem(), (404, "unknown_product"), "{action}");

@@ -94,7 +94,7 @@ async fn a_cancellation_is_accepted_with_or_without_an_empty_body() {
         assert_eq!(answer.status, 202, "{}", answer.body);
         let position = &answer.body["position"];
         let location = format!(
-            "/api/attempts/0188bb5c-0000-4000-8000-000000000001?at_least={}:{}",
+            "/api/commands/{}-{}",
             position["partition"], position["offset"]
         );
         assert_eq!(answer.header("location"), location);

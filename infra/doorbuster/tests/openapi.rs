@@ -158,6 +158,7 @@ async fn every_described_route_exists_and_answers_as_described() {
         ("get", "/api/flash-sales/{product_id}/intents"),
         ("get", "/api/buyers/me/orders"),
         ("get", "/api/attempts/{attempt_id}"),
+        ("get", "/api/commands/{command_id}"),
         ("get", "/healthz"),
         ("get", "/readyz"),
         ("get", "/metrics"),

@@ -3,9 +3,10 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::instance::{ADMIN, BUYER, call, start, start_with, try_start, until_ready};
 use tokio::time::sleep;
 
@@ -69,6 +70,80 @@ async fn acknowledged_attempts_are_answered_after_a_restart() {
     let (_, again) = call(at, "GET", demo, "", "").await;
     assert!(opens_at.is_string());
     assert_eq!(again["opens_at"], opens_at, "the demo sale is created once");
+    running.shutdown().await.unwrap();
+}
+
+/// The position of a 202, as the id of its command.
+fn command_of(taken: &Value) -> String {
+    let position = &taken["position"];
+    format!(
+        "/api/commands/{}-{}",
+        position["partition"], position["offset"]
+    )
+}
+
+#[tokio::test]
+async fn refused_changes_and_cancellations_can_be_read_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path()).await;
+    let at = running.address();
+    let boot = "/api/admin/flash-sales/boot";
+    let (_, put) = call(at, "PUT", boot, ADMIN, &sale(5)).await;
+    let order = "/api/flash-sales/boot/order";
+    let (_, taken) = call(at, "POST", order, BUYER, r#"{"quantity":3}"#).await;
+    let attempt = taken["attempt_id"].as_str().unwrap().to_owned();
+    let stock = format!("{boot}/stock");
+    let (_, below) = call(at, "POST", &stock, ADMIN, r#"{"stock":2}"#).await;
+    let (_, closed) = call(at, "POST", &format!("{boot}/close"), ADMIN, "").await;
+    let (_, open) = call(at, "POST", &format!("{boot}/open"), ADMIN, "").await;
+    let other = "X-Buyer-Id: other\r\n";
+    let cancel = format!("{order}/{attempt}/cancel");
+    let (_, not_yours) = call(at, "POST", &cancel, other, "").await;
+    let (_, done) = call(at, "POST", &cancel, BUYER, "").await;
+    let (_, again) = call(at, "POST", &cancel, BUYER, "").await;
+    let expected = [
+        (&put, ADMIN, "put_sale", "done", Value::Null),
+        (
+            &below,
+            ADMIN,
+            "set_stock",
+            "refused",
+            json!("stock_below_committed"),
+        ),
+        (&closed, ADMIN, "close_sale", "done", Value::Null),
+        (&open, ADMIN, "open_sale", "refused", json!("closed")),
+        (
+            &not_yours,
+            other,
+            "cancel_order",
+            "refused",
+            json!("not_yours"),
+        ),
+        (&done, BUYER, "cancel_order", "done", Value::Null),
+        (
+            &again,
+            BUYER,
+            "cancel_order",
+            "refused",
+            json!("unknown_order"),
+        ),
+    ];
+    let check = async |at: SocketAddr| {
+        for (taken, reader, kind, status, reason) in &expected {
+            let path = format!("{}?wait=20", command_of(taken));
+            let (code, answer) = call(at, "GET", &path, reader, "").await;
+            assert_eq!(code, 200, "{kind}: {answer}");
+            let found = (&answer["kind"], &answer["status"], &answer["reason"]);
+            assert_eq!(found, (&json!(kind), &json!(status), reason), "{answer}");
+            let (code, _) = call(at, "GET", &path, "X-Buyer-Id: mallory\r\n", "").await;
+            assert!([401, 404].contains(&code), "{kind}: {code}");
+        }
+    };
+    check(at).await;
+    // After a restart only the store has the outcomes.
+    running.shutdown().await.unwrap();
+    let running = start(dir.path()).await;
+    check(running.address()).await;
     running.shutdown().await.unwrap();
 }
 

@@ -137,6 +137,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Buyer {
     }
 }
 
+/// The buyer who sends the request, from `X-Buyer-Id` if that is given.
+pub struct OptionalBuyer(pub Option<BuyerId>);
+
+impl<S: Send + Sync> FromRequestParts<S> for OptionalBuyer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        if !parts.headers.contains_key(BUYER_HEADER) {
+            return Ok(Self(None));
+        }
+        let Buyer(buyer) = Buyer::from_request_parts(parts, state).await?;
+        Ok(Self(Some(buyer)))
+    }
+}
+
 /// The client's own name for its attempt, from `Idempotency-Key`: 1 to 255 visible ASCII
 /// characters, bare or as a string of RFC 8941 in double quotes. Both forms mean the same.
 pub struct IdempotencyKey(pub Option<Box<str>>);

@@ -35,6 +35,8 @@ pub enum Code {
     UnknownProduct,
     /// There is no attempt with that id.
     UnknownAttempt,
+    /// There is no command with that id whose outcome the client may read.
+    UnknownCommand,
     /// There is nothing at this path.
     NotFound,
     /// The path does not accept this method; `Allow` lists the methods that it accepts.
@@ -73,7 +75,7 @@ pub enum Retry {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 22] = [
+    pub const ALL: [Code; 23] = [
         Code::InvalidRequest,
         Code::UnknownField,
         Code::MissingHeader,
@@ -85,6 +87,7 @@ impl Code {
         Code::AdminDisabled,
         Code::UnknownProduct,
         Code::UnknownAttempt,
+        Code::UnknownCommand,
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::InvalidTerms,
@@ -135,6 +138,7 @@ impl Code {
             Code::Starting => (S::SERVICE_UNAVAILABLE, "Starting", Later, "starting"),
             Code::UnknownProduct => (S::NOT_FOUND, "Unknown product", Never, "unknown_product"),
             Code::UnknownAttempt => (S::NOT_FOUND, "Unknown attempt", Never, "unknown_attempt"),
+            Code::UnknownCommand => (S::NOT_FOUND, "Unknown command", Never, "unknown_command"),
             Code::NotFound => (S::NOT_FOUND, "Not found", Never, "not_found"),
             Code::MethodNotAllowed => (
                 S::METHOD_NOT_ALLOWED,

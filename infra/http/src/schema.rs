@@ -43,6 +43,13 @@ pub fn attempt_id() -> Schema {
         .into()
 }
 
+/// A command.
+pub fn command_id() -> Schema {
+    let schema = text("^[0-9]{1,10}-[0-9]{1,19}$", (3, 30));
+    let schema = schema.description(Some("The command: its partition, a hyphen, its offset."));
+    schema.examples(["3-1842"]).into()
+}
+
 /// Units of one attempt.
 pub fn quantity() -> Schema {
     ObjectBuilder::new()
@@ -68,8 +75,14 @@ pub struct ProductInPath;
 /// The parameter `attempt_id` of a path.
 pub struct AttemptInPath;
 
+/// The parameter `command_id` of a path.
+pub struct CommandInPath;
+
 /// The header `X-Buyer-Id`.
 pub struct BuyerHeader;
+
+/// The header `X-Buyer-Id` where it may be absent.
+pub struct OptionalBuyerHeader;
 
 /// The header `Idempotency-Key`.
 pub struct KeyHeader;
@@ -108,6 +121,22 @@ impl IntoParams for AttemptInPath {
         let (location, required) = (ParameterIn::Path, Required::True);
         let description = "The attempt, a UUID. An order has the id of its attempt.";
         parameter("attempt_id", location, required, attempt_id(), description)
+    }
+}
+
+impl IntoParams for CommandInPath {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let (location, required) = (ParameterIn::Path, Required::True);
+        let description = "The command: its partition, a hyphen, its offset.";
+        parameter("command_id", location, required, command_id(), description)
+    }
+}
+
+impl IntoParams for OptionalBuyerHeader {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let (location, required) = (ParameterIn::Header, Required::False);
+        let description = "The buyer who sends the request; needed for a buyer's own command.";
+        parameter("X-Buyer-Id", location, required, buyer_id(), description)
     }
 }
 

@@ -100,6 +100,23 @@ pub(super) struct PositionJson {
 }
 
 #[derive(Deserialize)]
+pub(super) struct CommandJson {
+    pub(super) status: String,
+    pub(super) reason: Option<String>,
+}
+
+impl CommandJson {
+    /// Why the command was refused, if it was. Fails with what is wrong with the response.
+    pub(super) fn refusal(self) -> Result<Option<String>, String> {
+        match (self.status.as_str(), self.reason) {
+            ("done", None) => Ok(None),
+            ("refused", Some(reason)) => Ok(Some(reason)),
+            (status, reason) => Err(format!("status {status:?} with reason {reason:?}")),
+        }
+    }
+}
+
+#[derive(Deserialize)]
 pub(super) struct ReceiptJson {
     pub(super) attempt_id: String,
     pub(super) position: Position,

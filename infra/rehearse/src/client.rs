@@ -20,7 +20,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::api_types::{
-    Answer, AttemptJson, PositionJson, ProblemJson, Receipt, ReceiptJson, Sale, SalesJson,
+    Answer, AttemptJson, CommandJson, PositionJson, ProblemJson, Receipt, ReceiptJson, Sale,
+    SalesJson,
 };
 
 /// How long one request may take before it counts as lost; longer than any long poll.
@@ -209,6 +210,30 @@ impl Client {
         call.body = terms.to_string().into();
         let (json, _) = self.call::<PositionJson>(&call).await?;
         Ok(json.position)
+    }
+
+    /// Waits until a change of a sale is decided, and returns why it was refused; `None` if it was
+    /// carried out. Needs the admin token.
+    pub async fn refusal(&self, at: Position) -> Result<Option<String>, CallError> {
+        let (partition, offset) = (at.partition, at.offset);
+        let path = format!("/api/commands/{partition}-{offset}?wait={POLL_SECONDS}");
+        let mut call = Call::new(Method::GET, path);
+        call.admin = true;
+        let begun = Instant::now();
+        loop {
+            let (json, _) = self.call::<CommandJson>(&call).await?;
+            if json.status != "pending" {
+                return json.refusal().map_err(|what| call.unreadable(what));
+            }
+            if begun.elapsed() > self.patience {
+                return Err(CallError::Unavailable {
+                    call: call.name(),
+                    patience: self.patience,
+                    last: "it is not decided yet".into(),
+                });
+            }
+            tokio::time::sleep(FIRST_PAUSE).await;
+        }
     }
 
     /// A sale, no older than a position; `None` if there is no such sale.

@@ -40,6 +40,8 @@ pub enum Fault {
     IgnoresLimit,
     /// It never answers the fifth attempt.
     LosesOne,
+    /// It takes a sale and then refuses it.
+    RefusesSales,
 }
 
 /// A listening mock.
@@ -103,6 +105,7 @@ impl MockApi {
                 post(cancel),
             )
             .route("/api/attempts/{attempt}", get(attempt))
+            .route("/api/commands/{command}", get(command))
             .route("/api/admin/flash-sales/{product}", put(put_sale))
             .layer(from_fn_with_state(shop.clone(), inject_fault))
             .with_state(shop);
@@ -207,6 +210,19 @@ async fn put_sale(
         json!({ "position": position }).to_string(),
     )
         .into_response()
+}
+
+async fn command(State(shop): State<Shared>, headers: HeaderMap) -> Response {
+    if headers
+        .get("authorization")
+        .is_none_or(|value| value != &format!("Bearer {TOKEN}"))
+    {
+        return (StatusCode::UNAUTHORIZED, problem("unauthorized")).into_response();
+    }
+    json_body(match shop.lock().unwrap().fault {
+        Fault::RefusesSales => json!({ "status": "refused", "reason": "holds_outstanding" }),
+        _ => json!({ "status": "done" }),
+    })
 }
 
 async fn order(

@@ -56,6 +56,20 @@ async fn create(client: &Client, sale: &SaleObservation, terms: Value) -> anyhow
         ),
         position => position?,
     };
+    let refusal = match client.refusal(position).await {
+        Err(CallError::Refused { code, detail, .. })
+            if matches!(&*code, "admin_disabled" | "unauthorized") =>
+        {
+            bail!(
+                "the outcome of a change cannot be read: {detail} The service that answers \
+                 questions needs the same admin token as the one that takes orders"
+            )
+        }
+        refusal => refusal?,
+    };
+    if let Some(reason) = refusal {
+        bail!("the sale of {product} was not created: the instance refused it as {reason}");
+    }
     let created = client.sale(product, Some(position)).await?;
     let created = created.with_context(|| {
         format!("the sale of {product} was created, but the instance does not show it")

@@ -104,6 +104,19 @@ async fn an_api_that_lies_is_detected() {
     assert_eq!(broken(&report), [limit], "{report}");
 }
 
+#[tokio::test]
+async fn a_sale_that_is_refused_ends_the_rehearsal() {
+    let api = MockApi::start(Fault::RefusesSales).await;
+    let args = args(&api, &["--buyers", "10", "--stock", "5"]);
+    let failed = against(&args, None, None).await.unwrap_err();
+    let failed = format!("{failed:#}");
+    assert!(failed.contains("was not created"), "{failed}");
+    assert!(
+        failed.contains("refused it as holds_outstanding"),
+        "{failed}"
+    );
+}
+
 /// Rows of every kind; the test has what each becomes with 0.5 of the units on sale.
 const DEMAND: &str = "\
 InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country

@@ -5,7 +5,9 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
-use ports::read_store::{AttemptRow, AttemptStatus, SaleRow};
+use ports::read_store::{
+    AttemptRow, AttemptStatus, CommandOutcome, CommandRefusal, CommandRow, SaleRow,
+};
 use schemas::decision::{RefusalReason, ReleaseCause};
 use schemas::ids::{AttemptId, BuyerId, Position, ProductId, TimestampMs, TraceId};
 use serde::{Deserialize, Serialize};
@@ -16,12 +18,12 @@ use web::problem::{Code, Problem};
 use web::rfc3339::Moment;
 use web::schema;
 
-use super::sales::{SaleState, state};
+use super::retry::attempt_can_succeed;
 use super::{LookupProblems, NO_STORE, PositionBody, QueryApi, as_text, as_text_or_null};
-use crate::live::{AttemptState, QueuedAttempt};
+use crate::live::{AttemptState, CommandState, QueuedAttempt};
 
 /// The longest that a request may wait for a decision, in seconds.
-const MAX_WAIT_SECONDS: u32 = 30;
+pub(super) const MAX_WAIT_SECONDS: u32 = 30;
 
 /// An attempt: queued, or how it was decided.
 ///
@@ -43,11 +45,33 @@ pub(super) async fn get_attempt(
         .attempt_id
         .parse()
         .map_err(|_| Problem::invalid("attempt_id", "a UUID"))?;
+    let wait = Duration::from_secs(query.wait.unwrap_or(0).into());
     if let Some(at_least) = query.at_least {
+        if let Some(queued) = api.live.queued_attempt(id, at_least, wait).await? {
+            return Ok((NO_STORE, Json(Attempt::queued(queued))));
+        }
         api.live.reach(at_least).await?;
     }
-    let wait = Duration::from_secs(query.wait.unwrap_or(0).into());
-    match api.live.attempt(id, wait).await? {
+    let state = api.live.attempt(id, wait).await?;
+    // A later request for the attempt has an outcome of its own where it differs from the first.
+    let later = query.at_least.filter(|at| match &state {
+        Some(AttemptState::Decided(row)) => row.position != *at,
+        _ => true,
+    });
+    if let Some(at) = later
+        && let Some(CommandState::Decided(row)) = api.live.command(at, Duration::ZERO).await?
+    {
+        if let Some(conflict) = Attempt::conflict(&row, id) {
+            return Ok((NO_STORE, Json(conflict)));
+        }
+        if row.product_id.is_none() {
+            return Err(Problem::new(
+                Code::UnknownAttempt,
+                format!("The record at {at} could not be decided on. Order again."),
+            ));
+        }
+    }
+    match state {
         Some(AttemptState::Decided(row)) => {
             let sale = api.live.sale(&row.product_id)?;
             let attempt = Attempt::decided(row, sale.as_ref(), api.clock.now_ms());
@@ -73,7 +97,9 @@ pub(super) struct AttemptQuery {
     #[param(minimum = 0, maximum = 30)]
     #[serde(default, deserialize_with = "query_number::<_, 0, MAX_WAIT_SECONDS>")]
     wait: Option<u32>,
-    /// Answer no older than the decision on this position, `partition:offset`.
+    /// Answer no older than the decision on this position, `partition:offset`. Where that is a
+    /// request with the same key and another quantity, the answer is what became of that request:
+    /// `refused` with `idempotency_conflict`.
     #[param(value_type = Option<String>, pattern = "^[0-9]{1,10}:[0-9]{1,19}$", min_length = 3,
         max_length = 30, example = "3:1842")]
     #[serde(default, deserialize_with = "query_position")]
@@ -92,7 +118,7 @@ pub(super) struct Attempt {
     /// Why it was refused, if it was.
     #[schema(schema_with = reason_schema)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<RefusalReason>,
+    reason: Option<&'static str>,
     /// Whether the same request as a new attempt may succeed; only when it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_can_help: Option<bool>,
@@ -163,8 +189,9 @@ impl Attempt {
         Self {
             attempt_id: row.attempt_id,
             status,
-            reason,
-            retry_can_help: reason.map(|reason| retry_can_help(reason, row.quantity, sale, now)),
+            reason: reason.map(RefusalReason::as_str),
+            retry_can_help: reason
+                .map(|reason| attempt_can_succeed(reason, row.quantity, sale, now)),
             product_id: row.product_id,
             buyer_id: None,
             quantity: row.quantity,
@@ -186,6 +213,31 @@ impl Attempt {
         }
     }
 
+    /// A request for an attempt that came before with another quantity; none if the row is of
+    /// something else.
+    fn conflict(row: &CommandRow, id: AttemptId) -> Option<Self> {
+        let conflict = CommandRefusal::IdempotencyConflict;
+        let is_conflict = row.outcome == CommandOutcome::Refused(conflict);
+        if !is_conflict || row.attempt_id != Some(id) {
+            return None;
+        }
+        Some(Self {
+            attempt_id: id,
+            status: Status::Refused,
+            reason: Some(conflict.as_str()),
+            retry_can_help: Some(false),
+            product_id: row.product_id.clone()?,
+            buyer_id: None,
+            quantity: row.quantity?,
+            position: row.position.into(),
+            ahead: None,
+            decided_at: Some(Moment(row.decided_at_ms)),
+            hold_until: None,
+            order_number: None,
+            trace_id: row.trace_id,
+        })
+    }
+
     fn queued(queued: QueuedAttempt) -> Self {
         Self {
             attempt_id: queued.attempt_id,
@@ -205,30 +257,9 @@ impl Attempt {
     }
 }
 
-/// Whether a new attempt for the same may succeed, by the current state of the sale.
-fn retry_can_help(
-    reason: RefusalReason,
-    quantity: u32,
-    sale: Option<&SaleRow>,
-    now: TimestampMs,
-) -> bool {
-    let Some(sale) = sale.filter(|sale| state(sale, now) != SaleState::Closed) else {
-        return false;
-    };
-    match reason {
-        RefusalReason::NotOpenYet | RefusalReason::Paused => true,
-        // Units that are held may come back.
-        RefusalReason::SoldOut | RefusalReason::NotEnoughLeft => {
-            u64::from(sale.stock.available) + u64::from(sale.stock.reserved) >= quantity.into()
-        }
-        // There is a sale by now, or a new round.
-        RefusalReason::UnknownProduct | RefusalReason::Closed | RefusalReason::AnotherRound => true,
-        RefusalReason::InvalidQuantity | RefusalReason::OverBuyerLimit => false,
-    }
-}
-
 fn reason_schema() -> Schema {
     let names = RefusalReason::ALL.iter().map(|reason| reason.as_str());
+    let names = names.chain([CommandRefusal::IdempotencyConflict.as_str()]);
     ObjectBuilder::new()
         .schema_type(utoipa::openapi::Type::String)
         .enum_values(Some(names))

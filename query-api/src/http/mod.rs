@@ -1,6 +1,7 @@
 //! The read side's HTTP API, one file per question, and the page at `/`.
 
 mod attempt;
+mod commands;
 mod intents;
 mod orders;
 mod sales;
@@ -8,6 +9,7 @@ mod sales;
 mod page;
 
 mod cursor;
+mod retry;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,9 +39,16 @@ pub struct QueryApi {
     pub clock: Arc<dyn Clock>,
 }
 
-/// The routes of the read side. The intents are for the sales staff: without an admin token
-/// nobody can read them.
+/// The routes of the read side. The intents and the outcomes of changes are for the sales staff:
+/// without an admin token nobody can read them.
 pub fn router(api: QueryApi, admin: Option<AdminToken>) -> OpenApiRouter {
+    let commands = commands::CommandsApi {
+        api: api.clone(),
+        admin: admin.clone(),
+    };
+    let commands = OpenApiRouter::new()
+        .routes(routes!(commands::get_command))
+        .with_state(commands);
     let staff = OpenApiRouter::new()
         .routes(routes!(intents::list_intents))
         .route_layer(from_fn_with_state(admin, require_admin));
@@ -50,6 +59,7 @@ pub fn router(api: QueryApi, admin: Option<AdminToken>) -> OpenApiRouter {
         .routes(routes!(orders::list_orders))
         .merge(staff)
         .with_state(api)
+        .merge(commands)
         .merge(page::routes())
 }
 

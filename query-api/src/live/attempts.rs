@@ -9,6 +9,7 @@ use schemas::ids::{AttemptId, Offset, Partition, Position, ProductId};
 use tokio::time::{Instant, timeout_at};
 
 use super::partition::LivePartition;
+use super::queue::PendingAttempt;
 use super::{CATCH_UP_WAIT, Live, LiveError, within_store_wait};
 
 /// How an attempt stands.
@@ -35,7 +36,35 @@ pub struct QueuedAttempt {
     pub ahead: u64,
 }
 
+impl QueuedAttempt {
+    pub(super) fn new(attempt: &PendingAttempt, position: Position, ahead: u64) -> Self {
+        Self {
+            attempt_id: attempt.id,
+            product_id: attempt.product.clone(),
+            quantity: attempt.quantity,
+            position,
+            ahead,
+        }
+    }
+}
+
 impl Live {
+    /// The request for an attempt at a position while that is queued; waits up to `wait` for its
+    /// decision. None when it is not, or no longer, in the queue.
+    pub async fn queued_attempt(
+        &self,
+        id: AttemptId,
+        at: Position,
+        wait: Duration,
+    ) -> Result<Option<QueuedAttempt>, LiveError> {
+        let partition = self.partition(at.partition)?;
+        if partition.queued_attempt(id, at).is_some() && !wait.is_zero() {
+            let until = Instant::now() + wait;
+            self.wait_for(&partition.answered, at.offset, until).await?;
+        }
+        Ok(partition.queued_attempt(id, at))
+    }
+
     /// An attempt; waits up to `wait` for its decision. None when no such attempt was made
     /// before the question came.
     pub async fn attempt(

@@ -16,7 +16,7 @@ use schemas::codec::DecodeError;
 use schemas::command::Command;
 use schemas::decision::DecisionRecord;
 use schemas::fence::{Fence, Verdict};
-use schemas::ids::{Offset, Partition, TraceId};
+use schemas::ids::{Offset, Partition, TimestampMs, TraceId};
 use schemas::topics::Topic;
 use schemas::trace::trace_of;
 use tokio::task::JoinSet;
@@ -139,6 +139,9 @@ async fn follow_store(live: &Live, component: &Component) {
     }
 }
 
+/// A record of `stock-decisions`, the trace of the request that it answers, and its time.
+type TimedRecord = (DecisionRecord, Option<TraceId>, TimestampMs);
+
 /// Tails `stock-decisions`. Only decisions that pass the fence reach the answers.
 async fn follow_decisions(tail: Tail, from: Progress) {
     let (live, partition) = (tail.live.clone(), tail.partition);
@@ -153,20 +156,27 @@ async fn follow_decisions(tail: Tail, from: Progress) {
     };
     let decode = |record: &LogRecord| {
         let decoded = live.codec.decode_decision(&record.value)?;
-        Ok((decoded, trace_of(&record.headers)))
+        Ok((decoded, trace_of(&record.headers), record.appended_at_ms))
     };
-    let take = |records: Vec<(Offset, (DecisionRecord, Option<TraceId>))>| {
+    let take = |records: Vec<(Offset, TimedRecord)>| {
         let mut accepted = Vec::with_capacity(records.len());
-        for (offset, (record, trace)) in records {
+        let mut commands = Vec::new();
+        for (offset, (record, trace, at_ms)) in records {
             match (fence.pass(offset, &record), record) {
                 (Verdict::Counts, DecisionRecord::Decision(decision)) => {
+                    let command = views::command_row(partition, &decision, trace);
+                    commands.extend(command.map(|row| (offset, row)));
                     accepted.push((offset, decision, trace));
+                }
+                (Verdict::Counts, DecisionRecord::Skipped(skipped)) => {
+                    let row = views::skipped_row(partition, &skipped, at_ms, trace);
+                    commands.push((offset, row));
                 }
                 (Verdict::Dropped, _) => dropped.increment(1),
                 _ => {}
             }
         }
-        at.take_decisions(partition, &accepted, fence.answered);
+        at.take_decisions(partition, &accepted, commands, fence.answered);
         live.sales
             .fold(accepted.iter().map(|(_, decision, _)| decision));
         at.answered.advance(fence.answered);

@@ -12,6 +12,7 @@
 //! decisions that were read back from `stock-decisions` and passed the fence.
 
 mod attempts;
+mod commands;
 mod waiters;
 
 mod partition;
@@ -39,6 +40,7 @@ use self::partition::LivePartition;
 use self::sales::Sales;
 
 pub use self::attempts::{AttemptState, QueuedAttempt};
+pub use self::commands::{CommandState, QueuedCommand};
 pub use self::feed::run;
 
 /// The longest that a question about something unknown waits for the tails to reach the ends that the
@@ -50,7 +52,8 @@ const STORE_WAIT: Duration = Duration::from_secs(5);
 /// How much the live answers may hold. The partitions share each figure evenly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LiveSettings {
-    /// Decided attempts kept in memory even when the read store has them, about 300 bytes each.
+    /// Decided attempts kept in memory even when the read store has them, about 300 bytes each. Of
+    /// other commands a tenth as many are kept.
     pub keep_attempts: usize,
     /// Decided attempts kept when the read store falls behind. Past it the oldest are dropped.
     /// Until the store has them, an id that is found nowhere is answered with

@@ -2,18 +2,19 @@
 
 use parking_lot::Mutex;
 use ports::ReadError;
-use ports::read_store::{Progress, Row};
+use ports::read_store::{AttemptRow, CommandRow, Progress, Row};
 use runtime::shared_answer::SharedAnswer;
 use schemas::command::{Command, CommandBody};
 use schemas::decision::Decision;
 use schemas::ids::{AttemptId, Offset, Partition, Position, TraceId};
 
 use super::attempts::{AttemptState, QueuedAttempt};
-use super::queue::{PendingAttempt, Queue};
-use super::recent::RecentAttempts;
+use super::commands::{CommandState, QueuedCommand};
+use super::queue::{Pending, PendingAttempt, PendingCommand, Queue};
+use super::recent::RecentRows;
 use super::watermark::Watermark;
 
-/// One partition's attempts, and how far each source of them has been read.
+/// One partition's attempts and commands, and how far each source of them has been read.
 pub(super) struct LivePartition {
     state: Mutex<State>,
     /// The last offset of `purchase-attempts` whose decision has been read.
@@ -26,17 +27,25 @@ pub(super) struct LivePartition {
     pub end: SharedAnswer<Result<Offset, ReadError>>,
 }
 
+/// How many recent attempts are kept for each other command that is kept.
+const ATTEMPTS_A_COMMAND: usize = 10;
+
 struct State {
-    recent: RecentAttempts,
+    recent: RecentRows<AttemptId, AttemptRow>,
+    /// By offset in `purchase-attempts`.
+    commands: RecentRows<Offset, CommandRow>,
     queue: Queue,
 }
 
 impl LivePartition {
-    /// Keeps `keep` decided attempts, or as many as the store lacks, but at most `max`.
+    /// Keeps `keep` decided attempts, or as many as the store lacks, but at most `max`; and a tenth
+    /// as many other commands.
     pub fn new(keep: usize, max: usize) -> Self {
+        let share = |attempts: usize| (attempts / ATTEMPTS_A_COMMAND).max(1);
         Self {
             state: Mutex::new(State {
-                recent: RecentAttempts::new(keep, max),
+                recent: RecentRows::new(keep, max),
+                commands: RecentRows::new(share(keep), share(max)),
                 queue: Queue::new(),
             }),
             answered: Watermark::new(),
@@ -53,18 +62,50 @@ impl LivePartition {
             return Some(AttemptState::Decided(row.clone()));
         }
         let (offset, ahead, attempt) = state.queue.find(&id)?;
-        Some(AttemptState::Queued(QueuedAttempt {
-            attempt_id: id,
-            product_id: attempt.product.clone(),
-            quantity: attempt.quantity,
-            position: Position { partition, offset },
-            ahead,
-        }))
+        let position = Position { partition, offset };
+        let queued = QueuedAttempt::new(attempt, position, ahead);
+        Some(AttemptState::Queued(queued))
+    }
+
+    /// The attempt with this id in the queue at this position.
+    pub fn queued_attempt(&self, id: AttemptId, at: Position) -> Option<QueuedAttempt> {
+        let state = self.state.lock();
+        match state.queue.at(at.offset)? {
+            (ahead, Pending::Attempt(attempt)) if attempt.id == id => {
+                Some(QueuedAttempt::new(attempt, at, ahead))
+            }
+            _ => None,
+        }
+    }
+
+    /// What memory has of the command at this position, if that is not an attempt.
+    pub fn command(&self, at: Position) -> Option<CommandState> {
+        let state = self.state.lock();
+        if let Some(row) = state.commands.get(&at.offset) {
+            return Some(CommandState::Decided(row.clone()));
+        }
+        match state.queue.at(at.offset)? {
+            (ahead, Pending::Command(command)) => {
+                let queued = QueuedCommand::new(command, at, ahead);
+                Some(CommandState::Queued(queued))
+            }
+            (_, Pending::Attempt(_)) => None,
+        }
+    }
+
+    /// Whether the record at this offset is decided, or has been read into the queue.
+    pub fn has_read(&self, offset: Offset) -> bool {
+        self.answered.at() >= offset || self.queued.at() > offset
     }
 
     /// Whether there may be an attempt that is neither in memory nor in the store.
     pub fn has_gap(&self) -> bool {
         self.state.lock().recent.has_gap()
+    }
+
+    /// Whether there may be a command that is neither in memory nor in the store.
+    pub fn has_command_gap(&self) -> bool {
+        self.state.lock().commands.has_gap()
     }
 
     /// The offset in `stock-decisions` up to which attempts have been evicted from memory.
@@ -87,16 +128,22 @@ impl LivePartition {
 
     /// Takes the store's progress.
     pub fn take_stored(&self, progress: Progress) {
-        self.state.lock().recent.stored_up_to(progress.next);
+        {
+            let mut state = self.state.lock();
+            state.recent.stored_up_to(progress.next);
+            state.commands.stored_up_to(progress.next);
+        }
         self.stored.advance(progress.answered);
     }
 
     /// Takes decisions that passed the fence, each with its offset in `stock-decisions` and the
-    /// trace of its request. `answered` is the fence's position after them.
+    /// trace of its request, and the rows of commands that came with them. `answered` is the fence's
+    /// position after them.
     pub fn take_decisions(
         &self,
         partition: Partition,
         decisions: &[(Offset, Decision, Option<TraceId>)],
+        commands: Vec<(Offset, CommandRow)>,
         answered: Offset,
     ) {
         // The rows are made before the lock is taken, so that readers wait less.
@@ -110,7 +157,10 @@ impl LivePartition {
         let rows: Vec<_> = rows.collect();
         let mut state = self.state.lock();
         for (offset, row) in rows {
-            state.recent.put(offset, row);
+            state.recent.put(offset, row.attempt_id, row);
+        }
+        for (offset, row) in commands {
+            state.commands.put(offset, row.position.offset, row);
         }
         state.queue.answered_up_to(answered);
     }
@@ -119,15 +169,29 @@ impl LivePartition {
     pub fn take_commands(&self, records: Vec<(Offset, Command)>) {
         let mut state = self.state.lock();
         for (offset, command) in records {
-            let attempt = match command.body {
-                CommandBody::PlaceAttempt(place) => Some(PendingAttempt {
-                    id: place.attempt_id,
-                    product: command.product_id,
-                    quantity: place.quantity,
-                }),
-                _ => None,
-            };
-            state.queue.push(offset, attempt);
+            state.queue.push(offset, pending(command));
         }
     }
+}
+
+/// What the queue keeps of a command.
+fn pending(command: Command) -> Option<Pending> {
+    let kind = command.body.kind();
+    let (buyer, attempt) = match command.body {
+        CommandBody::PlaceAttempt(place) => {
+            return Some(Pending::Attempt(PendingAttempt {
+                id: place.attempt_id,
+                product: command.product_id,
+                quantity: place.quantity,
+            }));
+        }
+        CommandBody::CancelOrder(cancel) => (Some(cancel.buyer_id), Some(cancel.attempt_id)),
+        _ => (None, None),
+    };
+    Some(Pending::Command(Box::new(PendingCommand {
+        kind: kind?,
+        product: command.product_id,
+        buyer,
+        attempt,
+    })))
 }

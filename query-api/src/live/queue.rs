@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use schemas::ids::{AttemptId, Offset, ProductId};
+use schemas::decision::CommandKind;
+use schemas::ids::{AttemptId, BuyerId, Offset, ProductId};
 
 /// The undecided records of one partition.
 pub(crate) struct Queue {
@@ -15,8 +16,17 @@ pub(crate) struct Queue {
 
 struct UndecidedRecord {
     offset: Offset,
-    /// None for what is not an attempt, such as a cancellation.
-    attempt: Option<PendingAttempt>,
+    /// None for what nobody asks about: the passing of time.
+    body: Option<Pending>,
+}
+
+/// What an undecided record holds.
+#[derive(Debug, Clone)]
+pub(crate) enum Pending {
+    /// An attempt.
+    Attempt(PendingAttempt),
+    /// Another command. In a box, since nearly all records are attempts.
+    Command(Box<PendingCommand>),
 }
 
 /// What an answer needs of an attempt while it is queued.
@@ -25,6 +35,24 @@ pub(crate) struct PendingAttempt {
     pub id: AttemptId,
     pub product: ProductId,
     pub quantity: u32,
+}
+
+/// What an answer needs of a command that is not an attempt while it is queued.
+#[derive(Debug, Clone)]
+pub(crate) struct PendingCommand {
+    pub kind: CommandKind,
+    pub product: ProductId,
+    pub buyer: Option<BuyerId>,
+    pub attempt: Option<AttemptId>,
+}
+
+impl UndecidedRecord {
+    fn attempt(&self) -> Option<&PendingAttempt> {
+        match &self.body {
+            Some(Pending::Attempt(attempt)) => Some(attempt),
+            _ => None,
+        }
+    }
 }
 
 impl Queue {
@@ -44,14 +72,14 @@ impl Queue {
 
     /// Takes the next record of `purchase-attempts`. A decided one is not queued: the two topics
     /// are read independently, and either may be ahead.
-    pub fn push(&mut self, offset: Offset, attempt: Option<PendingAttempt>) {
+    pub fn push(&mut self, offset: Offset, body: Option<Pending>) {
         if offset <= self.answered {
             return;
         }
-        if let Some(attempt) = &attempt {
+        if let Some(Pending::Attempt(attempt)) = &body {
             self.first_offsets.entry(attempt.id).or_insert(offset);
         }
-        self.records.push_back(UndecidedRecord { offset, attempt });
+        self.records.push_back(UndecidedRecord { offset, body });
     }
 
     /// Removes every record up to this offset: all of them are decided.
@@ -60,7 +88,7 @@ impl Queue {
         while let Some(first) = self.records.front()
             && first.offset <= self.answered
         {
-            if let Some(attempt) = &first.attempt
+            if let Some(attempt) = first.attempt()
                 && self.first_offsets.get(&attempt.id) == Some(&first.offset)
             {
                 self.first_offsets.remove(&attempt.id);
@@ -72,9 +100,20 @@ impl Queue {
     /// A queued attempt with its offset, and how many records are decided before it.
     pub fn find(&self, id: &AttemptId) -> Option<(Offset, u64, &PendingAttempt)> {
         let offset = *self.first_offsets.get(id)?;
+        let (ahead, record) = self.record(offset)?;
+        Some((offset, ahead, record.attempt()?))
+    }
+
+    /// What the queued record at this offset holds, and how many records are decided before it.
+    pub fn at(&self, offset: Offset) -> Option<(u64, &Pending)> {
+        let (ahead, record) = self.record(offset)?;
+        Some((ahead, record.body.as_ref()?))
+    }
+
+    fn record(&self, offset: Offset) -> Option<(u64, &UndecidedRecord)> {
         let ahead = self.records.partition_point(|other| other.offset < offset);
-        let attempt = self.records.get(ahead)?.attempt.as_ref()?;
-        Some((offset, ahead as u64, attempt))
+        let record = self.records.get(ahead)?;
+        (record.offset == offset).then_some((ahead as u64, record))
     }
 }
 
@@ -82,12 +121,21 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn attempt(n: u8) -> Option<PendingAttempt> {
-        Some(PendingAttempt {
+    fn attempt(n: u8) -> Option<Pending> {
+        Some(Pending::Attempt(PendingAttempt {
             id: AttemptId::from_bytes([n; 16]),
             product: "p".parse().unwrap(),
             quantity: n.into(),
-        })
+        }))
+    }
+
+    fn command() -> Option<Pending> {
+        Some(Pending::Command(Box::new(PendingCommand {
+            kind: CommandKind::CloseSale,
+            product: "p".parse().unwrap(),
+            buyer: None,
+            attempt: None,
+        })))
     }
 
     /// The offset of an attempt, how many records are ahead of it, and its quantity.
@@ -99,7 +147,7 @@ mod tests {
     #[test]
     fn counts_what_is_ahead_and_forgets_what_is_decided() {
         let mut queue = Queue::new();
-        // Offsets may have gaps, and a cancellation is queued like everything else.
+        // Offsets may have gaps, and the passing of time is queued like everything else.
         queue.push(Offset(3), attempt(1));
         queue.push(Offset(5), None);
         queue.push(Offset(9), attempt(2));
@@ -113,5 +161,25 @@ mod tests {
         assert_eq!((queue.len(), queue.first_offsets.len()), (0, 0));
         queue.push(Offset(10), attempt(3));
         assert_eq!(find(&queue, 3), None, "it was decided before it was read");
+    }
+
+    #[test]
+    fn a_record_is_found_at_its_offset() {
+        let mut queue = Queue::new();
+        queue.push(Offset(3), attempt(1));
+        queue.push(Offset(5), None);
+        queue.push(Offset(7), command());
+        queue.push(Offset(8), attempt(1));
+        let ahead = |queue: &Queue, offset| queue.at(Offset(offset)).map(|(ahead, _)| ahead);
+        assert_eq!(
+            [2, 3, 4, 5, 7, 8, 9].map(|offset| ahead(&queue, offset)),
+            [None, Some(0), None, None, Some(2), Some(3), None]
+        );
+        assert!(matches!(
+            queue.at(Offset(7)),
+            Some((_, Pending::Command(_)))
+        ));
+        queue.answered_up_to(Offset(5));
+        assert_eq!([3, 7].map(|offset| ahead(&queue, offset)), [None, Some(0)]);
     }
 }

@@ -1,16 +1,16 @@
-//! The attempts decided last, by id: at least those that the read store may not have yet.
+//! The rows decided last, by key: at least those that the read store may not have yet.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 
-use ports::read_store::AttemptRow;
-use schemas::ids::{AttemptId, Offset};
+use schemas::ids::Offset;
 
-/// The recent attempts of one partition.
-pub(crate) struct RecentAttempts {
+/// The recent rows of one kind in one partition: its attempts by id, or its commands by offset.
+pub(crate) struct RecentRows<K, R> {
     /// Each with the offset in `stock-decisions` of its last decision.
-    rows: HashMap<AttemptId, (Offset, AttemptRow)>,
+    rows: HashMap<K, (Offset, R)>,
     /// In the order of their decisions. An attempt with two decisions is listed twice.
-    decided: VecDeque<(Offset, AttemptId)>,
+    decided: VecDeque<(Offset, K)>,
     /// The next offset of `stock-decisions` that the store will apply.
     stored: Offset,
     /// The last offset whose row was evicted.
@@ -19,7 +19,7 @@ pub(crate) struct RecentAttempts {
     max: usize,
 }
 
-impl RecentAttempts {
+impl<K: Copy + Eq + Hash, R> RecentRows<K, R> {
     /// Keeps `keep` rows, or as many as the store lacks, but at most `max`.
     pub fn new(keep: usize, max: usize) -> Self {
         Self {
@@ -33,9 +33,9 @@ impl RecentAttempts {
     }
 
     /// Takes a row that the decision at this offset of `stock-decisions` has made.
-    pub fn put(&mut self, at: Offset, row: AttemptRow) {
-        self.decided.push_back((at, row.attempt_id));
-        self.rows.insert(row.attempt_id, (at, row));
+    pub fn put(&mut self, at: Offset, key: K, row: R) {
+        self.decided.push_back((at, key));
+        self.rows.insert(key, (at, row));
         self.evict();
     }
 
@@ -46,9 +46,9 @@ impl RecentAttempts {
         self.evict();
     }
 
-    /// The attempt, if it is recent.
-    pub fn get(&self, id: &AttemptId) -> Option<&AttemptRow> {
-        self.rows.get(id).map(|(_, row)| row)
+    /// The row, if it is recent.
+    pub fn get(&self, key: &K) -> Option<&R> {
+        self.rows.get(key).map(|(_, row)| row)
     }
 
     /// The last offset whose row was evicted; -1 before the first.
@@ -56,23 +56,23 @@ impl RecentAttempts {
         self.evicted
     }
 
-    /// Whether there may be an attempt that is neither in memory nor in the store.
+    /// Whether there may be a row that is neither in memory nor in the store.
     pub fn has_gap(&self) -> bool {
         self.evicted >= self.stored
     }
 
     fn evict(&mut self) {
         while self.decided.len() > self.keep
-            && let Some(&(at, id)) = self.decided.front()
+            && let Some(&(at, key)) = self.decided.front()
         {
             if at >= self.stored && self.decided.len() <= self.max {
                 return;
             }
             self.evicted = at;
             self.decided.pop_front();
-            // An attempt with a later decision stays until that decision is old, too.
-            if self.rows.get(&id).is_some_and(|(last, _)| *last == at) {
-                self.rows.remove(&id);
+            // A row with a later decision stays until that decision is old, too.
+            if self.rows.get(&key).is_some_and(|(last, _)| *last == at) {
+                self.rows.remove(&key);
             }
         }
     }
@@ -80,40 +80,17 @@ impl RecentAttempts {
 
 #[cfg(test)]
 mod tests {
-    use ports::read_store::AttemptStatus;
-    use schemas::ids::{Partition, Position};
-
     use super::*;
 
-    fn row(n: u8) -> AttemptRow {
-        AttemptRow {
-            attempt_id: AttemptId::from_bytes([n; 16]),
-            product_id: "p".parse().unwrap(),
-            buyer_id: "b".parse().unwrap(),
-            quantity: 1,
-            position: Position {
-                partition: Partition(0),
-                offset: Offset(n.into()),
-            },
-            status: AttemptStatus::Sold,
-            decided_at_ms: 0,
-            hold_until_ms: None,
-            version: 1,
-            trace_id: None,
-        }
-    }
-
-    fn has(recent: &RecentAttempts, ids: impl IntoIterator<Item = u8>) -> Vec<bool> {
-        ids.into_iter()
-            .map(|n| recent.get(&AttemptId::from_bytes([n; 16])).is_some())
-            .collect()
+    fn has(recent: &RecentRows<u8, ()>, ids: impl IntoIterator<Item = u8>) -> Vec<bool> {
+        ids.into_iter().map(|n| recent.get(&n).is_some()).collect()
     }
 
     #[test]
     fn no_row_is_evicted_before_the_store_has_it() {
-        let mut recent = RecentAttempts::new(2, 10);
+        let mut recent = RecentRows::new(2, 10);
         for n in 0..5 {
-            recent.put(Offset(n.into()), row(n));
+            recent.put(Offset(n.into()), n, ());
         }
         assert_eq!(has(&recent, 0..5), [true; 5]);
         recent.stored_up_to(Offset(1));
@@ -125,9 +102,9 @@ mod tests {
 
     #[test]
     fn past_the_limit_the_oldest_rows_are_evicted_which_is_a_gap_until_the_store_has_them() {
-        let mut recent = RecentAttempts::new(2, 3);
+        let mut recent = RecentRows::new(2, 3);
         for n in 0..5 {
-            recent.put(Offset(n.into()), row(n));
+            recent.put(Offset(n.into()), n, ());
         }
         assert_eq!(has(&recent, 0..5), [false, false, true, true, true]);
         assert!(recent.has_gap());
@@ -144,9 +121,9 @@ mod tests {
 
     #[test]
     fn an_attempt_with_two_decisions_stays_as_long_as_its_last_one() {
-        let mut recent = RecentAttempts::new(2, 10);
+        let mut recent = RecentRows::new(2, 10);
         for (at, n) in [(0, 0), (1, 1), (2, 0), (3, 2)] {
-            recent.put(Offset(at), row(n));
+            recent.put(Offset(at), n, ());
         }
         recent.stored_up_to(Offset(9));
         assert_eq!(has(&recent, 0..3), [true, false, true]);

@@ -174,7 +174,8 @@ async fn a_refusal_has_its_reason_and_whether_a_retry_can_help() {
         assert_eq!(body.get("order_number"), None);
     };
     refuse(1, RefusalReason::NotOpenYet, true).await;
-    refuse(2, RefusalReason::OverBuyerLimit, false).await;
+    // The terms have no limit any more.
+    refuse(2, RefusalReason::OverBuyerLimit, true).await;
     refuse(3, RefusalReason::InvalidQuantity, false).await;
     let at = shop.ask(0, "p", id(4));
     shop.decide(

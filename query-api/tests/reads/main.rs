@@ -5,6 +5,7 @@
 mod support;
 
 mod attempts;
+mod commands;
 mod sales;
 
 mod lists;

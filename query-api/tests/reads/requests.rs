@@ -159,7 +159,8 @@ async fn parameters_that_are_not_known_are_ignored() {
         paths += 1;
         let path = template
             .replace("{product_id}", "p")
-            .replace("{attempt_id}", &id(1).to_string());
+            .replace("{attempt_id}", &id(1).to_string())
+            .replace("{command_id}", "0-0");
         let token = format!("Bearer {TOKEN}");
         let headers = [("x-buyer-id", "b"), ("authorization", &*token)];
         let plain = shop.get_with(&path, &headers).await;
@@ -180,7 +181,7 @@ async fn parameters_that_are_not_known_are_ignored() {
             );
         }
     }
-    assert_eq!(paths, 5);
+    assert_eq!(paths, 6);
 }
 
 #[tokio::test(start_paused = true)]
@@ -247,6 +248,7 @@ fn the_openapi_document_describes_every_path() {
     let expected = [
         "/api/attempts/{attempt_id}",
         "/api/buyers/me/orders",
+        "/api/commands/{command_id}",
         "/api/flash-sales",
         "/api/flash-sales/{product_id}",
         "/api/flash-sales/{product_id}/intents",

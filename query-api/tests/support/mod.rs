@@ -19,8 +19,8 @@ use runtime::settings::AdminToken;
 use schemas::codec::Codec;
 use schemas::command::{Command, CommandBody, PlaceAttempt, SaleTerms};
 use schemas::decision::{
-    AttemptRefused, AttemptRepeated, Claim, Decision, DecisionRecord, Event, Order, OrderAccepted,
-    RefusalReason, SaleSet, Stock, Tally,
+    AttemptRefused, AttemptRepeated, Claim, CommandKind, Decision, DecisionRecord, Event, Order,
+    OrderAccepted, RefusalReason, SaleSet, Stock, Tally,
 };
 use schemas::fence::{Fence, Verdict};
 use schemas::ids::{AttemptId, ChainHash, Money, Offset, Partition, ProductId, TimestampMs};
@@ -194,13 +194,27 @@ impl Shop {
 
     /// Appends a record to `purchase-attempts` that is not an attempt.
     pub fn tick(&self, partition: u32, product: &str) -> Offset {
+        self.send(partition, product, CommandBody::TimeAdvanced)
+    }
+
+    /// Appends a command to `purchase-attempts`.
+    pub fn send(&self, partition: u32, product: &str, body: CommandBody) -> Offset {
         let command = Command {
             product_id: product.parse().unwrap(),
-            body: CommandBody::TimeAdvanced,
+            body,
             if_version: None,
         };
         let bytes = self.codec.encode_command(command);
         self.put(Topic::PurchaseAttempts, partition, bytes)
+    }
+
+    /// The kind that a decision on an offset of `purchase-attempts` names.
+    fn kind_of(&self, partition: u32, offset: Offset) -> Option<CommandKind> {
+        let records = self
+            .log
+            .records(Topic::PurchaseAttempts, Partition(partition));
+        let record = records.iter().find(|record| record.offset == offset)?;
+        self.codec.decode_command(&record.value).ok()?.body.kind()
     }
 
     /// The current decider answers an offset of `purchase-attempts`.
@@ -263,7 +277,7 @@ impl Shop {
             events,
             stock,
             tally,
-            command: None,
+            command: self.kind_of(partition, answers),
             chain: ChainHash::default(),
         });
         let bytes = self.codec.encode_decision(decision);
@@ -293,6 +307,7 @@ impl Shop {
             if let (Verdict::Counts, DecisionRecord::Decision(decision)) = (verdict, decoded) {
                 let trace = trace_of(&record.headers);
                 rows.extend(views::attempt_rows(partition, &decision, trace));
+                rows.extend(views::command_row(partition, &decision, trace).map(Row::Command));
                 let previous = sales.get(&decision.product_id);
                 if let Some(sale) = views::next_sale(previous, &decision) {
                     sales.insert(decision.product_id.clone(), sale);
@@ -362,7 +377,9 @@ impl Drop for Shop {
         assert!(log.keys().all(|call| of_log.contains(call)), "{log:?}");
         let store = self.store.calls();
         // The test itself applies rows, as the projector.
-        let of_store = ["apply", "progress", "attempt", "sales", "orders", "intents"];
+        let of_store = [
+            "apply", "progress", "attempt", "command", "sales", "orders", "intents",
+        ];
         assert!(
             store.keys().all(|call| of_store.contains(call)),
             "{store:?}"

@@ -496,6 +496,7 @@ const REASONS = {
   over_buyer_limit: ["You have reached the limit", "You have as many as one person may buy. Cancel an order to buy again."],
   sold_out: ["Sold out", "All units went to orders ahead of yours."],
   not_enough_left: ["Not enough left", "Fewer units were left than you ordered."],
+  idempotency_conflict: ["Already ordered", "This order was sent before with another quantity. Its first answer stands."],
 };
 
 function showAttempt(view, attempt) {
@@ -518,7 +519,9 @@ function showAttempt(view, attempt) {
     default: {
       const [title, text] = REASONS[attempt.reason] ?? ["Refused", attempt.reason];
       const comeBack = ["sold_out", "not_enough_left"].includes(attempt.reason) && attempt.retry_can_help
-        ? " Some units are held for others and may become available again." : "";
+        ? " Some units are held for others and may become available again."
+        : attempt.reason === "over_buyer_limit" && attempt.retry_can_help
+          ? " Units that are held for you count until their time is over." : "";
       return showAnswer(view, "no", title, text + comeBack);
     }
   }
@@ -550,14 +553,37 @@ async function cancelOrder(view, attempt) {
       () => showAnswer(view, "", "Still cancelling your order", "The service is busy."),
     );
     const { partition, offset } = receipt.position;
+    const cancellation = await outcomeOf(`${partition}-${offset}`);
     await follow(view, `&at_least=${partition}:${offset}`);
+    if (cancellation.status === "refused") {
+      addNote(view, CANCEL_REASONS[cancellation.reason] ?? cancellation.reason);
+    }
   } catch (error) {
     // The order stands unless a later answer shows otherwise.
     showAttempt(view, attempt);
-    const note = document.createElement("p");
-    note.textContent = `The order could not be cancelled. ${error.message}`;
-    view.root.append(note);
+    addNote(view, error.message);
   }
+}
+
+const CANCEL_REASONS = {
+  unknown_order: "It is not held or sold any more.",
+  not_yours: "It is another buyer's order.",
+};
+
+// Waits until a cancellation of this buyer is decided.
+async function outcomeOf(command) {
+  const options = { headers: { "x-buyer-id": buyer }, timeoutMs: 1000 * (WAIT_SECONDS + 10) };
+  for (;;) {
+    const path = `api/commands/${command}?wait=${WAIT_SECONDS}`;
+    const outcome = await requestWithRetry(path, options, () => {});
+    if (outcome.status !== "pending") return outcome;
+  }
+}
+
+function addNote(view, text) {
+  const note = document.createElement("p");
+  note.textContent = `The order could not be cancelled. ${text}`;
+  view.root.append(note);
 }
 
 function showAnswer(view, kind, title, text = "", action = null) {
