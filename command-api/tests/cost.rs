@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::http::Request;
 use axum::routing::post;
 use command_api::http::{CommandApi, KnownProducts, router};
+use command_api::log_watch::LogState;
 use kit::MemoryLog;
 use ports::clock::SystemClock;
 use schemas::codec::Codec;
@@ -58,6 +59,7 @@ async fn cost_of_an_order() {
         receipts: ReceiptKey::new(&[7; 32]),
         clock,
         known: KnownProducts::default(),
+        log_state: LogState::default(),
     };
     let _ = runtime::telemetry::metrics();
     let bare = post(async |axum::Json(order): axum::Json<Order>| order.quantity.to_string());

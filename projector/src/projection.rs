@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use ports::read_store::{Progress, Row, SaleRow};
-use ports::{LogRecord, ReadError, ReadStore, StoreError};
+use ports::{LogMark, LogRecord, ReadError, ReadStore, StoreError};
 use runtime::metrics::DECISIONS_DROPPED;
 use schemas::codec::{Codec, DecodeError};
 use schemas::decision::DecisionRecord;
@@ -18,6 +18,8 @@ pub struct Projection {
     /// The next offset of `stock-decisions`.
     next: Offset,
     fence: Fence,
+    /// The log that the rows are made from; none before the first record.
+    log: Option<LogMark>,
     /// The sales after the decisions so far.
     sales: HashMap<ProductId, SaleRow>,
 }
@@ -60,20 +62,23 @@ pub enum ProjectError {
 }
 
 impl Projection {
-    /// Continues from a store's progress; starts at offset 0 when it has none.
+    /// Continues from a store's progress, which was checked against the log
+    /// ([`Progress::checked`]); starts at offset 0 when it has none.
     pub fn new(partition: Partition, progress: Option<Progress>) -> Self {
-        let (next, fence) = match progress {
+        let (next, fence, log) = match progress {
             Some(Progress {
                 next,
                 claim,
                 answered,
-            }) => (next, Fence { claim, answered }),
-            None => (Offset(0), Fence::default()),
+                log,
+            }) => (next, Fence { claim, answered }, log),
+            None => (Offset(0), Fence::default(), None),
         };
         Self {
             partition,
             next,
             fence,
+            log,
             sales: HashMap::new(),
         }
     }
@@ -85,6 +90,7 @@ impl Projection {
             next: self.next,
             claim,
             answered,
+            log: self.log,
         }
     }
 
@@ -159,6 +165,11 @@ impl Projection {
                 self.sales.insert(product.clone(), sale);
                 changed.insert(product.clone());
             }
+        }
+        if let (Some(first), Some(last)) = (batch.first(), batch.last()) {
+            // A projection without a mark begins with the log's first record.
+            let log = self.log.map_or_else(|| first.hash(), |mark| mark.log);
+            self.log = Some(LogMark::new(log, last));
         }
         let sales = changed
             .iter()

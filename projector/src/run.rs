@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use ports::{EventLog, Group, ReadError, ReadStore};
+use ports::read_store::Progress;
+use ports::{EventLog, Group, ReadError, ReadStore, log_mark};
 use runtime::health::{Component, Health, REPORT_EVERY};
 use runtime::metrics::{PROJECTOR_LAG, ROWS};
 use runtime::{partitions, retry};
@@ -39,16 +40,25 @@ pub async fn run(projector: Projector, stop: CancellationToken) {
     partitions::run_each(assigned, stop, work).await;
 }
 
-/// Projects one partition, and begins again from the stored progress whenever that fails.
+/// Projects one partition, and begins again from the stored progress whenever that fails. Over
+/// another log than the one that the rows were made from, it stops until the process ends.
 async fn keep_projecting(projector: Projector, partition: Partition, stop: CancellationToken) {
     let component = projector.health.component(format!("projector {partition}"));
-    retry::until_stopped(&component, &stop, || async {
-        tokio::select! {
-            result = project(&projector, partition, &component) => result.map(|never| match never {}),
-            () = stop.cancelled() => Ok(()),
+    loop {
+        let projected = tokio::select! {
+            result = project(&projector, partition, &component) => result,
+            () = stop.cancelled() => return,
+        };
+        let Err(error) = projected;
+        if matches!(&error, ProjectError::Read(error) if error.is_of_another_log()) {
+            component.broken(&error);
+            return stop.cancelled().await;
         }
-    })
-    .await;
+        component.failed(&error);
+        if retry::pause_or_stop(&stop).await {
+            return;
+        }
+    }
 }
 
 async fn project(
@@ -56,7 +66,7 @@ async fn project(
     partition: Partition,
     component: &Component,
 ) -> Result<Infallible, ProjectError> {
-    let progress = projector.store.progress().await?.get(&partition).copied();
+    let progress = checked_progress(projector, partition).await?;
     let mut projection = Projection::new(partition, progress);
     // The count of what this reader drops begins at zero.
     projection.count_dropped(0);
@@ -94,6 +104,26 @@ async fn project(
     }
 }
 
+/// How far the store is. Fails if its rows were not made from this log.
+async fn checked_progress(
+    projector: &Projector,
+    partition: Partition,
+) -> Result<Option<Progress>, ProjectError> {
+    let (log, store) = (&*projector.log, &*projector.store);
+    let stored = store.progress().await?.get(&partition).copied();
+    let claim = stored.map_or(Offset(-1), |stored| stored.claim);
+    log_mark::check_partitions(log, &projector.codec, partition, claim).await?;
+    let Some(stored) = stored else {
+        return Ok(None);
+    };
+    let checked = stored.checked(log, partition).await?;
+    if checked != stored {
+        // An older version wrote the rows. From now on they name their log.
+        store.apply(partition, Vec::new(), checked).await?;
+    }
+    Ok(Some(checked))
+}
+
 /// Reports a partition's progress to health, metrics and the log's consumer group.
 fn report(
     projector: &Projector,
@@ -111,6 +141,8 @@ fn report(
 
 /// How many records of `stock-decisions` are not yet projected.
 async fn lag(projector: &Projector, partition: Partition, next: Offset) -> Result<u64, ReadError> {
-    let end = projector.log.end(Topic::StockDecisions, partition).await?;
+    let topic = Topic::StockDecisions;
+    let end = projector.log.end(topic, partition).await?;
+    ReadError::check_end(topic, partition, next, end)?;
     Ok((end.0 - next.0).max(0) as u64)
 }

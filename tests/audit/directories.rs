@@ -195,6 +195,21 @@ async fn the_audit_of_a_stopped_directory_passes_and_changes_nothing() {
     assert_eq!(contents(dir.path()), before, "an audit changes nothing");
 }
 
+/// Read models beside another log, and beside an earlier state of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn read_models_of_another_log_are_not_compared() {
+    let (one, other) = (stopped(1, 200).await, stopped(2, 300).await);
+    let models = "read-models.redb";
+    fs::copy(other.path().join(models), one.path().join(models)).unwrap();
+    let (status, summary) = audited(one.path()).await;
+    let why = summary["read_models"]["why"].as_str().unwrap();
+    assert_eq!(status, 3, "{summary}");
+    assert!(
+        why.contains("are of log") || why.contains("lost its end"),
+        "{why}"
+    );
+}
+
 fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {

@@ -182,9 +182,24 @@ impl History {
 
     /// The log with both topics.
     pub fn log(&self) -> Arc<MemoryLog> {
-        let codec = Codec::embedded();
         let clock = Arc::new(SetClock::default());
         let log = Arc::new(MemoryLog::new(1, clock.clone()));
+        self.append(&log, &clock, PARTITION);
+        log
+    }
+
+    /// A log with these many partitions, of which the first ones have the same history each.
+    pub fn log_in(&self, partitions: u32, filled: u32) -> Arc<MemoryLog> {
+        let clock = Arc::new(SetClock::default());
+        let log = Arc::new(MemoryLog::new(partitions, clock.clone()));
+        for partition in (0..filled).map(Partition) {
+            self.append(&log, &clock, partition);
+        }
+        log
+    }
+
+    fn append(&self, log: &MemoryLog, clock: &SetClock, partition: Partition) {
+        let codec = Codec::embedded();
         for (at, command) in &self.asked {
             clock.0.store(*at, Ordering::Relaxed);
             let key = Bytes::copy_from_slice(command.product_id.as_str().as_bytes());
@@ -194,7 +209,7 @@ impl History {
                 value,
                 headers: vec![],
             };
-            log.put(Topic::PurchaseAttempts, PARTITION, vec![record]);
+            log.put(Topic::PurchaseAttempts, partition, vec![record]);
         }
         for record in &self.decided {
             let value = codec.encode_decision(record.clone()).into();
@@ -207,9 +222,8 @@ impl History {
                 headers,
                 ..NewRecord::default()
             };
-            log.put(Topic::StockDecisions, PARTITION, vec![record]);
+            log.put(Topic::StockDecisions, partition, vec![record]);
         }
-        log
     }
 
     /// The read models of the first `records` of `stock-decisions`.

@@ -4,6 +4,7 @@
 mod directories;
 mod histories;
 mod logs;
+mod partitions;
 mod receipts;
 mod rows;
 

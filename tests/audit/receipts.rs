@@ -27,7 +27,14 @@ fn receipt(log: &MemoryLog, attempt: AttemptId, product: &str, offset: i64) -> S
         offset: Offset(offset),
     };
     let value = &records[offset as usize].value;
-    key().sign(attempt, &product.parse().unwrap(), position, value, 1_000)
+    key().sign(
+        attempt,
+        &product.parse().unwrap(),
+        position,
+        value,
+        None,
+        1_000,
+    )
 }
 
 async fn checked(log: &MemoryLog, receipt: &str) -> ReceiptReport {
@@ -41,6 +48,27 @@ fn events(report: &ReceiptReport) -> Vec<(i64, i64, i64, &str)> {
     events
         .map(|e| (e.decision.0, e.answers.0, e.at_ms, e.what.as_str()))
         .collect()
+}
+
+#[tokio::test]
+async fn a_receipt_of_another_log_is_named_as_that() {
+    let log = history().log();
+    let record = &log.records(Topic::PurchaseAttempts, PARTITION)[3];
+    let own = log.records(Topic::StockDecisions, PARTITION)[0].hash();
+    let position = Position {
+        partition: PARTITION,
+        offset: record.offset,
+    };
+    let product = "cap".parse().unwrap();
+    let sign = |of| key().sign(id(3), &product, position, &record.value, Some(of), 1_000);
+    assert!(checked(&log, &sign(own)).await.is_valid());
+    let foreign = checked(&log, &sign(record.hash())).await;
+    assert!(!foreign.is_valid());
+    let why = foreign.violation.unwrap();
+    assert!(
+        why.contains("is of another log") && why.contains(&own.to_string()),
+        "{why}"
+    );
 }
 
 #[tokio::test]
@@ -238,7 +266,7 @@ async fn a_receipt_is_checked_with_the_directorys_key() {
     );
 
     let key = ReceiptKey::load_or_create(dir.path()).unwrap();
-    let signed = key.sign(place.attempt_id, &product, position, &value, 1);
+    let signed = key.sign(place.attempt_id, &product, position, &value, None, 1);
     let good = Args {
         receipt: Some(signed.clone()),
         ..args(dir.path())

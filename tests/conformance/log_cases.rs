@@ -206,8 +206,11 @@ const CASES: &[(&str, Case)] = &[
     ("reading begins at any offset", |s| {
         reading::begins_at_any_offset(s).boxed()
     }),
-    ("reading from beyond the end waits", |s| {
-        reading::beyond_the_end_waits(s).boxed()
+    ("reading at the end waits", |s| {
+        reading::at_the_end_waits(s).boxed()
+    }),
+    ("reading from beyond the end is refused", |s| {
+        reading::beyond_the_end_is_refused(s).boxed()
     }),
     ("a dropped call of a reader loses nothing", |s| {
         reading::dropped_call_loses_nothing(s).boxed()

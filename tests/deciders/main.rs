@@ -1,5 +1,6 @@
 //! Deciders over a log that fails, on tokio's paused time, so that a seed repeats a run.
 
+mod another_log;
 mod backpressure;
 mod overlap;
 mod recovery;

@@ -261,6 +261,17 @@ impl Process {
         Some((status, serde_json::from_slice(&body).ok()?))
     }
 
+    /// Waits until `/healthz` reports that only an operator can mend it, for this reason.
+    pub async fn needs_an_operator(&self, reason: &str) {
+        let what = format!("{} needs an operator: {reason}", self.service.name());
+        eventually(&what, async || {
+            let (status, body) = get(&format!("{}/healthz", self.url)).await?;
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            (status == 503 && body.contains(reason)).then_some(())
+        })
+        .await;
+    }
+
     /// The partitions it works on, from `/readyz`; none when it does not answer.
     pub async fn partitions(&self) -> BTreeSet<Partition> {
         let Some((_, health)) = self.health().await else {

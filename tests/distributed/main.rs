@@ -19,4 +19,5 @@ mod command_apis;
 mod outage;
 
 mod agree;
+mod another_log;
 mod interop;

@@ -195,6 +195,101 @@ async fn the_projector_catches_up_when_a_failed_store_is_back() {
     assert_eq!(rows(&*store).await, rows(&*whole).await);
 }
 
+/// Waits until only an operator can mend the projector, for this reason.
+async fn broken_by(projector: &Running, reason: &str) {
+    projector.fails_with(reason).await;
+    let report = projector.health.report();
+    assert!(!projector.health.is_alive(), "{report:?}");
+}
+
+/// Read models that were projected from one log, over another or over what is left of it.
+#[tokio::test]
+async fn read_models_of_another_log_are_refused() {
+    let (bench, other) = (history(4, 300).await, history(5, 400).await);
+    let store = Arc::new(MemoryStore::default());
+    let projector = project(&bench, store.clone());
+    caught_up(&bench, &*store).await;
+    projector.stop().await;
+    let before = rows(&*store).await;
+    let progress = store.progress().await.unwrap();
+
+    let projector = project(&other, store.clone());
+    broken_by(&projector, "the read models are of log").await;
+    projector.stop().await;
+
+    bench.log.lose(Topic::StockDecisions, PARTITION, 100);
+    let projector = project(&bench, store.clone());
+    broken_by(&projector, "has lost its end").await;
+    projector.stop().await;
+
+    // A log that was restored to an earlier state and has continued since is longer again.
+    let continued = bench.start("two", bench.log.clone(), 1_000_000);
+    bench.all_answered().await;
+    for seed in 6..8 {
+        let mut shoppers = Shoppers::new(seed);
+        for _ in 0..200 {
+            bench.put(shoppers.next(BEGIN_MS));
+        }
+        bench.all_answered().await;
+    }
+    continued.stop().await;
+    let projector = project(&bench, store.clone());
+    broken_by(&projector, "has continued differently since").await;
+    projector.stop().await;
+    assert_eq!(rows(&*store).await, before, "nothing was written");
+    assert_eq!(store.progress().await.unwrap(), progress);
+}
+
+#[tokio::test]
+async fn a_log_that_is_lost_under_a_projector_stops_it_for_good() {
+    let bench = history(4, 300).await;
+    let store = Arc::new(MemoryStore::default());
+    let projector = project(&bench, store.clone());
+    caught_up(&bench, &*store).await;
+    bench.log.lose(Topic::StockDecisions, PARTITION, 0);
+    broken_by(&projector, "has lost its end").await;
+    let again = bench.start("two", bench.log.clone(), 1_000_000);
+    bench.all_answered().await;
+    again.stop().await;
+    broken_by(&projector, "has lost its end").await;
+    projector.stop().await;
+    let projector = project(&bench, store.clone());
+    broken_by(&projector, "the read models are of log").await;
+    projector.stop().await;
+}
+
+/// Read models that an older version wrote name no log. They are adopted once, if the log has all
+/// that they were made from.
+#[tokio::test]
+async fn read_models_without_a_log_are_adopted() {
+    let (bench, other) = (history(4, 300).await, history(5, 100).await);
+    let store = Arc::new(MemoryStore::default());
+    let projector = project(&bench, store.clone());
+    caught_up(&bench, &*store).await;
+    projector.stop().await;
+    let marked = store.progress().await.unwrap()[&PARTITION];
+    let unmarked = Progress {
+        log: None,
+        ..marked
+    };
+    store.apply(PARTITION, vec![], unmarked).await.unwrap();
+
+    let projector = project(&other, store.clone());
+    broken_by(&projector, "has lost its end").await;
+    projector.stop().await;
+    assert_eq!(store.progress().await.unwrap()[&PARTITION], unmarked);
+
+    let projector = project(&bench, store.clone());
+    for _ in 0..2_000 {
+        if store.progress().await.unwrap()[&PARTITION] == marked {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(store.progress().await.unwrap()[&PARTITION], marked);
+    projector.stop().await;
+}
+
 #[tokio::test]
 async fn a_missing_decision_stops_the_projection() {
     let bench = history(3, 300).await;
@@ -204,6 +299,7 @@ async fn a_missing_decision_stops_the_projection() {
         next: schemas::ids::Offset(200),
         claim: schemas::ids::Offset(0),
         answered: bench.counting()[198].answers,
+        log: None,
     };
     let projector = project(&bench, store.clone());
     caught_up(&bench, &*store).await;

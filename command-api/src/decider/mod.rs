@@ -18,7 +18,7 @@ use ports::{Clock, EventLog, Group};
 use runtime::health::{Component, Health};
 use runtime::{partitions, retry};
 use schemas::codec::Codec;
-use schemas::ids::Partition;
+use schemas::ids::{Partition, RecordHash};
 use schemas::topics::Topic;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -73,11 +73,19 @@ pub async fn run(decider: Decider, stop: CancellationToken) {
 }
 
 /// Decides on one partition until `stop`. After a failure it claims the partition anew and
-/// recovers, since its state may no longer be what the log has.
+/// recovers, since its state may no longer be what the log has. In another log than before, or than
+/// that of its checkpoint, it makes no claim and stops until the process ends.
 async fn keep_deciding(decider: Decider, partition: Partition, stop: CancellationToken) {
     let component = decider.health.component(format!("decider {partition}"));
-    while let Err(error) = decide_partition(&decider, partition, &component, &stop).await {
+    let mut known = None;
+    while let Err(error) =
+        decide_partition(&decider, partition, &mut known, &component, &stop).await
+    {
         match error {
+            PartitionError::Read(error) if error.is_of_another_log() => {
+                component.broken(&error);
+                return stop.cancelled().await;
+            }
             PartitionError::Superseded(_) => {
                 info!(%partition, reason = %error, "stepped down");
                 component.failing(error.to_string());
@@ -90,19 +98,22 @@ async fn keep_deciding(decider: Decider, partition: Partition, stop: Cancellatio
     }
 }
 
-/// Claims and recovers a partition and decides on it until `stop`.
+/// Claims and recovers a partition and decides on it until `stop`. `known` is the log in which this
+/// process has decided on it.
 async fn decide_partition(
     decider: &Decider,
     partition: Partition,
+    known: &mut Option<RecordHash>,
     component: &Component,
     stop: &CancellationToken,
 ) -> Result<(), PartitionError> {
     let log = decider.partition_log(partition);
     let (recovered, products) = tokio::select! {
-        recovered = recover::recover(&log, &decider.name, component) => recovered?,
+        recovered = recover::recover(&log, &decider.name, *known, component) => recovered?,
         never = progress::report_waiting(&log, component) => match never {},
         () = stop.cancelled() => return Ok(()),
     };
+    *known = Some(recovered.identity());
     let partition = PartitionDecider::start(decider, recovered, products).await?;
     partition.run(component, stop).await
 }

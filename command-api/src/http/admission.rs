@@ -10,7 +10,7 @@ use bytes::Bytes;
 use metrics::counter;
 use parking_lot::{Mutex, RwLock};
 use ports::read_store::SaleRow;
-use ports::{AppendError, NewRecord, StoreError};
+use ports::{AppendError, NewRecord, ReadError, StoreError};
 use runtime::metrics::APPENDS_FAILED;
 use runtime::shared_answer::SharedAnswer;
 use schemas::command::{Command, CommandBody};
@@ -83,6 +83,7 @@ impl CommandApi {
     ) -> Result<AppendedRecord, Problem> {
         let trace_id = trace.id.map(display);
         let partition = self.placement.partition_of(product);
+        self.log_state.check(partition).map_err(another_log)?;
         let key = Bytes::copy_from_slice(product.as_str().as_bytes());
         let product_id = product.clone();
         let value = Bytes::from(self.codec.encode_command(Command {
@@ -122,6 +123,8 @@ impl CommandApi {
         product: &ProductId,
         trace: &Trace,
     ) -> Result<(), Problem> {
+        let partition = self.placement.partition_of(product);
+        self.log_state.check(partition).map_err(another_log)?;
         if self.known.contains(product) {
             return Ok(());
         }
@@ -262,6 +265,17 @@ fn refusal(error: AppendError) -> Problem {
             log_unavailable()
         }
     }
+}
+
+/// The answer while the log is not the one that it should be.
+fn another_log(error: ReadError) -> Problem {
+    counter!(APPENDS_FAILED, "reason" => "another_log").increment(1);
+    debug!(%error, "refused a command");
+    Problem::new(
+        Code::LogUnavailable,
+        "The service takes no requests at the moment, since its log is not the one that it should be. \
+         Your request was not accepted. Its operators must mend this.",
+    )
 }
 
 fn log_unavailable() -> Problem {

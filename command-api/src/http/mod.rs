@@ -23,6 +23,7 @@ use web::limits::{Guard, guard};
 use web::receipt::ReceiptKey;
 
 pub use self::admission::KnownProducts;
+use crate::log_watch::LogState;
 
 /// The largest body of an order or a cancellation, in bytes.
 pub const MAX_ORDER_BYTES: usize = 4 * 1024;
@@ -45,6 +46,8 @@ pub struct CommandApi {
     pub clock: Arc<dyn Clock>,
     /// The products known so far.
     pub known: KnownProducts,
+    /// Whether the log is the one that it should be.
+    pub log_state: LogState,
 }
 
 /// The routes of the write side, each request bounded by the time given. Without an admin token

@@ -175,13 +175,15 @@ fn answer(
     location: HeaderValue,
 ) -> Response {
     let now = api.clock.now_ms();
+    let position = appended.position;
+    let log = api.log_state.identity(position.partition);
     let receipt = Receipt {
         attempt_id: attempt_id.to_string(),
         product_id: product.as_str(),
-        position: appended.position.into(),
+        position: position.into(),
         receipt: api
             .receipts
-            .sign(attempt_id, product, appended.position, &appended.value, now),
+            .sign(attempt_id, product, position, &appended.value, log, now),
     };
     let headers = [(header::LOCATION, location)];
     (StatusCode::ACCEPTED, headers, axum::Json(receipt)).into_response()

@@ -1,13 +1,14 @@
 //! The shell around a core, for one partition: everything that a decider does besides deciding.
 //!
-//! The shell keeps no state of a core and never calls one. A core's decider claims the partition
-//! ([`claim`]), restores its state from the last checkpoint ([`checkpoint`]) and the decisions after
+//! The shell keeps no state of a core and never calls one. A core's decider checks that the log is the
+//! one that it knows ([`log_check`]), claims the partition ([`claim`]), restores its state from the last checkpoint ([`checkpoint`]) and the decisions after
 //! it ([`recovery`]), and then asks [`owned_partition`] for the next step: a batch of commands, a
 //! due checkpoint, a passed deadline. It computes the answer from its state and hands it back.
 //! Appending ([`appending`]), reading back ([`read_back`]) and reporting ([`progress`]) happen
 //! between two steps. The core sets its timers in [`deadlines`].
 
 pub(crate) mod claim;
+pub(crate) mod log_check;
 
 pub(crate) mod checkpoint;
 pub(crate) mod recovery;

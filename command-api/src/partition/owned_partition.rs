@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, OptionFuture};
 use ports::{AppendError, Clock, LogReader, LogRecord, NewRecord};
 use runtime::health::Component;
 use schemas::fence::DecisionLink;
-use schemas::ids::{Offset, TimestampMs};
+use schemas::ids::{Offset, RecordHash, TimestampMs};
 use schemas::snapshot::ProductPart;
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +48,8 @@ pub(crate) struct CoreStatus {
 /// A partition that this process has claimed and recovered.
 pub(crate) struct OwnedPartition {
     log: PartitionLog,
+    /// The identity of the log, which checkpoints name.
+    identity: RecordHash,
     clock: Arc<dyn Clock>,
     claim: Offset,
     commands: Box<dyn LogReader>,
@@ -79,11 +81,16 @@ impl OwnedPartition {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, PartitionError> {
         let Recovery {
-            log, claim, fence, ..
+            log,
+            claim,
+            identity,
+            fence,
+            ..
         } = recovered;
         let next = fence.answered.next();
         let commands = log.read(log.topics.commands, next).await?;
         Ok(Self {
+            identity,
             clock,
             claim,
             commands,
@@ -148,7 +155,7 @@ impl OwnedPartition {
                 Some(end) = OptionFuture::from(self.progress.measuring.as_mut()) => {
                     self.progress.measuring = None;
                     let answered = self.read_back.fence.answered;
-                    self.progress.report(&self.log, component, answered, end);
+                    self.progress.report(&self.log, component, answered, end)?;
                 }
                 Some(()) = OptionFuture::from(until_deadline.map(tokio::time::sleep)) => {
                     return Ok(Step::Deadline);
@@ -195,6 +202,7 @@ impl OwnedPartition {
             covers: self.read_back.next,
             fence: self.read_back.fence,
             completed_at: self.checkpoints.last,
+            log: Some(self.identity),
         };
         let writer = CheckpointWriter::new(self.log.clone(), checkpoint, parts);
         self.checkpoints.writing = Some(Box::pin(writer.write()));

@@ -39,16 +39,19 @@ impl Progress {
         self.measuring = Some(Box::pin(async move { log.end(topic, partition).await }));
     }
 
-    /// Reports how many records lie between the last answered one and the end.
+    /// Reports how many records lie between the last answered one and the end. Fails if the log no
+    /// longer has the last answered one.
     pub(super) fn report(
         &self,
         log: &PartitionLog,
         component: &Component,
         answered: Offset,
         end: Result<Offset, ReadError>,
-    ) {
+    ) -> Result<(), ReadError> {
         match end {
             Ok(end) => {
+                let commands = log.topics.commands;
+                ReadError::check_end(commands, log.partition, answered.next(), end)?;
                 let lag = (end.0 - answered.next().0).max(0) as u64;
                 metrics::gauge!(DECIDER_LAG, &self.label).set(lag as f64);
                 component.working(lag);
@@ -59,6 +62,7 @@ impl Progress {
             Err(error) => component.failing(error.to_string()),
         }
         note(log, answered);
+        Ok(())
     }
 }
 

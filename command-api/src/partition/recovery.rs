@@ -7,7 +7,7 @@ use runtime::health::Component;
 use runtime::metrics::{CLAIMS, DECISIONS_DROPPED, RECOVERY_SECONDS};
 use schemas::decision::{Decision, DecisionRecord};
 use schemas::fence::{Fence, Verdict};
-use schemas::ids::{Offset, Partition};
+use schemas::ids::{Offset, Partition, RecordHash};
 use tracing::{debug, info};
 
 use super::checkpoint::Checkpoint;
@@ -18,6 +18,8 @@ pub(crate) struct Recovery {
     pub(super) log: PartitionLog,
     /// The claim to read up to.
     pub(super) claim: Offset,
+    /// The identity of the log.
+    pub(super) identity: RecordHash,
     /// The fence after the records read so far.
     pub(super) fence: Fence,
     /// Reads the decisions' topic, after recovery from the claim on.
@@ -34,6 +36,7 @@ impl Recovery {
     pub(crate) async fn start(
         log: &PartitionLog,
         claim: Offset,
+        identity: RecordHash,
         checkpoint: Checkpoint,
     ) -> Result<Self, PartitionError> {
         let covers = checkpoint.covers;
@@ -41,6 +44,7 @@ impl Recovery {
         Ok(Self {
             log: log.clone(),
             claim,
+            identity,
             fence: checkpoint.fence,
             decisions,
             checkpoint: checkpoint.completed_at,
@@ -93,6 +97,11 @@ impl Recovery {
             ("partition", self.log.partition.to_string()),
         ];
         metrics::counter!(DECISIONS_DROPPED, &labels).increment(decisions);
+    }
+
+    /// The identity of the log.
+    pub(crate) fn identity(&self) -> RecordHash {
+        self.identity
     }
 
     /// The partition.

@@ -8,5 +8,6 @@ mod orders;
 
 mod admin;
 
+mod another_log;
 mod hostile;
 mod trace;

@@ -7,6 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use command_api::http::{CommandApi, KnownProducts, router};
+use command_api::log_watch::LogState;
 use http_body_util::BodyExt;
 use kit::{ManualClock, MemoryLog, MemoryStore};
 use ports::LogRecord;
@@ -33,6 +34,9 @@ pub const CANCEL: &str =
 pub struct World {
     pub log: Arc<MemoryLog>,
     pub store: Arc<MemoryStore>,
+    pub log_state: LogState,
+    /// Whether a test compares the log with the read models, which reads both.
+    pub watched: bool,
     router: Router,
 }
 
@@ -47,7 +51,7 @@ pub struct Answer {
 pub fn world(admin: Option<&str>) -> World {
     let clock = Arc::new(ManualClock::still_at(NOW));
     let log = Arc::new(MemoryLog::new(PARTITIONS, clock.clone()));
-    let store = store();
+    let (store, log_state) = (store(), LogState::default());
     let commands = CommandApi {
         log: log.clone(),
         store: store.clone(),
@@ -56,10 +60,17 @@ pub fn world(admin: Option<&str>) -> World {
         receipts: ReceiptKey::new(&[7; 32]),
         clock,
         known: KnownProducts::default(),
+        log_state: log_state.clone(),
     };
     let admin = admin.map(|token| AdminToken::new(token).unwrap());
     let router = router(Arc::new(commands), admin, Duration::from_millis(200)).into();
-    World { log, store, router }
+    World {
+        log,
+        store,
+        log_state,
+        watched: false,
+        router,
+    }
 }
 
 impl World {
@@ -124,7 +135,7 @@ impl World {
 /// and queries the store only for sales and its progress.
 impl Drop for World {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() || self.watched {
             return;
         }
         let log = self.log.calls();

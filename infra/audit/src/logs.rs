@@ -7,12 +7,13 @@ use domain::invariants::{Ledger, TurnOrder, check_answers_next, check_product};
 use history::{CommandRecord, Entry, FencedRecord, History, HistoryError, PartitionEnd};
 use indicatif::ProgressBar;
 use ports::read_store::Progress;
-use ports::{EventLog, LogRecord, ReadError};
+use ports::{EventLog, LogRecord, ReadError, log_mark};
 use schemas::codec::{Codec, chain_hash};
 use schemas::command::CommandBody;
 use schemas::decision::{Decision, DecisionRecord, Event, ReleaseCause};
 use schemas::fence::Verdict;
 use schemas::ids::{Offset, Partition, ProductId};
+use schemas::placement::Placement;
 use schemas::topics::Topic;
 
 use crate::report::{Breach, ChainHead, LogPosition, PartitionFigures, Report};
@@ -71,6 +72,8 @@ pub async fn check(
     bar: ProgressBar,
 ) -> Result<Report, AuditError> {
     let mut report = Report::default();
+    let begun = begun_with(&*log, &codec).await?;
+    let partitions = begun.map_or(log.partitions(), |(begun, _)| begun);
     for (&partition, &end) in &ends.0 {
         let history = History::open(&*log, &codec, partition, end).await?;
         let projected = progress
@@ -78,6 +81,7 @@ pub async fn check(
             .map_or(Offset(0), |progress| progress.next);
         let mut check = PartitionCheck {
             scope: &scope,
+            placement: Placement::new(partitions),
             order: TurnOrder::default(),
             ledgers: HashMap::new(),
             projected,
@@ -95,7 +99,44 @@ pub async fn check(
             Err(Stop::Read(error)) => return Err(error.into()),
         }
     }
+    if let Some((begun, place)) = begun.filter(|(begun, _)| *begun != log.partitions())
+        && report.violation.is_none()
+    {
+        let what = format!(
+            "the log was begun with {begun} partitions, but its topics have {} now",
+            log.partitions()
+        );
+        report.violation = Some(Breach {
+            place: Some(place),
+            product: None,
+            what,
+        });
+    }
     Ok(report)
+}
+
+/// With how many partitions the log was begun, and the claim that shows it: the first record of a
+/// partition. A partition that was added later may have none.
+async fn begun_with(
+    log: &dyn EventLog,
+    codec: &Codec,
+) -> Result<Option<(u32, LogPosition)>, ReadError> {
+    for partition in (0..log.partitions()).map(Partition) {
+        let Some(first) = log_mark::first_record(log, partition).await? else {
+            continue;
+        };
+        if let Ok(DecisionRecord::Claim(claim)) = codec.decode_decision(&first.value)
+            && let Some(begun) = claim.partitions
+        {
+            let place = LogPosition {
+                topic: Topic::StockDecisions.name(),
+                partition,
+                offset: first.offset,
+            };
+            return Ok(Some((begun, place)));
+        }
+    }
+    Ok(None)
 }
 
 /// Why the check of a partition ended early.
@@ -113,6 +154,8 @@ impl From<ReadError> for Stop {
 /// The check of one partition.
 struct PartitionCheck<'a> {
     scope: &'a Scope,
+    /// Which partition each product belongs to.
+    placement: Placement,
     order: TurnOrder,
     ledgers: HashMap<ProductId, Ledger>,
     /// The offset of `stock-decisions` that the read models reach.
@@ -200,6 +243,14 @@ impl PartitionCheck<'_> {
         };
         check_product(decision, command)
             .map_err(|violation| self.breach(at, Some(product), violation))?;
+        let belongs_to = self.placement.partition_of(product);
+        if belongs_to != self.figures.partition {
+            let what = format!(
+                "the product belongs to partition {belongs_to}, and its decisions elsewhere are of a \
+                 second stock"
+            );
+            return Err(self.breach(at, Some(product), what));
+        }
         if !self.scope.has_product(product) {
             return Ok(());
         }

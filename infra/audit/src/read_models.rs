@@ -120,6 +120,19 @@ pub async fn compare(comparison: Comparison, scratch: MakeScratch) -> Outcome {
             ));
         }
     }
+    for (partition, at) in &comparison.progress {
+        let partitions = comparison.log.partitions();
+        if partition.0 >= partitions {
+            return not_compared(format!(
+                "they have partition {partition}, but this log has only {partitions}: they were made \
+                 from another log"
+            ));
+        }
+        match at.checked(&*comparison.log, *partition).await {
+            Err(error) if error.is_of_another_log() => return not_compared(error.to_string()),
+            checked => drop(checked?),
+        }
+    }
     // The guard lives as long as this function.
     let scratch = tokio::task::spawn_blocking(scratch)
         .await?

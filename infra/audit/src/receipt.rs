@@ -6,7 +6,7 @@
 use std::fmt;
 
 use history::{Decisions, HistoryError};
-use ports::EventLog;
+use ports::{EventLog, log_mark};
 use schemas::codec::Codec;
 use schemas::command::CommandBody;
 use schemas::decision::{Decision, Event, ReleaseCause};
@@ -117,6 +117,16 @@ async fn find(
     let (partition, offset) = (Partition(claims.partition), Offset(claims.offset));
     if partition.0 >= log.partitions() {
         return Ok(Err(format!("{topic} has no partition {partition}")));
+    }
+    if let Some(named) = &claims.log {
+        let found = log_mark::identity(log, partition).await?;
+        let found = found.map_or("an empty log".to_owned(), |found| found.to_string());
+        if found != *named {
+            return Ok(Err(format!(
+                "the receipt is of another log: it names {named}, but partition {partition} is of \
+                 {found}"
+            )));
+        }
     }
     let end = log.end(topic, partition).await?;
     if !(0..end.0).contains(&offset.0) {

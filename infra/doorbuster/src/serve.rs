@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use command_api::decider::{self, CheckpointPolicy, Decider};
 use command_api::http::{CommandApi, KnownProducts};
+use command_api::log_watch::{LogState, LogWatch};
 use log_embedded::{EmbeddedLog, Options};
 use ports::clock::SystemClock;
 use ports::{Clock, EventLog, ReadStore};
@@ -73,6 +74,20 @@ pub async fn start(settings: Settings, drain: Drain) -> anyhow::Result<Instance>
         health: health.clone(),
     };
     services.spawn(&drain, listener.local_addr()?);
+    let log_state = LogState::default();
+    let watch = LogWatch {
+        log: log.clone(),
+        store: store.clone(),
+        codec: codec.clone(),
+        component: health.component("log"),
+        state: log_state.clone(),
+    };
+    // Before the first order.
+    watch.check_all().await;
+    let stop = drain.services().clone();
+    drain.spawn(async move {
+        stop.run_until_cancelled(watch.run()).await;
+    });
     all_reported(&health, log.partitions()).await;
     drain.spawn(metrics.clone().keep_up(drain.services().clone()));
 
@@ -84,6 +99,7 @@ pub async fn start(settings: Settings, drain: Drain) -> anyhow::Result<Instance>
         receipts,
         clock: clock.clone(),
         known: KnownProducts::default(),
+        log_state,
     };
     let api = QueryApi { live, clock };
     let routes = routes::all(vec![
@@ -130,10 +146,10 @@ impl Services {
     }
 }
 
-/// Waits until the decider and projector of every partition and the live tail have reported to
-/// `health`, which counts as ready while it knows no component.
+/// Waits until the decider and projector of every partition, the live tail and the watch over the log
+/// have reported to `health`, which counts as ready while it knows no component.
 async fn all_reported(health: &Health, partitions: u32) {
-    let expected = 2 * partitions as usize + 1;
+    let expected = 2 * partitions as usize + 2;
     let deadline = Instant::now() + REPORT_TIMEOUT;
     while health.report().len() < expected && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(1)).await;

@@ -10,7 +10,7 @@ use std::path::Path;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use rand::Rng;
 use runtime::settings::ReceiptSecret;
-use schemas::ids::{AttemptId, Position, ProductId, TimestampMs};
+use schemas::ids::{AttemptId, Position, ProductId, RecordHash, TimestampMs};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -35,6 +35,10 @@ pub struct Claims {
     pub iat_ms: TimestampMs,
     /// SHA-256 of the record's value as it is in the log, in hexadecimal digits.
     pub value_sha256: String,
+    /// The log that has the record: the hash of the partition's first record of `stock-decisions`, in
+    /// hexadecimal digits. None before the log's first decision, and in receipts of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
 }
 
 /// A receipt was not signed with this key, or was changed after it was signed.
@@ -80,13 +84,14 @@ impl ReceiptKey {
         })
     }
 
-    /// A receipt for a record that was appended with this value at this position.
+    /// A receipt for a record that was appended with this value at this position of the log.
     pub fn sign(
         &self,
         attempt: AttemptId,
         product: &ProductId,
         position: Position,
         value: &[u8],
+        log: Option<RecordHash>,
         now: TimestampMs,
     ) -> String {
         let claims = Claims {
@@ -97,6 +102,7 @@ impl ReceiptKey {
             iat: now.div_euclid(1000),
             iat_ms: now,
             value_sha256: hex(&Sha256::digest(value)),
+            log: log.map(|log| log.to_string()),
         };
         jsonwebtoken::encode(&self.header, &claims, &self.sign)
             .expect("claims of texts and numbers are JSON, and any key signs with HMAC")
@@ -166,6 +172,7 @@ mod tests {
             &"sneaker".parse().unwrap(),
             position,
             b"value",
+            Some(RecordHash([0xab; 32])),
             1_795_248_000_007,
         )
     }
@@ -183,6 +190,7 @@ mod tests {
             iat: 1_795_248_000,
             iat_ms: 1_795_248_000_007,
             value_sha256: "cd42404d52ad55ccfa9aca4adc828aa5800ad9d385a0671fbcbf724118320619".into(),
+            log: Some("ab".repeat(32)),
         };
         assert_eq!(claims, expected);
 

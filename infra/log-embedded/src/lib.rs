@@ -388,6 +388,8 @@ impl EventLog for EmbeddedLog {
         let slot = self
             .slot(topic, partition)
             .map_err(ReadError::Unavailable)?;
+        let end = Offset(self.shared.tails[slot].durable_end());
+        ReadError::check_end(topic, partition, from, end)?;
         Ok(Box::new(reader::Reader::new(
             self.shared.clone(),
             slot,

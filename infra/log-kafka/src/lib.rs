@@ -293,6 +293,10 @@ impl EventLog for KafkaLog {
         partition: Partition,
         from: Offset,
     ) -> Result<Box<dyn LogReader>, ReadError> {
+        if from.0 > 0 {
+            let end = self.end(topic, partition).await?;
+            ReadError::check_end(topic, partition, from, end)?;
+        }
         self.check_readable(partition)?;
         let reader = Reader::open(self.reading.clone(), (topic, partition), from.0).await?;
         Ok(Box::new(reader))

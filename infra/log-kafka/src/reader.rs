@@ -86,7 +86,7 @@ impl Reader {
         while records.len() < MAX_RECORDS && bytes < MAX_BYTES && self.trouble.is_none() {
             match source.queue().poll(Duration::ZERO) {
                 None => break,
-                // A reader that began beyond the end skips the records before its offset.
+                // A batch may begin before the requested offset.
                 Some(Ok(message)) if message.offset() < self.next => {}
                 Some(Ok(message)) => match record(&message) {
                     Some(record) => {
@@ -139,24 +139,15 @@ impl Reader {
     ) -> Result<Source, ReadError> {
         let first = reading.offsets.get(partition, Query::First).await?.0;
         let end = reading.offsets.get(partition, Query::End).await?.0;
-        let name = || reading.names.describe(partition);
         if began && next < first {
             // Otherwise the caller would take the next record for the successor of its last one.
-            let (name, last) = (name(), first - 1);
+            let (name, last) = (reading.names.describe(partition), first - 1);
             return Err(ReadError::Unavailable(format!(
                 "records {next} to {last} of {name} were dropped before they were read"
             )));
         }
-        if began && next > end {
-            let (name, last) = (name(), next - 1);
-            return Err(ReadError::Damaged(format!(
-                "{name} ends at {end}, though its record {last} has been read"
-            )));
-        }
-        reading
-            .consumers
-            .open(partition, next.clamp(first, end))
-            .await
+        ReadError::check_end(partition.0, partition.1, Offset(next), Offset(end))?;
+        reading.consumers.open(partition, next.max(first)).await
     }
 }
 

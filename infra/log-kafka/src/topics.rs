@@ -271,10 +271,11 @@ impl<'a> Topics<'a> {
                 setting: "partitions".to_owned(),
                 found: found.to_string(),
                 expected: expected.to_string(),
-                remedy: format!(
-                    "the number determines each product's partition, so it cannot be changed: \
-                     configure {found}, or choose another topic prefix"
-                ),
+                remedy: "the number determines each product's partition and cannot be changed; \
+                         configure the number with which the topics were created, which the claims \
+                         in stock-decisions name. If the topics were altered, stop all services and \
+                         restore topics with that number"
+                    .to_owned(),
             });
         }
         Ok(())

@@ -138,6 +138,52 @@ pub enum ReadError {
     /// The log was closed. A retry cannot help.
     #[error("the log is closed")]
     Closed,
+    /// The partition ends before the offset to read from, which the log once had: it has lost its
+    /// end, or it is another log. A retry cannot help; only an operator can mend it.
+    #[error(
+        "{topic}, partition {partition}, ends at offset {end}, but it has had offset {last}: the log \
+         has lost its end, or it is another log; stop the services and restore the log that has this \
+         record", last = .from.0 - 1
+    )]
+    BeyondEnd {
+        /// The topic.
+        topic: Topic,
+        /// The partition.
+        partition: Partition,
+        /// The offset to read from.
+        from: Offset,
+        /// The partition's end.
+        end: Offset,
+    },
+    /// The log is not the one that the caller knows. A retry cannot help; only an operator can mend
+    /// it.
+    #[error("{0}")]
+    AnotherLog(String),
+}
+
+impl ReadError {
+    /// Whether the log is not what the caller knows of it, so that only an operator can mend it.
+    pub fn is_of_another_log(&self) -> bool {
+        matches!(self, Self::BeyondEnd { .. } | Self::AnotherLog(_))
+    }
+
+    /// Fails if a partition of this end cannot have had the offset before `from`.
+    pub fn check_end(
+        topic: Topic,
+        partition: Partition,
+        from: Offset,
+        end: Offset,
+    ) -> Result<(), Self> {
+        if from <= end {
+            return Ok(());
+        }
+        Err(Self::BeyondEnd {
+            topic,
+            partition,
+            from,
+            end,
+        })
+    }
 }
 
 /// The event log: topics with a fixed number of partitions, each a sequence of records that are
@@ -200,8 +246,13 @@ pub trait EventLog: Send + Sync {
         records: Vec<NewRecord>,
     ) -> Result<Offset, AppendError>;
 
-    /// Opens a reader that begins with the first record at `from` or later. If all those records are
-    /// yet to come, the reader waits for them. `from` may be negative, forgotten, or beyond the end.
+    /// Opens a reader that begins with the first record at `from` or later. `from` may be negative or
+    /// forgotten. At the end, the reader waits for the next record.
+    ///
+    /// # Errors
+    ///
+    /// Who names an offset beyond the end knows a record that the log does not have. Such a call fails
+    /// with [`ReadError::BeyondEnd`], since waiting would skip the records that come instead.
     async fn read(
         &self,
         topic: Topic,
@@ -270,6 +321,7 @@ pub trait LogReader: Send {
     /// # Errors
     ///
     /// After [`ReadError::Unavailable`] the same reader may be called again. It fails with that error
-    /// for good when records were forgotten that it had yet to return; then open another reader.
+    /// for good when records were forgotten that it had yet to return; then open another reader. It
+    /// fails with [`ReadError::BeyondEnd`] when the log no longer has records that it returned.
     async fn next(&mut self) -> Result<Vec<LogRecord>, ReadError>;
 }

@@ -4,8 +4,10 @@
 
 pub mod clock;
 pub mod event_log;
+pub mod log_mark;
 pub mod read_store;
 
 pub use clock::Clock;
 pub use event_log::{AppendError, EventLog, Group, LogReader, LogRecord, NewRecord, ReadError};
+pub use log_mark::LogMark;
 pub use read_store::{ReadStore, StoreError};

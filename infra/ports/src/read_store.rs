@@ -13,6 +13,8 @@ use schemas::ids::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::log_mark::LogMark;
+
 /// The most rows in a page of a list.
 pub const MAX_PAGE: usize = 500;
 
@@ -197,6 +199,9 @@ pub struct Progress {
     /// The last offset of `purchase-attempts` that an applied decision answers; -1 when there was
     /// none.
     pub answered: Offset,
+    /// The log that the rows were made from; none when nothing was applied, and in progress that an
+    /// older version stored.
+    pub log: Option<LogMark>,
 }
 
 /// The store failed. Every call may be retried, and may succeed later.

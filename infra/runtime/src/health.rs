@@ -47,6 +47,7 @@ enum Phase {
     Working,
     Degraded(String),
     Failing(String),
+    Broken(String),
     Stopped,
 }
 
@@ -153,6 +154,16 @@ impl Component {
         self.failing(error);
     }
 
+    /// Reports a failure that only an operator can mend, and logs it as an error. The component does
+    /// not count as alive until the process is restarted.
+    pub fn broken(&self, error: &dyn std::fmt::Display) {
+        let error = error.to_string();
+        if self.state.lock().note_failure(&error, Instant::now()) {
+            error!(error, "{} stopped; an operator must act", self.name);
+        }
+        self.report(Phase::Broken(error));
+    }
+
     /// Reports that what failed has succeeded, and logs that if the failure was logged.
     pub(crate) fn recovered(&self) {
         let logged = self.state.lock().logged.take();
@@ -218,14 +229,14 @@ impl State {
             }
             Phase::Working => (true, "working".to_owned()),
             Phase::Degraded(why) => (true, why.clone()),
-            Phase::Failing(why) => (false, why.clone()),
+            Phase::Failing(why) | Phase::Broken(why) => (false, why.clone()),
             Phase::Stopped => (false, "stopped".to_owned()),
         };
         ComponentHealth {
             name: name.to_owned(),
             ready,
             degraded: ready && matches!(self.phase, Phase::Degraded(_)),
-            alive: silent < ALIVE_SILENCE,
+            alive: silent < ALIVE_SILENCE && !matches!(self.phase, Phase::Broken(_)),
             detail,
             lag_records: self.lag,
         }
@@ -268,6 +279,10 @@ mod tests {
         assert_eq!((only().ready, only().degraded), (true, true));
         component.failed(&"no log");
         assert_eq!((only().ready, &*only().detail), (false, "no log"));
+        assert!(only().alive, "it may recover by itself");
+        component.broken(&"another log");
+        assert_eq!((only().ready, only().alive), (false, false));
+        assert_eq!(only().detail, "another log");
         assert_eq!(only().lag_records, 7, "the lag is the last one reported");
         drop(component);
         assert!(health.report().is_empty());

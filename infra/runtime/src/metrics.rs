@@ -24,7 +24,14 @@ pub const ATTEMPTS_ACCEPTED: &str = "doorbuster_attempts_appended_total";
 /// Appends of requests that were refused or failed. Label: `reason`, one of [`APPEND_FAILURES`].
 pub const APPENDS_FAILED: &str = "doorbuster_appends_failed_total";
 /// The reasons of [`APPENDS_FAILED`]. `timed_out`: the request ended before the log answered.
-pub const APPEND_FAILURES: [&str; 5] = ["full", "too_large", "unknown", "stopped", "timed_out"];
+pub const APPEND_FAILURES: [&str; 6] = [
+    "full",
+    "too_large",
+    "unknown",
+    "stopped",
+    "timed_out",
+    "another_log",
+];
 /// Decisions appended to `stock-decisions`. Labels: `partition`, `outcome`.
 pub const DECISIONS: &str = "doorbuster_decisions_total";
 /// Time from the append of a command to that of its decision. Label: `partition`.

@@ -205,6 +205,7 @@ mod tests {
             next,
             claim: next,
             answered: next,
+            log: None,
         }
     }
 

@@ -8,13 +8,14 @@
 
 use std::ops::Bound;
 
+use ports::LogMark;
 use ports::read_store::{AttemptRow, CommandRow, Progress, Row, SaleRow, StoreError};
-use schemas::ids::{AttemptId, Offset, Position};
+use schemas::ids::{AttemptId, Offset, Position, RecordHash};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The version of the file's format. Raise it with every change of the bytes.
-pub(crate) const FORMAT: u64 = 5;
+pub(crate) const FORMAT: u64 = 6;
 
 /// The tables, one for each query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,16 +224,32 @@ fn row_of<R: DeserializeOwned>(value: &[u8]) -> Result<R, StoreError> {
     postcard::from_bytes(row).map_err(|_| damaged())
 }
 
-/// Progress as bytes: three numbers, 8 bytes each.
-pub(crate) fn encode_progress(progress: &Progress) -> (i64, i64, i64) {
-    (progress.next.0, progress.claim.0, progress.answered.0)
+/// Progress as the file has it: next offset, claim, last answered offset, and the mark of the log:
+/// its identity, and the offset and hash of its last record.
+pub(crate) type ProgressValue = (i64, i64, i64, Option<([u8; 32], i64, [u8; 32])>);
+
+pub(crate) fn encode_progress(progress: &Progress) -> ProgressValue {
+    let mark = progress.log.map(|mark| {
+        let LogMark {
+            log,
+            offset,
+            record,
+        } = mark;
+        (log.0, offset.0, record.0)
+    });
+    (progress.next.0, progress.claim.0, progress.answered.0, mark)
 }
 
-pub(crate) fn decode_progress((next, claim, answered): (i64, i64, i64)) -> Progress {
+pub(crate) fn decode_progress((next, claim, answered, mark): ProgressValue) -> Progress {
     Progress {
         next: Offset(next),
         claim: Offset(claim),
         answered: Offset(answered),
+        log: mark.map(|(log, offset, record)| LogMark {
+            log: RecordHash(log),
+            offset: Offset(offset),
+            record: RecordHash(record),
+        }),
     }
 }
 
@@ -350,7 +367,7 @@ pub(crate) mod tests {
         let refusals = refusals.flat_map(|why| postcard::to_allocvec(&why).unwrap());
         let refusals: Vec<u8> = refusals.collect();
         let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        assert_eq!(FORMAT, 5);
+        assert_eq!(FORMAT, 6);
         assert_eq!(
             hex(&statuses),
             "000102000201020202030204020502060207020803000301"

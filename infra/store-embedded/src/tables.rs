@@ -2,10 +2,10 @@
 
 use redb::{Database, ReadableDatabase, TableDefinition, TableError};
 
-use crate::rows::{FORMAT, Table};
+use crate::rows::{FORMAT, ProgressValue, Table};
 
-/// Progress by partition: next offset, claim, last answered offset.
-pub(crate) const PROGRESS: TableDefinition<u32, (i64, i64, i64)> = TableDefinition::new("progress");
+/// Progress by partition.
+pub(crate) const PROGRESS: TableDefinition<u32, ProgressValue> = TableDefinition::new("progress");
 /// The format's version, under [`FORMAT_KEY`].
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const FORMAT_KEY: &str = "format";

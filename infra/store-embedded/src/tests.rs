@@ -149,6 +149,7 @@ const PROGRESS: Progress = Progress {
     next: Offset(1),
     claim: Offset(0),
     answered: Offset(0),
+    log: None,
 };
 
 fn store_on(file: redb::Database, reopen: Option<Reopen>) -> EmbeddedStore {
@@ -196,6 +197,7 @@ async fn a_row_is_read_in_its_highest_version_wherever_it_is() {
             next: Offset(1),
             claim: Offset(0),
             answered: Offset(0),
+            log: None,
         };
         for (layer, version) in versions.into_iter().enumerate() {
             let row = attempt(1, version);
@@ -256,6 +258,7 @@ async fn an_attempt_is_one_row_however_many_shards_have_it() {
         next: Offset(1),
         claim: Offset(0),
         answered: Offset(0),
+        log: None,
     };
     let mut newest = BTreeMap::new();
     // Most rows are in the file, some in memory only, and some in both.

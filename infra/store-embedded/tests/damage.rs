@@ -226,6 +226,7 @@ async fn a_copy_takes_no_writes_and_leaves_nothing_behind() {
         next: Offset(1),
         claim: Offset(0),
         answered: Offset(0),
+        log: None,
     };
     let rows = vec![Row::Attempt(attempt(0, 0))];
     assert!(

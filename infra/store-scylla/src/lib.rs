@@ -10,6 +10,7 @@
 //! | a product's intents | `intents` | product, log partition, era |
 //! | the eras that have orders, intents | `order_eras`, `intent_eras` | buyer; product |
 //! | the progress of the read models | `progress` | one, with a row for each log partition |
+//! | the log that they were made from | `log_marks` | one, with a row for each log partition |
 //!
 //! An era is 65,536 offsets of a log partition. `migrations/` documents the tables, column by column.
 //!

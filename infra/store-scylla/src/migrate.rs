@@ -41,6 +41,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "commands",
         cql: include_str!("../migrations/0002_commands.cql"),
     },
+    Migration {
+        number: 3,
+        name: "log_marks",
+        cql: include_str!("../migrations/0003_log_marks.cql"),
+    },
 ];
 
 /// How long the lock lasts after its holder died: longer than a statement and the agreement of all
@@ -344,6 +349,7 @@ mod tests {
             [
                 "1199a92449fcb65c5749d1c81640cb18319f15641853a9feb7d0d516ac69fcc4",
                 "3d014f7e31013c78b0a08fda5ba44cf5e7d53c5422c1df98e8914ddb5caab824",
+                "61e0f3b42c56412e9e5be4516d95bef653e1eb39388b7857050e803c639d97a4"
             ]
         );
     }

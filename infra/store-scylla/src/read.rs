@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use futures::future::try_join_all;
+use futures::future::{try_join, try_join_all};
 use ports::StoreError;
 use ports::read_store::{AttemptRow, CommandRow, MAX_PAGE, Progress, Row, SaleRow};
 use schemas::ids::{AttemptId, Offset, Partition, Position, ProductId};
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::cluster::{Cluster, SALE_BUCKETS, sale_bucket, unexpected};
 use crate::eras::Era;
-use crate::rows::{AttemptColumns, CommandColumns, ProgressColumns, SaleColumns};
+use crate::rows::{AttemptColumns, CommandColumns, MarkColumns, ProgressColumns, SaleColumns};
 use crate::statements::List;
 use crate::write::SCOPE;
 
@@ -25,10 +25,21 @@ const ERAS_AT_ONCE: usize = 16;
 
 impl Cluster {
     pub(crate) async fn progress(&self) -> Result<BTreeMap<Partition, Progress>, StoreError> {
-        let rows = self.select(&self.statements.progress, (SCOPE,)).await?;
-        let rows = rows.rows::<ProgressColumns>().map_err(unexpected)?;
-        rows.map(|columns| columns.map_err(unexpected)?.read())
-            .collect()
+        let (progress, marks) = try_join(
+            self.select(&self.statements.progress, (SCOPE,)),
+            self.select(&self.statements.marks, (SCOPE,)),
+        )
+        .await?;
+        let progress = progress.rows::<ProgressColumns>().map_err(unexpected)?;
+        let progress = progress.map(|columns| columns.map_err(unexpected)?.read());
+        let mut progress: BTreeMap<_, _> = progress.collect::<Result<_, StoreError>>()?;
+        for columns in marks.rows::<MarkColumns>().map_err(unexpected)? {
+            let (partition, mark) = columns.map_err(unexpected)?.read()?;
+            if let Some(progress) = progress.get_mut(&partition) {
+                progress.log = Some(mark);
+            }
+        }
+        Ok(progress)
     }
 
     pub(crate) async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {

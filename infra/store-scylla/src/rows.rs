@@ -1,14 +1,14 @@
 //! Rows as columns. Every column has a value: an absent one has a value that no present one has, as
 //! documented in the migration that creates the tables.
 
-use ports::StoreError;
 use ports::read_store::{
     AttemptRow, AttemptStatus, CommandOutcome, CommandRefusal, CommandRow, Progress, SalePhase,
     SaleRow,
 };
+use ports::{LogMark, StoreError};
 use schemas::command::SaleTerms;
 use schemas::decision::{CommandKind, RefusalReason, ReleaseCause, Stock, Tally};
-use schemas::ids::{AttemptId, Money, Offset, Partition, Position, TraceId};
+use schemas::ids::{AttemptId, Money, Offset, Partition, Position, RecordHash, TraceId};
 use scylla::{DeserializeRow, SerializeRow};
 use uuid::Uuid;
 
@@ -142,6 +142,15 @@ pub(crate) struct ProgressColumns {
     next_offset: i64,
     claim: i64,
     answered: i64,
+}
+
+/// The mark of a partition's log in the columns of its table.
+#[derive(SerializeRow, DeserializeRow)]
+pub(crate) struct MarkColumns {
+    log_partition: i64,
+    log: Vec<u8>,
+    last_offset: i64,
+    last_record: Vec<u8>,
 }
 
 impl<'a> AttemptColumns<'a> {
@@ -391,8 +400,32 @@ impl ProgressColumns {
             next: Offset(self.next_offset),
             claim: Offset(self.claim),
             answered: Offset(self.answered),
+            log: None,
         };
         Ok((Partition(partition), progress))
+    }
+}
+
+impl MarkColumns {
+    pub(crate) fn new(partition: Partition, mark: LogMark) -> Self {
+        Self {
+            log_partition: partition.0.into(),
+            log: mark.log.0.to_vec(),
+            last_offset: mark.offset.0,
+            last_record: mark.record.0.to_vec(),
+        }
+    }
+
+    pub(crate) fn read(&self) -> Result<(Partition, LogMark), StoreError> {
+        let damaged = || unreadable(format_args!("the log's mark of {}", self.log_partition));
+        let hash = |bytes: &[u8]| bytes.try_into().map(RecordHash).map_err(|_| damaged());
+        let partition = u32::try_from(self.log_partition).map_err(|_| damaged())?;
+        let mark = LogMark {
+            log: hash(&self.log)?,
+            offset: Offset(self.last_offset),
+            record: hash(&self.last_record)?,
+        };
+        Ok((Partition(partition), mark))
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Statements {
     pub(crate) all_sales: PreparedStatement,
     pub(crate) insert_progress: PreparedStatement,
     pub(crate) progress: PreparedStatement,
+    pub(crate) insert_mark: PreparedStatement,
+    pub(crate) marks: PreparedStatement,
 }
 
 /// A list of attempts: a buyer's orders, a product's intents.
@@ -52,6 +54,8 @@ impl Statements {
         let commands = table("commands");
         let progress = ["log_partition", "next_offset", "claim", "answered"];
         let progress_of = format!("SELECT {} FROM {}", progress.join(", "), table("progress"));
+        let mark = ["log_partition", "log", "last_offset", "last_record"];
+        let mark_of = format!("SELECT {} FROM {}", mark.join(", "), table("log_marks"));
         Ok(Self {
             insert_attempt: prepare(insert(&attempts, ATTEMPT_COLUMNS, &[])).await?,
             attempt: prepare(format!(
@@ -80,6 +84,8 @@ impl Statements {
             all_sales: prepare(format!("SELECT {sale} FROM {sales}")).await?,
             insert_progress: prepare(insert(&table("progress"), &progress, &["scope"])).await?,
             progress: prepare(format!("{progress_of} WHERE scope = ?")).await?,
+            insert_mark: prepare(insert(&table("log_marks"), &mark, &["scope"])).await?,
+            marks: prepare(format!("{mark_of} WHERE scope = ?")).await?,
         })
     }
 }

@@ -12,7 +12,7 @@ use scylla::SerializeRow;
 use crate::batching::BATCH_ROWS;
 use crate::cluster::{Cluster, sale_bucket};
 use crate::eras::Era;
-use crate::rows::{AttemptColumns, CommandColumns, ProgressColumns, SaleColumns};
+use crate::rows::{AttemptColumns, CommandColumns, MarkColumns, ProgressColumns, SaleColumns};
 use crate::statements::List;
 
 /// The scope of the projectors' progress: the topic whose offsets they are.
@@ -77,6 +77,15 @@ struct ProgressWrite {
     written_at: i64,
 }
 
+/// The mark of a partition's log.
+#[derive(SerializeRow)]
+struct MarkWrite {
+    #[scylla(flatten)]
+    columns: MarkColumns,
+    scope: &'static str,
+    written_at: i64,
+}
+
 impl Cluster {
     /// Writes the rows, and once the nodes have all of them, the progress.
     pub(crate) async fn apply(
@@ -91,8 +100,18 @@ impl Cluster {
             .try_for_each_concurrent(self.max_in_flight, |write| self.send(write))
             .await?;
         let columns = ProgressColumns::new(partition, progress);
+        let written_at = columns.written_at();
+        // The mark first: it says which log the rows are from as soon as there is progress.
+        if let Some(mark) = progress.log {
+            let mark = MarkWrite {
+                columns: MarkColumns::new(partition, mark),
+                scope: SCOPE,
+                written_at,
+            };
+            self.write(&self.statements.insert_mark, mark).await?;
+        }
         let progress = ProgressWrite {
-            written_at: columns.written_at(),
+            written_at,
             columns,
             scope: SCOPE,
         };

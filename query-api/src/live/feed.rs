@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ports::read_store::{MAX_PAGE, Progress};
-use ports::{LogRecord, ReadError, StoreError};
+use ports::{LogMark, LogRecord, ReadError, StoreError, log_mark};
 use runtime::health::{Component, Health, PROBE_WITHIN, REPORT_EVERY};
 use runtime::metrics::{DECISIONS_DROPPED, TAIL_LAG};
 use runtime::retry::{self, RETRY_AFTER};
@@ -60,6 +60,7 @@ pub async fn run(live: Arc<Live>, health: Health, stop: CancellationToken) {
             live: live.clone(),
             topic,
             partition,
+            stored: at,
             next: from,
             component: health.component(format!("{name} {partition}")),
             stop: stop.clone(),
@@ -88,6 +89,7 @@ const NOTHING_STORED: Progress = Progress {
     next: Offset(0),
     claim: Offset(-1),
     answered: Offset(-1),
+    log: None,
 };
 
 /// Loads what the store has. The progress is read first, so that the sales are at least as new;
@@ -207,6 +209,8 @@ struct Tail {
     live: Arc<Live>,
     topic: Topic,
     partition: Partition,
+    /// The store's progress when the answers began. The rows must have been made from this log.
+    stored: Progress,
     next: Offset,
     component: Component,
     stop: CancellationToken,
@@ -214,7 +218,8 @@ struct Tail {
 
 impl Tail {
     /// Passes on every record, in order and once, until it is stopped. A failure is reported, and
-    /// reading starts again from the same offset.
+    /// reading starts again from the same offset; but not over another log than the one that the store
+    /// and the records so far are from.
     async fn follow<R>(
         mut self,
         decode: impl Fn(&LogRecord) -> Result<R, DecodeError>,
@@ -225,6 +230,15 @@ impl Tail {
         let following = async {
             loop {
                 let Err(error) = self.read_on(&decode, &has_room, &mut take).await;
+                if let TailError::Read(error) = &error
+                    && error.is_of_another_log()
+                {
+                    self.component.broken(error);
+                    let at = &self.live.partitions[self.partition.0 as usize];
+                    // The other tail may have been first.
+                    let _ = at.another_log.set(error.clone());
+                    return std::future::pending().await;
+                }
                 self.component.failed(&error);
                 sleep(RETRY_AFTER).await;
             }
@@ -238,8 +252,10 @@ impl Tail {
         has_room: &impl Fn() -> bool,
         take: &mut impl FnMut(Vec<(Offset, R)>),
     ) -> Result<Infallible, TailError> {
-        let (topic, partition) = (self.topic, self.partition);
-        let mut reader = self.live.log.read(topic, partition, self.next).await?;
+        let (topic, partition, log) = (self.topic, self.partition, &*self.live.log);
+        log_mark::check_partitions(log, &self.live.codec, partition, self.stored.claim).await?;
+        self.stored = self.stored.checked(log, partition).await?;
+        let mut reader = log.read(topic, partition, self.next).await?;
         let mut reported: Option<Instant> = None;
         loop {
             if reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY / 4) {
@@ -274,6 +290,8 @@ impl Tail {
                 // The records before a damaged one are good.
                 if let Some((last, _)) = decoded.last() {
                     self.next = last.next();
+                    let read = batch.partition_point(|record| record.offset <= *last);
+                    self.remember(&batch[..read]);
                 }
                 take(decoded);
                 if let Some(error) = failed {
@@ -283,8 +301,21 @@ impl Tail {
         }
     }
 
+    /// Remembers the last record of `stock-decisions` as one that the log has.
+    fn remember(&mut self, read: &[LogRecord]) {
+        if let (Topic::StockDecisions, [first, ..], Some(last)) = (self.topic, read, read.last()) {
+            // A tail without a mark begins with the log's first record.
+            let log = self
+                .stored
+                .log
+                .map_or_else(|| first.hash(), |mark| mark.log);
+            self.stored.log = Some(LogMark::new(log, last));
+        }
+    }
+
     async fn report(&self) -> Result<(), TailError> {
         let end = self.live.log.end(self.topic, self.partition).await?;
+        ReadError::check_end(self.topic, self.partition, self.next, end)?;
         let lag = (end.0 - self.next.0).max(0) as u64;
         if self.topic == Topic::StockDecisions {
             metrics::gauge!(TAIL_LAG, "partition" => self.partition.to_string()).set(lag as f64);

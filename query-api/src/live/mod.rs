@@ -165,14 +165,19 @@ impl Live {
     }
 
     /// The end of a partition of `purchase-attempts`, now or later. All who ask at the same time share
-    /// one request to the log.
+    /// one request to the log. Fails if the log is not the one that the tails have read.
     async fn attempts_end(
         &self,
         partition: Partition,
         live: &LivePartition,
     ) -> Result<Offset, ReadError> {
-        let topic = Topic::PurchaseAttempts;
-        live.end.get(|| self.log.end(topic, partition)).await
+        if let Some(error) = live.another_log.get() {
+            return Err(error.clone());
+        }
+        let (topic, queued) = (Topic::PurchaseAttempts, live.queued.at());
+        let end = live.end.get(|| self.log.end(topic, partition)).await?;
+        ReadError::check_end(topic, partition, queued, end)?;
+        Ok(end)
     }
 
     /// A sale as far as the tail has come; none when no sale of the product is known there.

@@ -1,5 +1,7 @@
 //! What the tails of one partition have read.
 
+use std::sync::OnceLock;
+
 use parking_lot::Mutex;
 use ports::ReadError;
 use ports::read_store::{AttemptRow, CommandRow, Progress, Row};
@@ -25,6 +27,8 @@ pub(super) struct LivePartition {
     pub stored: Watermark,
     /// The end of `purchase-attempts`.
     pub end: SharedAnswer<Result<Offset, ReadError>>,
+    /// Why a tail stopped for good, if one has: what it read is not what the log has now.
+    pub another_log: OnceLock<ReadError>,
 }
 
 /// How many recent attempts are kept for each other command that is kept.
@@ -52,6 +56,7 @@ impl LivePartition {
             queued: Watermark::new(),
             stored: Watermark::new(),
             end: SharedAnswer::default(),
+            another_log: OnceLock::new(),
         }
     }
 

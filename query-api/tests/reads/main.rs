@@ -12,5 +12,6 @@ mod lists;
 mod requests;
 mod trace;
 
+mod another_log;
 mod faults;
 mod limits;

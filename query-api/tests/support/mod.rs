@@ -319,6 +319,7 @@ impl Shop {
             next: Offset(records.len() as i64),
             claim: fence.claim,
             answered: fence.answered,
+            log: None,
         };
         self.store.apply(partition, rows, progress).await.unwrap();
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::join_all;
-use ports::Group;
+use ports::{Group, ReadError};
 use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
 use tokio::time::timeout;
@@ -95,35 +95,55 @@ pub(super) async fn begins_at_any_offset(s: &mut Subject) {
     }
 }
 
-pub(super) async fn beyond_the_end_waits(s: &mut Subject) {
-    let last = s.append(0, "0").await;
-    let mut reader = s
-        .log()
-        .read(TOPIC, Partition(0), Offset(last.0 + 3))
-        .await
-        .unwrap();
-    for n in 1..=3 {
+pub(super) async fn at_the_end_waits(s: &mut Subject) {
+    s.append(0, "0").await;
+    for topic in [TOPIC, Topic::StockDecisions] {
+        // The other topic has no record yet, and ends at 0.
+        let end = s.log().end(topic, Partition(0)).await.unwrap();
+        let mut reader = s.log().read(topic, Partition(0), end).await.unwrap();
         assert!(
             timeout(Duration::from_millis(20), reader.next())
                 .await
                 .is_err(),
             "it waits"
         );
-        s.append(0, n.to_string()).await;
         // Another partition's records must not wake it.
         s.append(1, "other").await;
-    }
-    let records = timeout(Duration::from_secs(10), reader.next())
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(records[0].value, "3");
-    assert!(
-        timeout(Duration::from_millis(20), reader.next())
+        let next = s.log().append(topic, Partition(0), vec![record("1")]).await;
+        let records = timeout(Duration::from_secs(10), reader.next())
             .await
-            .is_err(),
-        "it waits again"
-    );
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (records[0].offset, &*records[0].value),
+            (next.unwrap(), &b"1"[..])
+        );
+        assert!(
+            timeout(Duration::from_millis(20), reader.next())
+                .await
+                .is_err(),
+            "it waits again"
+        );
+    }
+}
+
+/// Who names an offset beyond the end knows a record that the log does not have.
+pub(super) async fn beyond_the_end_is_refused(s: &mut Subject) {
+    for records in 0..3 {
+        let end = s.log().end(TOPIC, Partition(0)).await.unwrap();
+        for from in [end.next(), Offset(end.0 + 1_000), Offset(i64::MAX)] {
+            let refused = s.log().read(TOPIC, Partition(0), from).await;
+            let expected = ReadError::BeyondEnd {
+                topic: TOPIC,
+                partition: Partition(0),
+                from,
+                end,
+            };
+            assert_eq!(refused.err(), Some(expected), "after {records} records");
+        }
+        s.append(0, "x").await;
+        s.reopen(Queue::Usual).await;
+    }
 }
 
 pub(super) async fn dropped_call_loses_nothing(s: &mut Subject) {

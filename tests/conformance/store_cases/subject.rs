@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use ports::LogMark;
 use ports::read_store::{
     AttemptRow, AttemptStatus, CommandOutcome, CommandRow, Progress, ReadStore, Row, SalePhase,
     SaleRow,
 };
 use schemas::command::SaleTerms;
 use schemas::decision::{CommandKind, Stock, Tally};
-use schemas::ids::{AttemptId, Money, Offset, Partition, Position};
+use schemas::ids::{AttemptId, Money, Offset, Partition, Position, RecordHash};
 
 use super::Open;
 
@@ -175,5 +176,16 @@ pub(super) fn progress(next: i64) -> Progress {
         next: Offset(next),
         claim: Offset(0),
         answered: Offset(next - 1),
+        log: Some(mark(next)),
+    }
+}
+
+/// The mark of a log at the record before `next`.
+pub(super) fn mark(next: i64) -> LogMark {
+    let hash = |value: &[u8]| RecordHash::of(Offset(next), 0, value);
+    LogMark {
+        log: hash(b"first"),
+        offset: Offset(next - 1),
+        record: hash(b"last"),
     }
 }

@@ -13,7 +13,7 @@ use schemas::decision::{CommandKind, RefusalReason, ReleaseCause};
 use schemas::ids::{Offset, Partition, Position, TraceId};
 
 use super::subject::{
-    Subject, assert_same, attempt, attempt_id, command, content_of, id, progress, sale,
+    Subject, assert_same, attempt, attempt_id, command, content_of, id, mark, progress, sale,
 };
 
 pub(super) async fn rows_read_as_written(subject: &mut Subject) {
@@ -325,16 +325,19 @@ pub(super) async fn progress_by_partition(subject: &mut Subject) {
         next: Offset(1),
         claim: Offset(-1),
         answered: Offset(-1),
+        log: None,
     };
     let later = Progress {
         next: Offset(i64::MAX),
         claim: Offset(300),
         answered: Offset(70_000),
+        log: Some(mark(i64::MAX)),
     };
     let other = Progress {
         next: Offset(5),
         claim: Offset(0),
         answered: Offset(4),
+        log: Some(mark(5)),
     };
     let next_but_one = Progress {
         next: Offset(7),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use command_api::http::{CommandApi, KnownProducts};
+use command_api::log_watch::LogState;
 use kit::{ManualClock, MemoryLog, MemoryStore};
 use ports::LogRecord;
 use ports::read_store::Row;
@@ -98,6 +99,7 @@ impl WriteSide {
             receipts: ReceiptKey::new(&[7; 32]),
             clock,
             known: KnownProducts::default(),
+            log_state: LogState::default(),
         };
         let process = Process::new(async || doorbuster::routes::commands(commands, &settings()));
         Self { process, log }

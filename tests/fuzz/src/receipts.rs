@@ -22,7 +22,7 @@ pub(crate) fn run(input: &[u8]) {
         partition: Partition(u32::from(head[3])),
         offset: Offset(number(4)),
     };
-    let receipt = key.sign(attempt, &product, position, value, number(4));
+    let receipt = key.sign(attempt, &product, position, value, None, number(4));
     let claims = key.verify(&receipt).expect("it was signed with this key");
     assert_eq!(claims.sub, attempt.to_string());
     assert_eq!(claims.product, "sneaker");

@@ -134,6 +134,14 @@ impl MemoryLog {
             .append(records, self.0.clock.now_ms())
     }
 
+    /// Loses the records of a partition but for the first `keep`. With 0 it is as if the topic had been
+    /// deleted and created again.
+    pub fn lose(&self, topic: Topic, partition: Partition, keep: usize) {
+        let stored = self.stored(topic, partition);
+        stored.records.lock().truncate(keep);
+        stored.changed.send_replace(());
+    }
+
     /// Damages or repairs a record: replaces its value, and returns the old one.
     pub fn overwrite(
         &self,
@@ -172,6 +180,10 @@ impl Stored {
             forgotten: AtomicI64::new(0),
             changed: watch::Sender::new(()),
         }
+    }
+
+    fn end(&self) -> Offset {
+        Offset(self.records.lock().len() as i64)
     }
 
     fn append(&self, records: Vec<NewRecord>, now_ms: TimestampMs) -> Offset {
@@ -227,9 +239,11 @@ impl EventLog for MemoryLog {
     ) -> Result<Box<dyn LogReader>, ReadError> {
         self.0.calls.count("read");
         let stored = self.readable(topic, partition)?.clone();
+        ReadError::check_end(topic, partition, from, stored.end())?;
         let changed = stored.changed.subscribe();
         Ok(Box::new(Reader {
             topic,
+            partition,
             stored,
             changed,
             reading: self.0.reading.clone(),
@@ -240,8 +254,7 @@ impl EventLog for MemoryLog {
 
     async fn end(&self, topic: Topic, partition: Partition) -> Result<Offset, ReadError> {
         self.0.calls.count("end");
-        let stored = self.readable(topic, partition)?;
-        Ok(Offset(stored.records.lock().len() as i64))
+        Ok(self.readable(topic, partition)?.end())
     }
 
     async fn offset_at(
@@ -274,8 +287,8 @@ impl EventLog for MemoryLog {
     ) -> Result<(), ReadError> {
         let stored = self.checked(topic, partition);
         let stored = stored.map_err(ReadError::Unavailable)?;
-        let end = stored.records.lock().len() as i64;
-        if before.0 > end {
+        let end = stored.end();
+        if before > end {
             return Err(ReadError::Unavailable(format!(
                 "cannot forget records before offset {before}: the partition ends at {end}"
             )));
@@ -296,6 +309,7 @@ impl Reading {
 
 struct Reader {
     topic: Topic,
+    partition: Partition,
     stored: Arc<Stored>,
     changed: watch::Receiver<()>,
     reading: Arc<Reading>,
@@ -330,6 +344,12 @@ impl Reader {
         if self.reading.held_back.lock().contains(&self.topic) {
             return Ok(vec![]);
         }
+        ReadError::check_end(
+            self.topic,
+            self.partition,
+            Offset(self.next),
+            self.stored.end(),
+        )?;
         let records = self.stored.records.lock();
         let first = self.stored.forgotten.load(Ordering::Relaxed);
         if self.began && self.next < first {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use command_api::decider::{self, CheckpointPolicy, Decider};
 use command_api::http::{CommandApi, KnownProducts};
+use command_api::log_watch::LogState;
 use futures::stream::{FuturesUnordered, StreamExt};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -63,6 +64,7 @@ fn command_api(connection: &Arc<Connection>) -> Router {
         receipts: receipt_key(),
         clock: connection.clone(),
         known: KnownProducts::default(),
+        log_state: LogState::default(),
     };
     let admin = AdminToken::new(ADMIN_TOKEN);
     command_api::http::router(Arc::new(commands), admin, REQUEST_TIMEOUT).into()

@@ -30,6 +30,7 @@ impl CheckpointReader<'_> {
                 answered: self.last.answered,
             },
             completed_at: self.completed_at,
+            log: self.last.log,
         }
     }
 

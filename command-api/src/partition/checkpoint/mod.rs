@@ -7,11 +7,11 @@ mod write;
 
 use ports::AppendError;
 use schemas::fence::Fence;
-use schemas::ids::{Offset, Partition};
+use schemas::ids::{Offset, Partition, RecordHash};
 use schemas::snapshot::SnapshotRecord;
 use tracing::warn;
 
-pub(crate) use self::load::find_last;
+pub(crate) use self::load::{CheckpointReader, find_last};
 pub(crate) use self::write::CheckpointWriter;
 
 const NONE: Offset = Offset(-1);
@@ -26,6 +26,8 @@ pub(crate) struct Checkpoint {
     /// The record that completes it, or that completes the one before while it is being written;
     /// -1 when there is none.
     pub(crate) completed_at: Offset,
+    /// The log that it is of; none when an older version wrote it.
+    pub(crate) log: Option<RecordHash>,
 }
 
 impl Default for Checkpoint {
@@ -34,6 +36,7 @@ impl Default for Checkpoint {
             covers: Offset(0),
             fence: Fence::default(),
             completed_at: NONE,
+            log: None,
         }
     }
 }

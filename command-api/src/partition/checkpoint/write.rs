@@ -36,7 +36,7 @@ impl CheckpointWriter {
                 previous: reached.completed_at,
                 first: NONE,
                 part: None,
-                log: None,
+                log: reached.log,
             },
             parts,
         }

@@ -12,6 +12,7 @@ use anyhow::Context;
 use axum::Router;
 use command_api::decider::{self, CheckpointPolicy, Decider};
 use command_api::http::{CommandApi, KnownProducts};
+use command_api::log_watch::{LogState, LogWatch};
 use log_kafka::{KafkaLog, OpenError};
 use ports::clock::SystemClock;
 use ports::{Clock, EventLog, ReadStore};
@@ -179,6 +180,17 @@ impl ServiceStart {
                 self.keep(probe_store(store.clone(), health.component("read store")));
                 let secret = settings.http.receipt_key.as_ref();
                 let secret = secret.context("receipt_key must be given")?;
+                let log_state = LogState::default();
+                let watch = LogWatch {
+                    log: log.clone(),
+                    store: store.clone(),
+                    codec: codec.clone(),
+                    component: health.component("log"),
+                    state: log_state.clone(),
+                };
+                // Before the first order.
+                watch.check_all().await;
+                self.keep(watch.run());
                 let commands = CommandApi {
                     placement: Placement::new(log.partitions()),
                     log,
@@ -187,6 +199,7 @@ impl ServiceStart {
                     receipts: ReceiptKey::new(secret.as_bytes()),
                     clock,
                     known: KnownProducts::default(),
+                    log_state,
                 };
                 Ok(Some(routes::commands(commands, &settings.http)))
             }

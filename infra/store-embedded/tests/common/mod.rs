@@ -43,6 +43,7 @@ pub async fn apply_batch(store: &EmbeddedStore, partition: u32, batch: i64) {
         next,
         claim: Offset(0),
         answered: next,
+        log: None,
     };
     store
         .apply(Partition(partition), rows, progress)

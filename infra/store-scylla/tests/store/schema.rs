@@ -18,7 +18,7 @@ async fn several_stores_may_start_at_the_same_time() {
     let recorded: Vec<(i32, String)> = recorded.rows().unwrap().map(Result::unwrap).collect();
     let mut recorded = recorded;
     recorded.sort();
-    let expected = [(1, "read_models"), (2, "commands")];
+    let expected = [(1, "read_models"), (2, "commands"), (3, "log_marks")];
     assert_eq!(
         recorded,
         expected.map(|(number, name)| (number, name.to_owned()))

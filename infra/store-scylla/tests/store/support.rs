@@ -86,6 +86,7 @@ pub fn progress(next: i64) -> Progress {
         next: Offset(next),
         claim: Offset(0),
         answered: Offset(next - 1),
+        log: None,
     }
 }
 

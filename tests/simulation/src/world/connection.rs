@@ -235,6 +235,8 @@ impl EventLog for Connection {
         from: Offset,
     ) -> Result<Box<dyn LogReader>, ReadError> {
         self.log_round_trip().await?;
+        let end = self.world.lock().log.end(topic, partition);
+        ReadError::check_end(topic, partition, from, end)?;
         let changed = self.world.lock().log.changes(topic, partition);
         Ok(Box::new(Reader {
             connection: Self::new(self.world.clone(), self.node),
