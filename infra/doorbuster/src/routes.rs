@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Response, header};
+use axum::http::{HeaderName, HeaderValue, Method, Response, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -16,11 +16,13 @@ use query_api::http::QueryApi;
 use runtime::settings::HttpSettings;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 use tracing::error;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
+use web::extract::{BUYER_HEADER, KEY_HEADER};
 use web::limits::{Guard, guard};
 use web::problem::{Code, Problem, ProblemDocument};
 
@@ -64,8 +66,8 @@ pub fn queries(api: QueryApi, http: &HttpSettings, draining: &CancellationToken)
         .layer(from_fn_with_state(Guard::new(QUERY_TIMEOUT), guard))
 }
 
-/// All routes of a process, with their description.
-pub fn all(parts: Vec<OpenApiRouter>) -> Router {
+/// All routes of a process, with their description. Pages of `origins` may call them.
+pub fn all(parts: Vec<OpenApiRouter>, origins: &[String]) -> Router {
     let description = OpenApiRouter::with_openapi(Description::openapi());
     let (routes, mut description) = parts
         .into_iter()
@@ -80,26 +82,60 @@ pub fn all(parts: Vec<OpenApiRouter>) -> Router {
         serde_json::to_vec(&description).expect("a description made of texts and numbers is JSON");
     let description = Bytes::from(description);
     let describe = async move || ([(header::CONTENT_TYPE, "application/json")], description);
-    routes
+    let routes = routes
         .route("/openapi.json", get(describe))
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
-        .layer(CatchPanicLayer::custom(panicked))
+        .layer(CatchPanicLayer::custom(panicked));
+    open_to(origins, routes)
+}
+
+/// How long a browser may remember what other origins may do, so that not every order is asked for
+/// twice.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+
+/// Lets pages of these origins call the routes: adds the headers of CORS to all answers, problems
+/// included. The APIs know no cookies, so no credentials are allowed.
+fn open_to(origins: &[String], routes: Router) -> Router {
+    if origins.is_empty() {
+        return routes;
+    }
+    let origins = origins.iter().map(|origin| {
+        HeaderValue::try_from(origin).expect("the settings have checked that it is ASCII")
+    });
+    let sent = [
+        header::CONTENT_TYPE,
+        header::AUTHORIZATION,
+        header::IF_MATCH,
+        HeaderName::from_static(BUYER_HEADER),
+        HeaderName::from_static(KEY_HEADER),
+        HeaderName::from_static("traceparent"),
+        HeaderName::from_static("tracestate"),
+    ];
+    let read = [header::LOCATION, header::RETRY_AFTER, header::ETAG];
+    let cors = CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_methods([Method::GET, Method::POST, Method::PUT])
+        .allow_headers(sent)
+        .expose_headers(read)
+        .max_age(PREFLIGHT_AGE);
+    routes.layer(cors)
 }
 
 /// The routes of a process whose services have not started. Every response closes its connection,
 /// so that a client's next request finds the routes of that moment.
-pub fn while_starting(operations: OpenApiRouter) -> Router {
+pub fn while_starting(operations: OpenApiRouter, origins: &[String]) -> Router {
     let close =
         SetResponseHeaderLayer::overriding(header::CONNECTION, HeaderValue::from_static("close"));
-    Router::from(operations)
+    let routes = Router::from(operations)
         .fallback(async || {
             Problem::new(
                 Code::Starting,
                 "The service is starting. /readyz shows what it waits for.",
             )
         })
-        .layer(close)
+        .layer(close);
+    open_to(origins, routes)
 }
 
 /// Keeps long polls from delaying the end of the process.

@@ -102,11 +102,12 @@ pub async fn start(settings: Settings, drain: Drain) -> anyhow::Result<Instance>
         log_state,
     };
     let api = QueryApi { live, clock };
-    let routes = routes::all(vec![
+    let parts = vec![
         routes::commands(commands, &settings.http),
         routes::queries(api, &settings.http, drain.started()),
         operations::router(health, metrics, drain.announced().clone()),
-    ]);
+    ];
+    let routes = routes::all(parts, &settings.http.allowed_origins);
     let routes = watch::channel(routes).1;
     Instance::begin(listener, routes, &settings.http, drain, engines.close())
 }

@@ -126,6 +126,52 @@ fn every_mistake_is_reported_at_once_with_its_name_and_source() {
 }
 
 #[test]
+fn origins_are_as_browsers_send_them() {
+    let read = |text: &str| {
+        let settings = load(&["--allowed-origins", text], &[]);
+        settings.map(|settings| settings.http.allowed_origins)
+    };
+    assert_eq!(read("").unwrap(), Vec::<String>::new());
+    let good = [
+        "https://shop.example.org",
+        "http://localhost:3000",
+        "https://xn--kthe-koa.de:8443",
+        "http://127.0.0.1",
+        "http://[::1]:8080",
+    ];
+    assert_eq!(read(&good.join(", ")).unwrap(), good);
+    for bad in [
+        "*",
+        "null",
+        "shop.example.org",
+        "https://",
+        "https://shop.example.org/",
+        "https://shop.example.org/shop",
+        "https://Shop.example.org",
+        "HTTPS://shop.example.org",
+        "https://shop.example.org:443",
+        "http://shop.example.org:80",
+        "http://shop.example.org:",
+        "http://shop.example.org:080",
+        "http://ann@shop.example.org",
+        "http://[::1",
+        "http://[0:0::1]",
+        "http://käthe.de",
+        "ftp://shop.example.org",
+        "https://a.org,,https://b.org",
+        "https://a.org https://b.org",
+    ] {
+        let Err(Mistakes(mistakes)) = read(bad) else {
+            panic!("{bad} is no origin");
+        };
+        assert!(
+            mistakes[0].contains("allowed_origins must be an origin"),
+            "{bad}: {mistakes:?}"
+        );
+    }
+}
+
+#[test]
 fn an_unknown_variable_is_ignored_with_a_warning_that_names_the_nearest_setting() {
     let environment = [
         ("DOORBUSTER_DRAIN_GRACE", "5"),

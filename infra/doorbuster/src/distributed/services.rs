@@ -72,7 +72,10 @@ pub async fn start(service: Service, settings: Settings, drain: Drain) -> anyhow
         metrics: telemetry::metrics(),
     };
     drain.spawn(start.metrics.clone().keep_up(drain.services().clone()));
-    let (routes, current) = watch::channel(routes::while_starting(start.operations()));
+    let (routes, current) = watch::channel(routes::while_starting(
+        start.operations(),
+        &start.settings.http.allowed_origins,
+    ));
     let http = settings.http;
     // The service is not ready from before its first request until it has started.
     let component = start.health.component("start");
@@ -123,7 +126,8 @@ impl ServiceStart {
         match self.spawn(codec, log.clone()).await {
             Ok(api) => {
                 let parts = api.into_iter().chain([self.operations()]);
-                routes.send_modify(|routes| *routes = routes::all(parts.collect()));
+                let all = routes::all(parts.collect(), &self.settings.http.allowed_origins);
+                routes.send_modify(|routes| *routes = all);
                 drop(component);
                 info!(service = self.service.name(), "started");
             }

@@ -1,5 +1,6 @@
 //! Settings of the HTTP server and of the APIs that it serves.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use super::format::{Format, milliseconds, number};
@@ -19,6 +20,8 @@ pub struct HttpSettings {
     pub request_timeout: Duration,
     /// The most requests that wait for the outcome of an attempt at once.
     pub max_waiters: usize,
+    /// The origins whose pages may call the APIs, beside the service's own; each as browsers send it.
+    pub allowed_origins: Vec<String>,
     /// The token that authorises administration; none: administration is off.
     pub admin_token: Option<AdminToken>,
     /// The key that signs receipts; none: one is kept in the data directory.
@@ -57,6 +60,16 @@ impl HttpSettings {
                 help: "Most requests that wait for the outcome of an attempt at once",
                 format: number(0..=1_000_000),
             }),
+            allowed_origins: source
+                .read(Setting {
+                    name: "allowed_origins",
+                    used_by: HTTP_APIS,
+                    default: "",
+                    help: "Origins whose pages may call the APIs in a browser (CORS), beside the \
+                           service's own; with commas in between",
+                    format: origins().optional(),
+                })
+                .unwrap_or_default(),
             admin_token: source.read(Setting {
                 name: "admin_token",
                 used_by: HTTP_APIS,
@@ -88,6 +101,49 @@ impl HttpSettings {
 fn address() -> Format<ListenAddress> {
     let expected = "HOST:PORT such as 127.0.0.1:8080 or localhost:8080";
     Format::new("HOST:PORT", expected, ListenAddress::new)
+}
+
+fn origins() -> Format<Vec<String>> {
+    let origin = |origin: &str| is_origin(origin).then(|| origin.to_owned());
+    let expected = "an origin as browsers send it, such as https://shop.example.org or \
+                    http://localhost:3000, or several with commas in between";
+    Format::new("ORIGIN,…", expected, move |text| {
+        text.split(',').map(|part| origin(part.trim())).collect()
+    })
+}
+
+/// Whether a text is an origin as browsers send it: scheme, host and port only, in lower case, without
+/// the scheme's own port. Any other text would never match.
+fn is_origin(text: &str) -> bool {
+    let (authority, own_port) = match (text.strip_prefix("https://"), text.strip_prefix("http://"))
+    {
+        (Some(rest), _) => (rest, 443),
+        (_, Some(rest)) => (rest, 80),
+        _ => return false,
+    };
+    let bracket = authority.rfind(']').unwrap_or(0);
+    let (host, port) = match authority.rfind(':') {
+        Some(colon) if colon >= bracket => authority.split_at(colon),
+        _ => (authority, ""),
+    };
+    let is_port = match port.strip_prefix(':') {
+        Some(port) => port
+            .parse::<u16>()
+            .is_ok_and(|number| number > 0 && number != own_port && number.to_string() == port),
+        None => true,
+    };
+    let inner = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let is_host = match inner {
+        Some(address) => address
+            .parse::<Ipv6Addr>()
+            .is_ok_and(|ip| ip.to_string() == address),
+        None => host
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_')),
+    };
+    !host.is_empty() && is_host && is_port
 }
 
 fn admin_token() -> Format<AdminToken> {
