@@ -11,7 +11,7 @@ use command_api::decider::{self, CheckpointPolicy, Decider};
 use doorbuster::audit_source::open;
 use log_embedded::{EmbeddedLog, Options};
 use ports::clock::SystemClock;
-use ports::{Clock, EventLog, NewRecord, ReadStore};
+use ports::{CheckedClock, Clock, EventLog, NewRecord, ReadStore};
 use projector::run::Projector;
 use runtime::health::Health;
 use runtime::settings::Flags;
@@ -39,7 +39,7 @@ pub struct Service {
 
 impl Service {
     pub fn start(dir: &Path) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock = Arc::new(CheckedClock::new(Arc::new(SystemClock), Duration::MAX));
         // Small, so that there are several segments.
         let options = Options {
             partitions: PARTITIONS,

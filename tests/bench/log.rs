@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use log_embedded::{EmbeddedLog, Options};
 use ports::clock::SystemClock;
-use ports::{EventLog, NewRecord};
+use ports::{CheckedClock, EventLog, NewRecord};
 use schemas::ids::Partition;
 use schemas::topics::Topic;
 
@@ -94,7 +94,8 @@ struct Slice {
 impl Subject {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
-        let log = EmbeddedLog::open(dir.path(), Options::default(), Arc::new(SystemClock));
+        let clock = CheckedClock::new(Arc::new(SystemClock), Duration::from_secs(60));
+        let log = EmbeddedLog::open(dir.path(), Options::default(), Arc::new(clock));
         let log = Arc::new(log.expect("a new directory opens"));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

@@ -20,7 +20,7 @@ use kit::{Faults, FaultyLog, MemoryLog};
 use log_embedded::EmbeddedLog;
 use log_kafka::KafkaLog;
 use parking_lot::Mutex;
-use ports::{Clock, EventLog};
+use ports::{CheckedClock, Clock, EventLog};
 
 use subject::{PARTITIONS, Subject};
 
@@ -101,6 +101,8 @@ async fn open_embedded(dir: &Path, clock: Arc<dyn Clock>, queue: Queue) -> Opene
         queue_records: queue.records(),
         recent_bytes: 64 << 10,
     };
+    // The cases step the clock; which of its jumps are followed is tested beside it.
+    let clock = Arc::new(CheckedClock::new(clock, Duration::MAX));
     let log = EmbeddedLog::open(dir, options, clock).unwrap();
     Opened {
         log: Arc::new(log),
@@ -183,6 +185,9 @@ const CASES: &[(&str, Case)] = &[
     }),
     ("append times never fall", |s| {
         appending::times_never_fall(s).boxed()
+    }),
+    ("a corrected clock stamps true times again", |s| {
+        appending::corrected_clock_stamps_true_times(s).boxed()
     }),
     (
         "records above the bounds are refused, at the bounds taken",

@@ -7,6 +7,7 @@ pub mod distributed;
 
 pub mod audit_source;
 
+mod clock_health;
 pub mod demo;
 pub mod file_limit;
 pub mod instance;

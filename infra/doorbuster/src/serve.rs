@@ -12,7 +12,7 @@ use command_api::http::{CommandApi, KnownProducts};
 use command_api::log_watch::{LogState, LogWatch};
 use log_embedded::{EmbeddedLog, Options};
 use ports::clock::SystemClock;
-use ports::{Clock, EventLog, ReadStore};
+use ports::{CheckedClock, Clock, EventLog, ReadStore};
 use projector::run::Projector;
 use query_api::http::QueryApi;
 use query_api::live::{self, Live, LiveSettings};
@@ -31,7 +31,7 @@ use web::operations;
 use web::receipt::ReceiptKey;
 
 use crate::instance::{self, Instance};
-use crate::{LOG_DIR, READ_MODELS, demo, routes};
+use crate::{LOG_DIR, READ_MODELS, clock_health, demo, routes};
 
 /// How long the start waits for every component to report its health. A component that has
 /// nothing to recover reports sooner; one that recovers is shown by `/readyz`.
@@ -48,7 +48,8 @@ struct EmbeddedEngines {
 pub async fn start(settings: Settings, drain: Drain) -> anyhow::Result<Instance> {
     let listener = instance::bind(&settings.http).await?;
     let metrics = telemetry::metrics();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock = CheckedClock::new(Arc::new(SystemClock), settings.log.max_clock_jump);
+    let clock = Arc::new(clock);
     let engines = EmbeddedEngines::open(&settings, clock.clone()).await?;
     let receipts = receipt_key(&settings.http, &settings.data_dir)?;
 
@@ -87,6 +88,11 @@ pub async fn start(settings: Settings, drain: Drain) -> anyhow::Result<Instance>
     let stop = drain.services().clone();
     drain.spawn(async move {
         stop.run_until_cancelled(watch.run()).await;
+    });
+    let watching = clock_health::watch(clock.clone(), health.component(clock_health::COMPONENT));
+    let stop = drain.services().clone();
+    drain.spawn(async move {
+        stop.run_until_cancelled(watching).await;
     });
     all_reported(&health, log.partitions()).await;
     drain.spawn(metrics.clone().keep_up(drain.services().clone()));
@@ -147,10 +153,10 @@ impl Services {
     }
 }
 
-/// Waits until the decider and projector of every partition, the live tail and the watch over the log
-/// have reported to `health`, which counts as ready while it knows no component.
+/// Waits until the decider and projector of every partition, the live tail, the clock and the watch over
+/// the log have reported to `health`, which counts as ready while it knows no component.
 async fn all_reported(health: &Health, partitions: u32) {
-    let expected = 2 * partitions as usize + 2;
+    let expected = 2 * partitions as usize + 3;
     let deadline = Instant::now() + REPORT_TIMEOUT;
     while health.report().len() < expected && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -158,7 +164,7 @@ async fn all_reported(health: &Health, partitions: u32) {
 }
 
 impl EmbeddedEngines {
-    async fn open(settings: &Settings, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+    async fn open(settings: &Settings, clock: Arc<CheckedClock>) -> anyhow::Result<Self> {
         let data_dir = settings.data_dir.clone();
         let options = Options {
             partitions: settings.log.partitions,

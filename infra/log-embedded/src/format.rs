@@ -220,6 +220,9 @@ pub(crate) struct Block {
     pub bytes: u32,
     /// The checksum of the records.
     pub checksum: u32,
+    /// Whether the log's time was corrected before its batch: no partition's time before it counts
+    /// as later than this block's.
+    pub corrects_time: bool,
     /// The position of the records, from the batch's first byte.
     pub at: usize,
 }
@@ -252,7 +255,7 @@ pub(crate) fn seal_batch(
     {
         let (topic, partition) = meta.of_slot(block.slot);
         entry[0..2].copy_from_slice(&topic_code(topic).to_le_bytes());
-        entry[2..4].fill(0);
+        entry[2..4].copy_from_slice(&u16::from(block.corrects_time).to_le_bytes());
         entry[4..8].copy_from_slice(&partition.0.to_le_bytes());
         entry[8..16].copy_from_slice(&block.base.to_le_bytes());
         entry[16..24].copy_from_slice(&block.appended_at_ms.to_le_bytes());
@@ -303,6 +306,11 @@ pub(crate) fn parse_batch(head: &[u8], meta: Meta) -> Option<Batch> {
             count: u32_at(entry, 24),
             bytes: u32_at(entry, 28),
             checksum: u32_at(entry, 32),
+            corrects_time: match u16_at(entry, 2) {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
             at,
         };
         at = at.checked_add(block.bytes as usize)?;

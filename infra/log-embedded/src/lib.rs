@@ -28,12 +28,12 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use ports::Clock;
+use ports::CheckedClock;
 use ports::event_log::{AppendError, EventLog, Group, LogReader, NewRecord, ReadError};
 use schemas::ids::{Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
@@ -194,6 +194,8 @@ pub struct EmbeddedLog {
 
 struct Writing {
     queue: Arc<Queue>,
+    /// The clock that stamps the records.
+    clock: Arc<CheckedClock>,
     /// None when the log has been closed.
     thread: Mutex<Option<WriterThread>>,
 }
@@ -214,6 +216,8 @@ struct Shared {
     tails: Vec<Tail>,
     /// The segments that are being prepared.
     segments: Arc<HandOver>,
+    /// Whether the next batch sets the log's time back to the clock's.
+    correct_time: AtomicBool,
     batches: AtomicU64,
     batch_bytes: AtomicU64,
 }
@@ -230,8 +234,8 @@ pub struct Written {
 impl EmbeddedLog {
     /// Opens the log of a directory for this process alone, or creates one there. Reads and checks the
     /// whole log, and removes a write that a crash of the process or the machine left incomplete.
-    /// Blocks until that is done.
-    pub fn open(dir: &Path, options: Options, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+    /// Blocks until that is done. Compares the clock with the last record.
+    pub fn open(dir: &Path, options: Options, clock: Arc<CheckedClock>) -> Result<Self, OpenError> {
         options.check()?;
         let lock = Directory::lock(dir).map_err(|error| OpenError::io(dir.to_owned(), error))?;
         let (files, lock) = lock.ok_or_else(|| OpenError::InUse {
@@ -253,7 +257,7 @@ impl EmbeddedLog {
         dir: &Path,
         lock: Option<File>,
         options: &Options,
-        clock: Arc<dyn Clock>,
+        clock: Arc<CheckedClock>,
     ) -> Result<Self, OpenError> {
         let open::Writable {
             meta,
@@ -261,12 +265,22 @@ impl EmbeddedLog {
             segments,
         } = open::open_writable(&*files, dir, options)?;
         let tails = std::mem::take(&mut scanned.tails);
+        if let Some(last_ms) = tails.iter().filter_map(Tail::last_time).max() {
+            clock.start_after(last_ms);
+        }
         let shared = Arc::new(Shared::new(files, dir, meta, tails));
         let queue = Queue::new(meta.slots(), options.queue_records, options.queue_bytes);
         let queue = Arc::new(queue);
         let io_error = |error| OpenError::io(dir.to_owned(), error);
         let (to_write, to_queue) = (shared.clone(), queue.clone());
-        let writer = Writer::new(to_write, to_queue, clock, options, &scanned, segments);
+        let writer = Writer::new(
+            to_write,
+            to_queue,
+            clock.clone(),
+            options,
+            &scanned,
+            segments,
+        );
         let writer = writer.map_err(io_error)?;
         let thread = std::thread::Builder::new().name("log-writer".to_owned());
         let writer = thread.spawn(move || writer.run()).map_err(io_error)?;
@@ -275,7 +289,14 @@ impl EmbeddedLog {
             _lock: lock,
         });
         let thread = Mutex::new(thread);
-        Ok(Self::new(shared, Some(Writing { queue, thread })))
+        Ok(Self::new(
+            shared,
+            Some(Writing {
+                queue,
+                clock,
+                thread,
+            }),
+        ))
     }
 
     fn open_files_read_only(files: Arc<dyn Files>, dir: &Path) -> Result<Self, OpenError> {
@@ -426,6 +447,15 @@ impl EventLog for EmbeddedLog {
         found.await.map_err(aborted)?.map(Offset)
     }
 
+    /// The machine's clock is taken for right. The batch that sets the log's time back has a mark, so
+    /// that the log has the corrected time also after a restart.
+    fn correct_clock(&self) {
+        if let Some(writing) = &self.writing {
+            writing.clock.trust();
+            self.shared.correct_time.store(true, Relaxed);
+        }
+    }
+
     /// Every partition, permanently: this process alone uses the directory.
     fn assignment(&self, _group: Group) -> watch::Receiver<BTreeSet<Partition>> {
         self.assignment.subscribe()
@@ -453,6 +483,7 @@ impl Shared {
             meta,
             tails,
             segments: Arc::default(),
+            correct_time: AtomicBool::new(false),
             batches: AtomicU64::new(0),
             batch_bytes: AtomicU64::new(0),
         }

@@ -157,7 +157,7 @@ pub(crate) fn find_time(
     let mut next = shared.tails[slot].offset_before(time);
     while next < end {
         let (_, block) = walk.block(next)?;
-        if block.appended_at_ms >= time {
+        if shared.tails[slot].search_time(&block) >= time {
             return Ok(block.base);
         }
         next = block.end();

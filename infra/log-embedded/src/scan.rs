@@ -188,6 +188,11 @@ impl Scan<'_> {
             Err(Fault::Bad(what)) => return Ok(Next::Bad(what)),
             Err(fault) => return Err(self.fault(address, fault)),
         }
+        let corrected = batch.blocks.iter().find(|block| block.corrects_time);
+        if let Some(block) = corrected {
+            let tails = self.found.tails.iter();
+            tails.for_each(|tail| tail.correct_time(block.appended_at_ms));
+        }
         for block in &batch.blocks {
             let tail = &self.found.tails[block.slot];
             if tail.next(block.appended_at_ms) != (block.base, block.appended_at_ms) {

@@ -78,6 +78,9 @@ struct State {
     next: i64,
     /// The least time of the next block.
     last_time_ms: TimestampMs,
+    /// The offsets at which the log's time was corrected, and the times that it was set back to. Only
+    /// those before which this partition's time was ahead.
+    corrections: Vec<(i64, TimestampMs)>,
     index: Vec<Entry>,
     /// The number of the log's bytes before the batch of the last index entry.
     indexed_at: u64,
@@ -93,6 +96,16 @@ struct Entry {
     segment: u32,
     /// Segments are smaller than 4 GiB.
     position: u32,
+}
+
+impl State {
+    /// The time of a block for a search by time: its own, or if it is earlier, that which the log's
+    /// time was set back to after it. So these times never fall.
+    fn search_time(&self, base: i64, appended_at_ms: TimestampMs) -> TimestampMs {
+        let after = self.corrections.iter().rev();
+        let after = after.take_while(|(offset, _)| base < *offset);
+        after.fold(appended_at_ms, |time, (_, to_ms)| time.min(*to_ms))
+    }
 }
 
 impl Entry {
@@ -123,6 +136,22 @@ impl Tail {
     pub(crate) fn next(&self, now_ms: TimestampMs) -> (i64, TimestampMs) {
         let state = self.state.lock();
         (state.next, state.last_time_ms.max(now_ms))
+    }
+
+    /// The time of the last block; none before the first.
+    pub(crate) fn last_time(&self) -> Option<TimestampMs> {
+        let state = self.state.lock();
+        (state.next > 0).then_some(state.last_time_ms)
+    }
+
+    /// Sets the time back to `to_ms`, if it is ahead of that. The next block may have that time.
+    pub(crate) fn correct_time(&self, to_ms: TimestampMs) {
+        let mut state = self.state.lock();
+        if state.last_time_ms > to_ms {
+            state.last_time_ms = to_ms;
+            let next = state.next;
+            state.corrections.push((next, to_ms));
+        }
     }
 
     /// Registers a block on disk in the batch at `address`, with `log_bytes` bytes of the log before
@@ -216,7 +245,7 @@ impl Tail {
         let state = self.state.lock();
         let not_before = state
             .index
-            .partition_point(|entry| entry.appended_at_ms < time);
+            .partition_point(|entry| state.search_time(entry.base, entry.appended_at_ms) < time);
         state
             .index
             .get(not_before.saturating_sub(1))
@@ -231,12 +260,18 @@ impl Tail {
             return Some(state.next);
         }
         let first = state.cache.front()?;
-        if first.appended_at_ms >= time && first.base > 0 {
+        let is_before =
+            |records: &Records| state.search_time(records.base, records.appended_at_ms) < time;
+        if !is_before(first) && first.base > 0 {
             return None;
         }
-        let at = state
-            .cache
-            .partition_point(|records| records.appended_at_ms < time);
+        let at = state.cache.partition_point(is_before);
         state.cache.get(at).map(|records| records.base)
+    }
+
+    /// The time of a block for a search by time. These times never fall.
+    pub(crate) fn search_time(&self, block: &Block) -> TimestampMs {
+        let state = self.state.lock();
+        state.search_time(block.base, block.appended_at_ms)
     }
 }

@@ -8,8 +8,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ports::Clock;
 use ports::event_log::AppendError;
+use ports::{CheckedClock, Clock};
 use schemas::ids::Offset;
 
 use crate::files::write_whole;
@@ -33,7 +33,7 @@ const MAX_INITIAL_BYTES: usize = 64 << 10;
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     queue: Arc<Queue>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<CheckedClock>,
     /// Bytes of each partition's records to cache.
     recent_bytes: usize,
     segment: Segment,
@@ -53,7 +53,7 @@ impl Writer {
     pub(crate) fn new(
         shared: Arc<Shared>,
         queue: Arc<Queue>,
-        clock: Arc<dyn Clock>,
+        clock: Arc<CheckedClock>,
         options: &Options,
         found: &Scanned,
         mut segments: Vec<Segment>,
@@ -158,6 +158,11 @@ impl Writer {
     /// Assembles a batch, without its head.
     fn encode(&mut self, group: &Group, batch_bytes: usize) {
         let now_ms = self.clock.now_ms();
+        let corrects_time = self.shared.correct_time.swap(false, Relaxed);
+        if corrects_time {
+            let tails = self.shared.tails.iter();
+            tails.for_each(|tail| tail.correct_time(now_ms));
+        }
         self.batch.clear();
         self.batch
             .resize(BATCH_HEADER + group.filled.len() * BLOCK_ENTRY, 0);
@@ -172,6 +177,7 @@ impl Writer {
                 count: queued.records,
                 bytes: queued.bytes.len() as u32,
                 checksum: format::crc(&queued.bytes),
+                corrects_time,
                 at: self.batch.len(),
             });
             self.batch.extend_from_slice(&queued.bytes);

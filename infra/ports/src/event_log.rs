@@ -72,8 +72,9 @@ pub struct LogRecord {
     /// The record's position in the partition. Offsets rise within a partition; there may be gaps.
     pub offset: Offset,
     /// When the log appended the record, in milliseconds since the Unix epoch. Times do not fall
-    /// within a partition, unless the log moved to a machine whose clock is behind. The core lets no
-    /// product's time fall.
+    /// within a partition, unless the log moved to a machine whose clock is behind, or its clock was
+    /// corrected ([`EventLog::correct_clock`]). The core lets no product's time fall before an operator
+    /// corrects it.
     pub appended_at_ms: TimestampMs,
     /// As in [`NewRecord::key`].
     pub key: Bytes,
@@ -267,13 +268,20 @@ pub trait EventLog: Send + Sync {
     async fn end(&self, topic: Topic, partition: Partition) -> Result<Offset, ReadError>;
 
     /// The offset of the first record that was appended at `time` or later; the partition's end when
-    /// there is none.
+    /// there is none. Where times fall it may be any offset from there to the record after the last
+    /// one that was appended before `time`.
     async fn offset_at(
         &self,
         topic: Topic,
         partition: Partition,
         time: TimestampMs,
     ) -> Result<Offset, ReadError>;
+
+    /// Takes the clock that stamps records for right: after an operator has found that times were
+    /// ahead, and has set the clock. Records that are appended after this call have its time, though
+    /// records before them may have later ones; the first of them makes that durable. A log whose
+    /// servers stamp the records needs no such call, and ignores it.
+    fn correct_clock(&self);
 
     /// The partitions that the group assigns to this process, now and as that changes. The first
     /// call joins the group; closing the log leaves it.

@@ -2,11 +2,13 @@
 //! implement them, and one conformance suite (`tests/conformance`) checks every adapter and every
 //! test double against the contracts in these doc comments.
 
+pub mod checked_clock;
 pub mod clock;
 pub mod event_log;
 pub mod log_mark;
 pub mod read_store;
 
+pub use checked_clock::CheckedClock;
 pub use clock::Clock;
 pub use event_log::{AppendError, EventLog, Group, LogReader, LogRecord, NewRecord, ReadError};
 pub use log_mark::LogMark;

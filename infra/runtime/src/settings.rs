@@ -76,6 +76,8 @@ pub struct LogSettings {
     pub append_queue_records: usize,
     /// The most bytes of records that wait to be appended; more are refused.
     pub append_queue_bytes: usize,
+    /// By how much the machine's clock may differ from the time that has passed.
+    pub max_clock_jump: Duration,
 }
 
 /// Log messages, on standard error.
@@ -195,6 +197,14 @@ impl LogSettings {
                 default: "8192",
                 help: "Most KiB of records that wait to be appended, likewise",
                 format: kib(1024..=49_152),
+            }),
+            max_clock_jump: source.read(Setting {
+                name: "max_clock_jump_seconds",
+                used_by: SERVICES,
+                default: "60",
+                help: "How far the machine's clock may jump; further, the time continues by what has \
+                       passed, and the service is degraded",
+                format: seconds(1..=86_400),
             }),
         }
     }

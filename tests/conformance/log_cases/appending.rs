@@ -235,6 +235,66 @@ pub(super) async fn times_never_fall(s: &mut Subject) {
     }
 }
 
+pub(super) async fn corrected_clock_stamps_true_times(s: &mut Subject) {
+    // The clock is an hour ahead while the first records come, and is set right.
+    let hour_ms = if s.adapter.uses_our_clock {
+        3_600_000
+    } else {
+        0
+    };
+    s.step(hour_ms).await;
+    s.append(0, "ahead").await;
+    s.append(3, "ahead").await;
+    s.step(-hour_ms).await;
+    s.append(0, "not yet corrected").await;
+    s.log().correct_clock();
+    s.append(0, "corrected").await;
+    s.step(10).await;
+    s.append(1, "corrected").await;
+    if s.adapter.outlives_process {
+        s.reopen(Queue::Usual).await;
+    }
+    // The first record after the correction was another partition's.
+    s.append(3, "corrected").await;
+    s.step(-5).await;
+    s.append(3, "times do not fall again").await;
+    let mut times = Vec::new();
+    for partition in [0, 1, 3] {
+        let end = s.log().end(TOPIC, Partition(partition)).await.unwrap();
+        let mut reader = s
+            .log()
+            .read(TOPIC, Partition(partition), Offset(0))
+            .await
+            .unwrap();
+        let mut records = Vec::new();
+        while records
+            .last()
+            .is_none_or(|last: &LogRecord| last.offset.next() < end)
+        {
+            records.extend(reader.next().await.unwrap());
+        }
+        times.push(
+            records
+                .iter()
+                .map(|record| record.appended_at_ms)
+                .collect::<Vec<_>>(),
+        );
+        // Both a time before the correction and one after it are found.
+        let log = s.log();
+        let last = records.last().unwrap();
+        let before = log.offset_at(TOPIC, Partition(partition), 0).await;
+        assert_eq!(before, Ok(records[0].offset));
+        let found = log.offset_at(TOPIC, Partition(partition), last.appended_at_ms);
+        assert!(found.await.unwrap() <= last.offset);
+    }
+    if s.adapter.uses_our_clock {
+        let ahead = 1_000_000 + hour_ms;
+        assert_eq!(times[0], [ahead, ahead, 1_000_000]);
+        assert_eq!(times[1], [1_000_010]);
+        assert_eq!(times[2], [ahead, 1_000_010, 1_000_010]);
+    }
+}
+
 /// When the records of a partition were appended.
 async fn times(s: &Subject, partition: u32) -> Vec<TimestampMs> {
     let records = s.read_all(partition).await;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kit::ManualClock;
 use log_embedded::{EmbeddedLog, OpenError, Options};
-use ports::{EventLog, LogRecord, ReadError};
+use ports::{CheckedClock, EventLog, LogRecord, ReadError};
 use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
 use tokio::runtime::{Builder, Runtime};
@@ -73,7 +74,8 @@ pub(crate) fn open(files: &Files, write: bool) -> Option<Contents> {
 }
 
 fn open_to_write(dir: &Path) -> Result<EmbeddedLog, OpenError> {
-    EmbeddedLog::open(dir, OPTIONS, Arc::new(ManualClock::still_at(1)))
+    let clock = CheckedClock::new(Arc::new(ManualClock::still_at(1)), Duration::MAX);
+    EmbeddedLog::open(dir, OPTIONS, Arc::new(clock))
 }
 
 /// Appends a record, closes the log and opens it again: the earlier records and then the new one

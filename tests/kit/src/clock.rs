@@ -1,6 +1,7 @@
 //! A clock that a test sets.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use ports::Clock;
 use schemas::ids::TimestampMs;
@@ -10,6 +11,8 @@ use schemas::ids::TimestampMs;
 #[derive(Debug)]
 pub struct ManualClock {
     origin_ms: AtomicI64,
+    /// The time that has passed on a clock that stands still.
+    passed_ms: AtomicI64,
     /// When it started to run; none when it stands still.
     began: Option<tokio::time::Instant>,
 }
@@ -19,19 +22,27 @@ impl ManualClock {
     pub fn at(now_ms: TimestampMs) -> Self {
         Self {
             origin_ms: AtomicI64::new(now_ms),
+            passed_ms: AtomicI64::new(0),
             began: Some(tokio::time::Instant::now()),
         }
     }
 
-    /// A clock that shows this time until [`ManualClock::step`] changes it.
+    /// A clock that shows this time until [`ManualClock::step`] or [`ManualClock::pass`] changes it.
     pub fn still_at(now_ms: TimestampMs) -> Self {
         Self {
             origin_ms: AtomicI64::new(now_ms),
+            passed_ms: AtomicI64::new(0),
             began: None,
         }
     }
 
-    /// Steps the clock forwards, or backwards by a negative number of milliseconds.
+    /// Lets time pass on a clock that stands still.
+    pub fn pass(&self, ms: u32) {
+        self.passed_ms.fetch_add(ms.into(), Ordering::Relaxed);
+    }
+
+    /// Steps the clock forwards, or backwards by a negative number of milliseconds, without time
+    /// passing.
     pub fn step(&self, by_ms: i64) {
         self.origin_ms.fetch_add(by_ms, Ordering::Relaxed);
     }
@@ -39,7 +50,12 @@ impl ManualClock {
 
 impl Clock for ManualClock {
     fn now_ms(&self) -> TimestampMs {
-        let elapsed = self.began.map_or(0, |began| began.elapsed().as_millis());
-        self.origin_ms.load(Ordering::Relaxed) + elapsed as i64
+        self.origin_ms.load(Ordering::Relaxed) + self.elapsed().as_millis() as i64
+    }
+
+    fn elapsed(&self) -> Duration {
+        let passed_ms = self.passed_ms.load(Ordering::Relaxed) as u64;
+        let ran = self.began.map_or(Duration::ZERO, |began| began.elapsed());
+        ran + Duration::from_millis(passed_ms)
     }
 }

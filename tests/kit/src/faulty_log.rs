@@ -191,6 +191,10 @@ impl EventLog for FaultyLog {
         self.log.offset_at(topic, partition, time).await
     }
 
+    fn correct_clock(&self) {
+        self.log.correct_clock();
+    }
+
     fn assignment(&self, group: Group) -> watch::Receiver<BTreeSet<Partition>> {
         self.log.assignment(group)
     }

@@ -50,6 +50,8 @@ struct Shared {
 /// One partition of a topic.
 struct Stored {
     records: Mutex<Vec<LogRecord>>,
+    /// Whether the next record may have an earlier time than the last one.
+    corrected: AtomicBool,
     /// Records below this offset are forgotten: no reader returns them.
     forgotten: AtomicI64,
     /// Wakes readers: there may be new records.
@@ -177,6 +179,7 @@ impl Stored {
     fn new() -> Self {
         Self {
             records: Mutex::default(),
+            corrected: AtomicBool::new(false),
             forgotten: AtomicI64::new(0),
             changed: watch::Sender::new(()),
         }
@@ -188,9 +191,9 @@ impl Stored {
 
     fn append(&self, records: Vec<NewRecord>, now_ms: TimestampMs) -> Offset {
         let mut all = self.records.lock();
-        let last_at = all
-            .last()
-            .map_or(TimestampMs::MIN, |record| record.appended_at_ms);
+        let last = all.last().map(|record| record.appended_at_ms);
+        let last = last.filter(|_| !self.corrected.swap(false, Ordering::Relaxed));
+        let last_at = last.unwrap_or(TimestampMs::MIN);
         for record in records {
             let offset = Offset(all.len() as i64);
             all.push(LogRecord {
@@ -265,9 +268,16 @@ impl EventLog for MemoryLog {
     ) -> Result<Offset, ReadError> {
         self.0.calls.count("offset_at");
         let records = self.readable(topic, partition)?.records.lock();
-        Ok(Offset(
-            records.partition_point(|record| record.appended_at_ms < time) as i64,
-        ))
+        let first = records
+            .iter()
+            .position(|record| record.appended_at_ms >= time);
+        Ok(Offset(first.unwrap_or(records.len()) as i64))
+    }
+
+    fn correct_clock(&self) {
+        for stored in self.0.stored.values() {
+            stored.corrected.store(true, Ordering::Relaxed);
+        }
     }
 
     fn assignment(&self, _group: Group) -> watch::Receiver<BTreeSet<Partition>> {

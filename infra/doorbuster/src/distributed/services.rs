@@ -15,7 +15,7 @@ use command_api::http::{CommandApi, KnownProducts};
 use command_api::log_watch::{LogState, LogWatch};
 use log_kafka::{KafkaLog, OpenError};
 use ports::clock::SystemClock;
-use ports::{Clock, EventLog, ReadStore};
+use ports::{CheckedClock, EventLog, ReadStore};
 use projector::run::Projector;
 use query_api::http::QueryApi;
 use query_api::live::{self, Live, LiveSettings};
@@ -40,7 +40,7 @@ use web::receipt::ReceiptKey;
 
 use super::adapter_options;
 use crate::instance::{self, Instance};
-use crate::routes;
+use crate::{clock_health, routes};
 
 /// The pause between two attempts of a service to reach an engine at its start.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -168,8 +168,11 @@ impl ServiceStart {
     ) -> anyhow::Result<Option<OpenApiRouter>> {
         self.keep(watch_topics(log.clone(), self.health.component("topics")));
         let log: Arc<dyn EventLog> = log;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (drain, health, settings) = (&self.drain, &self.health, &self.settings);
+        let clock = CheckedClock::new(Arc::new(SystemClock), settings.log.max_clock_jump);
+        let clock = Arc::new(clock);
+        let component = health.component(clock_health::COMPONENT);
+        self.keep(clock_health::watch(clock.clone(), component));
         let stop = drain.services();
         let learning = registry::follow(
             adapter_options::registry(settings),

@@ -10,7 +10,7 @@ use schemas::ids::Partition;
 use schemas::topics::Topic;
 
 use super::disk::Disk;
-use super::{OPTIONS, append, contents, contents_of, open, open_read_only};
+use super::{OPTIONS, append, contents, contents_of, open, open_read_only, unchecked};
 use crate::files::Files;
 use crate::format::{self, CLEAN, META, Meta};
 use crate::segment::{FIRST, SegmentReader};
@@ -338,7 +338,7 @@ async fn a_segment_of_a_diverged_copy_is_refused() {
 #[tokio::test]
 async fn a_directory_has_one_process_and_a_fixed_number_of_partitions() {
     let dir = tempfile::tempdir().unwrap();
-    let clock = Arc::new(SystemClock);
+    let clock = unchecked(Arc::new(SystemClock));
     let open = |options| EmbeddedLog::open(dir.path(), options, clock.clone());
     let log = open(OPTIONS).unwrap();
     append(&log, 0).await.unwrap();

@@ -6,14 +6,16 @@ mod disk;
 mod faults;
 mod forged;
 mod reading;
+mod time;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::Bytes;
-use ports::{AppendError, Clock, EventLog, NewRecord, ReadError};
+use ports::{AppendError, CheckedClock, Clock, EventLog, NewRecord, ReadError};
 use schemas::ids::{Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 
@@ -37,6 +39,15 @@ impl Clock for HandClock {
     fn now_ms(&self) -> TimestampMs {
         self.0.load(Relaxed)
     }
+
+    fn elapsed(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// The clock of a log that follows every jump of this one.
+fn unchecked(clock: Arc<dyn Clock>) -> Arc<CheckedClock> {
+    Arc::new(CheckedClock::new(clock, Duration::MAX))
 }
 
 /// The values of every partition, in order of their offsets, from 0 without gaps.
@@ -49,7 +60,7 @@ fn open(disk: &Disk) -> Result<EmbeddedLog, OpenError> {
         Path::new("/log"),
         None,
         &OPTIONS,
-        Arc::<HandClock>::default(),
+        unchecked(Arc::<HandClock>::default()),
     )
 }
 

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use ports::clock::SystemClock;
 use ports::{EventLog, ReadError};
 use schemas::ids::{Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 
 use super::disk::Disk;
-use super::{HandClock, OPTIONS, open_read_only, record};
+use super::{HandClock, OPTIONS, open_read_only, record, unchecked};
 use crate::{EmbeddedLog, Options};
 
 const TOPIC: Topic = Topic::PurchaseAttempts;
@@ -20,7 +21,8 @@ const PARTITION: Partition = Partition(1);
 async fn filled(disk: &Disk, options: &Options) -> (EmbeddedLog, Vec<TimestampMs>) {
     let clock = Arc::new(HandClock::default());
     let files = Arc::new(disk.clone());
-    let log = EmbeddedLog::open_files(files, Path::new("/log"), None, options, clock.clone());
+    let checked = unchecked(clock.clone());
+    let log = EmbeddedLog::open_files(files, Path::new("/log"), None, options, checked);
     let log = log.unwrap();
     let mut times = Vec::new();
     for n in 0..400 {
@@ -88,7 +90,7 @@ async fn a_log_being_written_is_read_up_to_a_complete_batch() {
         queue_bytes: 64 << 10,
         ..OPTIONS
     };
-    let log = EmbeddedLog::open(dir.path(), options, Arc::new(ports::clock::SystemClock));
+    let log = EmbeddedLog::open(dir.path(), options, unchecked(Arc::new(SystemClock)));
     let log = Arc::new(log.unwrap());
     let writing = tokio::spawn({
         let log = log.clone();

@@ -263,6 +263,10 @@ impl EventLog for Connection {
         Ok(self.world.lock().log.offset_at(topic, partition, time))
     }
 
+    fn correct_clock(&self) {
+        self.world.correct_log_clock();
+    }
+
     fn assignment(&self, group: Group) -> watch::Receiver<BTreeSet<Partition>> {
         super::assignment(&self.world, self.node, group)
     }

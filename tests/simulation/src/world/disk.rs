@@ -5,16 +5,19 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use log_embedded::{EmbeddedLog, Options};
-use ports::{Clock, EventLog, LogRecord, NewRecord};
+use ports::{CheckedClock, Clock, EventLog, LogRecord, NewRecord};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use schemas::ids::{Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+
+use super::{BEGIN_MS, Ms};
 
 /// The unit of bytes that a power cut keeps or loses as a whole.
 const SECTOR_BYTES: usize = 512;
@@ -30,13 +33,30 @@ pub(super) struct Disk {
     partitions: u32,
 }
 
+/// The most that the log follows a jump of its clock.
+const MAX_CLOCK_JUMP: Duration = Duration::from_secs(60);
+
 /// The clock of the log, set by the world.
 #[derive(Default)]
-struct LogClock(AtomicI64);
+struct LogClock {
+    day_ms: AtomicI64,
+    passed_ms: AtomicU64,
+}
+
+impl LogClock {
+    fn set(&self, day_ms: TimestampMs, passed_ms: Ms) {
+        self.day_ms.store(day_ms, Ordering::Relaxed);
+        self.passed_ms.store(passed_ms, Ordering::Relaxed);
+    }
+}
 
 impl Clock for LogClock {
     fn now_ms(&self) -> TimestampMs {
-        self.0.load(Ordering::Relaxed)
+        self.day_ms.load(Ordering::Relaxed)
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.passed_ms.load(Ordering::Relaxed))
     }
 }
 
@@ -45,11 +65,12 @@ type Contents = BTreeMap<(Topic, Partition), Vec<LogRecord>>;
 impl Disk {
     pub fn new(partitions: u32) -> Self {
         let directory = tempfile::tempdir().expect("a directory for temporary files is there");
-        Self::open(directory, partitions).expect("an empty directory takes a log")
+        let clock = Arc::new(LogClock::default());
+        clock.set(BEGIN_MS, 0);
+        Self::open(directory, partitions, clock).expect("an empty directory takes a log")
     }
 
-    fn open(directory: TempDir, partitions: u32) -> Result<Self, String> {
-        let clock = Arc::new(LogClock::default());
+    fn open(directory: TempDir, partitions: u32, clock: Arc<LogClock>) -> Result<Self, String> {
         let options = Options {
             partitions,
             segment_bytes: SEGMENT_BYTES,
@@ -57,7 +78,8 @@ impl Disk {
             queue_bytes: 100_000,
             recent_bytes: 100_000,
         };
-        let log = EmbeddedLog::open(directory.path(), options, clock.clone());
+        let checked = Arc::new(CheckedClock::new(clock.clone(), MAX_CLOCK_JUMP));
+        let log = EmbeddedLog::open(directory.path(), options, checked);
         let log = log.map_err(|error| error.to_string())?;
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let runtime = runtime.expect("a runtime without drivers can be built");
@@ -70,19 +92,31 @@ impl Disk {
         })
     }
 
-    /// Appends to the real log; the records are durable on return.
+    /// Sets the machine's clock, and the time that has passed.
+    pub fn set_clock(&mut self, day_ms: TimestampMs, passed_ms: Ms) {
+        self.clock.set(day_ms, passed_ms);
+    }
+
+    /// Has the log take the machine's clock for right.
+    pub fn correct_clock(&mut self) {
+        self.log.correct_clock();
+    }
+
+    /// Appends to the real log; the records are durable on return. Returns their time.
     pub fn append(
         &mut self,
         topic: Topic,
         partition: Partition,
         records: &[NewRecord],
-        stamp: TimestampMs,
-    ) {
-        self.clock.0.store(stamp, Ordering::Relaxed);
-        let appended = self
-            .runtime
-            .block_on(self.log.append(topic, partition, records.to_vec()));
-        appended.expect("the simulated disk has room");
+    ) -> TimestampMs {
+        let appended = async {
+            let append = self.log.append(topic, partition, records.to_vec());
+            let last = append.await.expect("the simulated disk has room");
+            let reader = self.log.read(topic, partition, last).await;
+            let records = reader.expect("the log is open").next().await;
+            records.expect("the last record can be read")[0].appended_at_ms
+        };
+        self.runtime.block_on(appended)
     }
 
     /// Cuts the power while the log writes `torn`: each sector that this changes is written or
@@ -90,12 +124,11 @@ impl Disk {
     pub fn cut(
         mut self,
         torn: Option<(Topic, Partition, Vec<NewRecord>)>,
-        stamp: TimestampMs,
         rng: &mut StdRng,
     ) -> Result<(Self, Contents), String> {
         let before = read_files(self.directory.path());
         if let Some((topic, partition, records)) = torn {
-            self.append(topic, partition, &records, stamp);
+            self.append(topic, partition, &records);
         }
         let after = read_files(self.directory.path());
         let left = tempfile::tempdir().expect("a directory for temporary files is there");
@@ -110,7 +143,7 @@ impl Disk {
             }
             fs::write(left.path().join(name), bytes).expect("the simulated disk has room");
         }
-        let disk = Self::open(left, self.partitions)?;
+        let disk = Self::open(left, self.partitions, self.clock.clone())?;
         let contents = disk.contents()?;
         Ok((disk, contents))
     }

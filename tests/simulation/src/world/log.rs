@@ -91,12 +91,6 @@ impl Log {
         Offset(self.logs[&(topic, partition)].records.len() as i64)
     }
 
-    /// The time of a partition's last record.
-    pub fn last_stamp(&self, topic: Topic, partition: Partition) -> TimestampMs {
-        let last = self.logs[&(topic, partition)].records.last();
-        last.map_or(TimestampMs::MIN, |last| last.appended_at_ms)
-    }
-
     /// The end of each partition.
     pub fn ends(&self) -> BTreeMap<(Topic, Partition), Offset> {
         let ends = self.logs.iter();

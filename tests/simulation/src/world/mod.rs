@@ -13,6 +13,7 @@ mod store;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use ports::read_store::{Progress, Row};
@@ -215,6 +216,16 @@ impl World {
         self.lock().log_skew_ms += by_ms;
     }
 
+    /// Has the log take its clock for right, as far as that is up to it.
+    pub fn correct_log_clock(&self) {
+        let mut inner = self.lock();
+        let (clock_ms, now) = (inner.log_clock_ms(), inner.now);
+        if let Some(disk) = &mut inner.disk {
+            disk.set_clock(clock_ms, now);
+            disk.correct_clock();
+        }
+    }
+
     /// Sets the node's clock to the log's.
     pub fn set_clock_right(&self, node: Node) {
         let mut inner = self.lock();
@@ -256,7 +267,7 @@ impl World {
             rows: inner.store.rows(),
             progress: inner.store.progress().clone(),
             settled: inner.settled.clone(),
-            log_now_ms: BEGIN_MS + inner.now as i64 + inner.log_skew_ms,
+            log_now_ms: inner.log_clock_ms(),
         }
     }
 
@@ -346,11 +357,10 @@ impl Inner {
                 records,
                 answer,
             } => {
-                let mut stamp = BEGIN_MS + self.now as i64 + self.log_skew_ms;
+                let mut stamp = self.log_clock_ms();
                 if let Some(disk) = &mut self.disk {
-                    // The embedded log never lets a partition's time go back.
-                    stamp = stamp.max(self.log.last_stamp(topic, partition));
-                    disk.append(topic, partition, &records, stamp);
+                    disk.set_clock(stamp, self.now);
+                    stamp = disk.append(topic, partition, &records);
                 }
                 let last = self.log.append(topic, partition, records, stamp);
                 if let Some(answer) = answer
@@ -375,6 +385,11 @@ impl Inner {
         }
     }
 
+    /// The time by the log's clock.
+    fn log_clock_ms(&self) -> TimestampMs {
+        BEGIN_MS + self.now as i64 + self.log_skew_ms
+    }
+
     fn cut_power(&mut self) -> Result<(), String> {
         let in_flight = std::mem::take(&mut self.in_flight);
         let disk = self.disk.take().ok_or("only an embedded log has a disk")?;
@@ -388,9 +403,7 @@ impl Inner {
             } => Some((topic, partition, records)),
             Message::Rows { .. } => None,
         });
-        // The earliest time, because the log never lets a partition's time go back.
-        let stamp = BEGIN_MS;
-        let (disk, found) = disk.cut(torn, stamp, &mut self.rng)?;
+        let (disk, found) = disk.cut(torn, &mut self.rng)?;
         self.disk = Some(disk);
         self.log.replace(found);
         self.store.restore_snapshot(&mut self.rng);
@@ -403,6 +416,10 @@ impl Clock for Connection {
         let inner = self.world.lock();
         let skew = inner.skew_ms.get(&self.node).copied().unwrap_or(0);
         BEGIN_MS + inner.now as i64 + skew
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.world.now())
     }
 }
 
