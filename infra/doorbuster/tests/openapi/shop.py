@@ -8,12 +8,13 @@ from shop_client import Client
 from shop_client.api.shoppers import (
     cancel_order,
     get_attempt,
+    get_command,
     get_sale,
     list_orders,
     list_sales,
     place_order,
 )
-from shop_client.models import Code, OrderRequest, Problem, SaleState, Status
+from shop_client.models import Code, CommandStatus, OrderRequest, Problem, SaleState, Status
 
 client = Client(base_url=sys.argv[1], raise_on_unexpected_status=True)
 buyer = f"buyer-{uuid4()}"
@@ -40,9 +41,13 @@ attempt = parsed(get_attempt.sync_detailed(receipt.attempt_id, client=client, wa
 assert attempt.status == Status.SOLD, attempt
 assert attempt.position.offset == receipt.position.offset, attempt
 
-cancelled = parsed(
-    cancel_order.sync_detailed("boot", receipt.attempt_id, client=client, x_buyer_id=buyer), 202
+cancel = cancel_order.sync_detailed(
+    "boot", receipt.attempt_id, client=client, x_buyer_id=buyer
 )
+cancelled = parsed(cancel, 202)
+command_id = cancel.headers["Location"].removeprefix("/api/commands/")
+command = get_command.sync_detailed(command_id, client=client, x_buyer_id=buyer, wait=30)
+assert parsed(command, 200).status == CommandStatus.DONE, command
 at_least = f"{cancelled.position.partition}:{cancelled.position.offset}"
 attempt = parsed(
     get_attempt.sync_detailed(receipt.attempt_id, client=client, wait=30, at_least=at_least), 200
