@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use schema_registry_converter::async_impl::schema_registry::{
-    SrSettings, get_schema_by_id_and_type, get_schema_by_subject_and_version, post_schema,
+    SrSettings, get_schema_by_id_and_type, post_schema,
 };
 use schema_registry_converter::error::SRCError;
-use schema_registry_converter::schema_registry_common::{
-    RawError, RegisteredSchema, SchemaType, SuppliedSchema,
-};
+use schema_registry_converter::schema_registry_common::{RawError, SchemaType, SuppliedSchema};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tracing::warn;
 
 use crate::{COMPATIBILITY, Options, RegistryError};
 
@@ -31,6 +30,13 @@ const MAX_VERSIONS: usize = 300;
 const SCHEMA_NOT_FOUND: u32 = 40_403;
 /// The most characters of an answer that are quoted.
 const MAX_QUOTED: usize = 1_000;
+
+/// A version of a subject.
+#[derive(Deserialize)]
+pub(crate) struct Version {
+    pub(crate) id: u32,
+    pub(crate) schema: String,
+}
 
 /// A client of the registry.
 pub(crate) struct Registry {
@@ -118,10 +124,10 @@ impl Registry {
             if let Some(id) = self.look_up(subject, schema).await? {
                 return Ok(id);
             }
-            post_schema(&self.settings, subject.to_owned(), new.clone())
-                .await
-                .map(|registered| registered.id)
-                .map_err(|error| failure(subject, &error))
+            let registered = post_schema(&self.settings, subject.to_owned(), new.clone()).await;
+            let id = registered.map_err(|error| failure(subject, &error))?.id;
+            self.remove_doubles(subject, id).await?;
+            Ok(id)
         })
         .await
     }
@@ -140,15 +146,44 @@ impl Registry {
         Ok(versions)
     }
 
-    /// A version of a subject.
+    /// A version of a subject; none if it was removed.
     pub(crate) async fn version(
         &self,
         subject: &str,
         version: u32,
-    ) -> Result<RegisteredSchema, RegistryError> {
-        get_schema_by_subject_and_version(&self.settings, subject, Some(version))
-            .await
-            .map_err(|error| failure(subject, &error))
+    ) -> Result<Option<Version>, RegistryError> {
+        let path = format!("subjects/{subject}/versions/{version}");
+        match self.get(subject, &path).await {
+            Err(RegistryError::Absent { .. }) => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
+    /// Removes the versions of a subject that have the same schema as an earlier one, of this id. Some
+    /// registries make them when two services register a new schema at the same moment. Whoever
+    /// registers last finds all of them.
+    async fn remove_doubles(&self, subject: &str, id: u32) -> Result<(), RegistryError> {
+        let mut is_known = false;
+        for version in self.versions(subject).await? {
+            let found = self.version(subject, version).await?;
+            if found.is_none_or(|found| found.id != id) {
+                continue;
+            }
+            if !std::mem::replace(&mut is_known, true) {
+                continue;
+            }
+            let path = format!("subjects/{subject}/versions/{version}");
+            match send(subject, self.request(Method::DELETE, &path)).await {
+                // Another service may have removed it first.
+                Ok(_) | Err(RegistryError::Absent { .. }) => {}
+                Err(RegistryError::Refused(why)) => warn!(
+                    subject,
+                    version, why, "a version with the same schema as an earlier one stays"
+                ),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// The schema with an id, also when it was deleted from its subject; none if no schema has the id.

@@ -162,7 +162,7 @@ async fn learn_versions(
         let subject = options.subject(topic);
         let mut schemas = Vec::new();
         for version in registry.versions(&subject).await? {
-            schemas.push(registry.version(&subject, version).await?);
+            schemas.extend(registry.version(&subject, version).await?);
         }
         // The registry lists versions from the first on. Those before today's are older programs'.
         let today = ids[topic as usize];

@@ -61,6 +61,11 @@ async fn services_that_start_at_the_same_time_get_the_same_ids() {
             written.insert(connected.await.unwrap().encode_command(command()));
         }
         assert_eq!(written.len(), 1);
+        for topic in Topic::ALL {
+            let path = format!("subjects/{}/versions", options.subject(topic));
+            let (_, versions) = call(&options, Method::GET, &path, Value::Null).await;
+            assert_eq!(versions, json!([1]), "{topic} is registered once");
+        }
     }
 }
 
