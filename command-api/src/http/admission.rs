@@ -2,7 +2,7 @@
 //! log.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::http::HeaderValue;
@@ -11,6 +11,7 @@ use metrics::counter;
 use parking_lot::{Mutex, RwLock};
 use ports::read_store::SaleRow;
 use ports::{AppendError, NewRecord, ReadError, StoreError};
+use runtime::log_limit::LogLimit;
 use runtime::metrics::APPENDS_FAILED;
 use runtime::shared_answer::SharedAnswer;
 use schemas::command::{Command, CommandBody};
@@ -33,6 +34,9 @@ const KNOWN_WAIT: Duration = Duration::from_millis(100);
 const PROGRESS_EVERY: Duration = Duration::from_millis(10);
 /// The most products remembered as known.
 const MAX_KNOWN: usize = 100_000;
+
+/// Limits the log lines about appends that failed; `left_out` in a line counts those before it.
+static FAILED_APPENDS: LazyLock<LogLimit<Partition>> = LazyLock::new(LogLimit::default);
 
 // Whatever is kept of a request's trace fits into a record.
 const _: () = assert!(schemas::trace::MAX_HEADER_BYTES <= ports::event_log::MAX_HEADER_BYTES);
@@ -110,7 +114,7 @@ impl CommandApi {
             }
             Err(error) => {
                 debug!(%product, %partition, trace_id, "could not append a command");
-                Err(refusal(error))
+                Err(refusal(error, partition, product))
             }
         }
     }
@@ -226,7 +230,7 @@ impl Drop for OpenAppend {
 }
 
 /// The answer when a record was not, or perhaps not, appended.
-fn refusal(error: AppendError) -> Problem {
+fn refusal(error: AppendError, partition: Partition, product: &ProductId) -> Problem {
     let reason = match error {
         AppendError::Full => "full",
         AppendError::TooLarge { .. } => "too_large",
@@ -254,14 +258,21 @@ fn refusal(error: AppendError) -> Problem {
             )
         }
         AppendError::Unknown(why) => {
-            warn!(error = why, "an append failed; its outcome is unknown");
+            if let Some(left_out) = FAILED_APPENDS.admit(partition) {
+                warn!(
+                    error = why, %partition, %product, left_out,
+                    "an append failed; its outcome is unknown"
+                );
+            }
             log_unavailable()
         }
         AppendError::Stopped(why) => {
-            error!(
-                error = why,
-                "the log takes no more records until the service is restarted"
-            );
+            if let Some(left_out) = FAILED_APPENDS.admit(partition) {
+                error!(
+                    error = why, %partition, %product, left_out,
+                    "the log takes no more records until the service is restarted"
+                );
+            }
             log_unavailable()
         }
     }

@@ -114,7 +114,7 @@ pub async fn carry_out(
     let settings = match Settings::load(Service::Audit, &args.flags) {
         Ok(settings) => settings,
         Err(mistakes) => {
-            mistakes.print(Service::Audit);
+            mistakes.print(Service::Audit, &args.flags);
             return Ok(UNUSABLE);
         }
     };

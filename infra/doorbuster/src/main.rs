@@ -50,7 +50,7 @@ async fn run(service: Service, flags: &Flags) -> anyhow::Result<ExitCode> {
     let mut settings = match Settings::load(service, flags) {
         Ok(settings) => settings,
         Err(mistakes) => {
-            mistakes.print(service);
+            mistakes.print(service, flags);
             return Ok(ExitCode::from(2));
         }
     };

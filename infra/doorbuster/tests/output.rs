@@ -211,3 +211,36 @@ fn a_rehearsal_ends_quietly_when_its_reader_goes_away_and_fails_when_it_cannot_p
     let child = doorbuster().args(unusable).stderr(full_disk()).spawn();
     assert_eq!(end_of(&mut child.unwrap()), Some(2));
 }
+
+/// Whatever ends a service, also before it has a log.
+#[test]
+fn fatal_errors_are_json_when_the_log_is() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("settings.toml");
+    fs::write(&file, "log_format = 'json'\n").unwrap();
+    let data = dir.path().join("data");
+    for (arguments, status, named) in [
+        (["--partitions", "0"], 2, "partitions must be"),
+        (["--listen", &listen], 1, "cannot listen on"),
+    ] {
+        let mut command = doorbuster();
+        command.arg("serve").args(arguments);
+        command
+            .arg("--config")
+            .arg(&file)
+            .arg("--data-dir")
+            .arg(&data);
+        let output = command.output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{log}");
+        let lines = log.lines().map(serde_json::from_str::<serde_json::Value>);
+        let lines: Vec<_> = lines.map(|line| line.expect(&log)).collect();
+        let is_error = |line: &serde_json::Value| {
+            let message = line["message"].as_str().unwrap_or_default();
+            line["level"] == "ERROR" && message.contains(named)
+        };
+        assert!(lines.iter().any(is_error), "{log}");
+    }
+}

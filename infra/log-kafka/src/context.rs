@@ -34,8 +34,8 @@ pub(crate) struct Context {
 
 #[derive(Default)]
 struct History {
-    /// When each kind of error was last logged as a warning.
-    warned: HashMap<String, Instant>,
+    /// When each kind of error was last logged as a warning, and how often it was left out since.
+    warned: HashMap<String, (Instant, u64)>,
     /// The last error, and when it was received.
     last: Option<(Instant, String)>,
 }
@@ -67,14 +67,19 @@ impl Context {
     fn report(&self, kind: &str, what: &str) {
         let now = Instant::now();
         let mut history = self.history.lock();
-        let warned = history.warned.get(kind);
-        if warned.is_some_and(|warned| now - *warned < REPEAT_AFTER) {
-            drop(history);
-            debug!(kind, "Kafka: {what}");
-        } else {
-            history.warned.insert(kind.to_owned(), now);
-            drop(history);
-            warn!(kind, "Kafka: {what}");
+        let warned = history.warned.get_mut(kind);
+        match warned.filter(|(warned, _)| now - *warned < REPEAT_AFTER) {
+            Some((_, left_out)) => {
+                *left_out += 1;
+                drop(history);
+                debug!(kind, "Kafka: {what}");
+            }
+            None => {
+                let before = history.warned.insert(kind.to_owned(), (now, 0));
+                drop(history);
+                let left_out = before.map_or(0, |(_, left_out)| left_out);
+                warn!(kind, left_out, "Kafka: {what}");
+            }
         }
     }
 }

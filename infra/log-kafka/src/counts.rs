@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use rdkafka::error::RDKafkaErrorCode;
 
 /// The kinds of errors that librdkafka reports, as they are counted.
-const KINDS: [&str; 5] = [
+pub const ERROR_KINDS: [&str; 5] = [
     "all_brokers_down",
     "connection",
     "timeout",
@@ -16,7 +16,7 @@ const KINDS: [&str; 5] = [
 /// How often each kind of error was reported, and how many appends timed out.
 #[derive(Default)]
 pub(crate) struct Counts {
-    errors: [AtomicU64; KINDS.len()],
+    errors: [AtomicU64; ERROR_KINDS.len()],
     appends_timed_out: AtomicU64,
 }
 
@@ -40,7 +40,7 @@ impl Counts {
     /// The number of errors of each kind.
     pub(crate) fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.errors.iter().map(|count| count.load(Relaxed));
-        KINDS.into_iter().zip(counts)
+        ERROR_KINDS.into_iter().zip(counts)
     }
 
     pub(crate) fn appends_timed_out_so_far(&self) -> u64 {

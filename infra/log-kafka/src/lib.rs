@@ -47,6 +47,7 @@ use crate::names::Names;
 use crate::offsets::{Offsets, Query};
 use crate::reader::{Reader, Reading};
 
+pub use crate::counts::ERROR_KINDS;
 pub use crate::names::{group_name, topic_name};
 pub use crate::options::{Options, Protocol, Security};
 
@@ -216,8 +217,7 @@ impl KafkaLog {
         checked.unwrap_or_else(|error| Err(OpenError::Unreachable(error.to_string())))
     }
 
-    /// How many errors of each kind librdkafka has reported since the log was opened. The kinds are
-    /// always the same.
+    /// How many errors of each of the [`ERROR_KINDS`] librdkafka has reported since the log was opened.
     pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.context.counts.errors()
     }

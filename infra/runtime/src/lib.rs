@@ -5,6 +5,8 @@
 pub mod settings;
 
 pub mod gauges;
+pub mod interruption;
+pub mod log_limit;
 pub mod metrics;
 pub mod telemetry;
 

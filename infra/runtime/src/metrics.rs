@@ -24,9 +24,10 @@ pub const ATTEMPTS_ACCEPTED: &str = "doorbuster_attempts_appended_total";
 /// Appends of requests that were refused or failed. Label: `reason`, one of [`APPEND_FAILURES`].
 pub const APPENDS_FAILED: &str = "doorbuster_appends_failed_total";
 /// The reasons of [`APPENDS_FAILED`]. `timed_out`: the request ended before the log answered.
-pub const APPEND_FAILURES: [&str; 6] = [
+pub const APPEND_FAILURES: [&str; 7] = [
     "full",
     "too_large",
+    "unavailable",
     "unknown",
     "stopped",
     "timed_out",
@@ -59,6 +60,14 @@ pub const UNDECIDED: &str = "doorbuster_undecided_attempts";
 pub const UNDECIDED_SECONDS: &str = "doorbuster_oldest_undecided_seconds";
 /// Requests that wait for the outcome of an attempt.
 pub const WAITERS: &str = "doorbuster_query_waiters";
+/// Errors that Kafka's client reported, also while it was trying again. Label: `kind`.
+pub const KAFKA_ERRORS: &str = "doorbuster_kafka_client_errors_total";
+/// Appends that the brokers did not acknowledge in time, and that were given up.
+pub const KAFKA_TIMEOUTS: &str = "doorbuster_kafka_appends_timed_out_total";
+/// Requests to the CQL store that failed, and attempts to connect that did. Label: `kind`.
+pub const CQL_ERRORS: &str = "doorbuster_cql_client_errors_total";
+/// Requests that the CQL store's client sent again.
+pub const CQL_RETRIES: &str = "doorbuster_cql_client_retries_total";
 /// Lines of the log that could not be written to standard error.
 pub const LOG_LINES_LOST: &str = "doorbuster_log_lines_lost_total";
 
@@ -134,6 +143,16 @@ pub fn describe() {
     );
     describe_counter!(ROWS, "Rows written to the read models.");
     describe_gauge!(WAITERS, "Requests that wait for the outcome of an attempt.");
+    describe_counter!(KAFKA_ERRORS, "Errors reported by Kafka's client, by kind.");
+    describe_counter!(
+        KAFKA_TIMEOUTS,
+        "Appends that the brokers did not acknowledge in time."
+    );
+    describe_counter!(
+        CQL_ERRORS,
+        "Requests to the CQL store that failed, by kind."
+    );
+    describe_counter!(CQL_RETRIES, "Requests sent again to the CQL store.");
     describe_counter!(
         LOG_LINES_LOST,
         "Lines of the log that could not be written to standard error."

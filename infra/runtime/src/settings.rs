@@ -31,6 +31,7 @@ use self::service::{ALL, APPENDERS, SERVICES};
 use self::source::{Description, Setting, Source};
 
 use crate::output::error_line;
+use crate::telemetry;
 
 pub use self::cql::CqlSettings;
 pub use self::flags::{Flags, help_for};
@@ -242,8 +243,19 @@ impl TelemetrySettings {
 pub struct Mistakes(pub Vec<String>);
 
 impl Mistakes {
-    /// Prints them to standard error, and where all settings are listed.
-    pub fn print(&self, service: Service) {
+    /// Prints them to standard error, in the form that these flags, the environment and the file give
+    /// to the log, and where all settings are listed.
+    pub fn print(&self, service: Service, flags: &Flags) {
+        let mut source = Source::new(service, flags, std::env::vars_os());
+        let format = TelemetrySettings::read(&mut source).format;
+        if format == LogFormat::Json {
+            let level = "info".to_owned();
+            telemetry::init_logging(&TelemetrySettings { format, level });
+            for mistake in &self.0 {
+                tracing::error!("the settings are not valid: {mistake}");
+            }
+            return;
+        }
         error_line("error: the settings are not valid");
         self.0
             .iter()

@@ -1,5 +1,7 @@
 //! Requests to the nodes: a bounded number at once, each with a time limit.
 
+use std::sync::Arc;
+
 use ports::StoreError;
 use schemas::ids::{Partition, ProductId};
 use schemas::placement::Placement;
@@ -13,6 +15,7 @@ use scylla::statement::prepared::PreparedStatement;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
+use crate::counts::Counts;
 use crate::options::REQUEST_TIMEOUT;
 use crate::statements::Statements;
 
@@ -24,6 +27,7 @@ pub(crate) struct Cluster {
     pub(crate) session: Session,
     /// The nodes' name in messages.
     nodes: String,
+    counts: Arc<Counts>,
     pub(crate) statements: Statements,
     pub(crate) max_in_flight: usize,
     permits: Semaphore,
@@ -39,12 +43,14 @@ impl Cluster {
     pub(crate) fn new(
         session: Session,
         nodes: String,
+        counts: Arc<Counts>,
         statements: Statements,
         max_in_flight: usize,
     ) -> Self {
         Self {
             session,
             nodes,
+            counts,
             statements,
             max_in_flight,
             permits: Semaphore::new(max_in_flight),
@@ -106,14 +112,18 @@ impl Cluster {
     async fn permit(&self) -> Result<SemaphorePermit<'_>, StoreError> {
         match timeout(REQUEST_TIMEOUT, self.permits.acquire()).await {
             Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
-            Err(_) => Err(StoreError(format!(
-                "{}: {} requests are under way and none has finished within {REQUEST_TIMEOUT:?}",
-                self.nodes, self.max_in_flight
-            ))),
+            Err(_) => {
+                self.counts.timed_out();
+                Err(StoreError(format!(
+                    "{}: {} requests are under way and none has finished within {REQUEST_TIMEOUT:?}",
+                    self.nodes, self.max_in_flight
+                )))
+            }
         }
     }
 
     fn failed(&self, error: ExecutionError) -> StoreError {
+        self.counts.failed(&error);
         StoreError(match error {
             ExecutionError::ConnectionPoolError(ConnectionPoolError::Broken {
                 last_connection_error: error,

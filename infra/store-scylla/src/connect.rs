@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::cluster::Cluster;
+use crate::counts::Counts;
 use crate::failure::Failure;
 use crate::migrate;
 use crate::options::Options;
@@ -72,18 +73,22 @@ pub(crate) async fn keep_trying(
     options: Options,
     driver: SessionBuilder,
     access: Access,
+    counts: Arc<Counts>,
     state: watch::Sender<State>,
 ) {
     let mut pause = FIRST_PAUSE;
     let mut logged = String::new();
     loop {
-        let next = match connect(&options, &driver, access).await {
+        let next = match connect(&options, &driver, access, &counts).await {
             Ok(cluster) => {
                 info!(nodes = %options.nodes.join(","), keyspace = options.keyspace, "connected");
                 state.send_replace(State::Connected(Arc::new(cluster)));
                 return;
             }
-            Err(Failure::Passing(why)) => State::Waiting(format!("{}{why}", name(&options))),
+            Err(Failure::Passing(why)) => {
+                counts.unreachable();
+                State::Waiting(format!("{}{why}", name(&options)))
+            }
             Err(Failure::Lasting(why)) => State::Refused(format!("{}{why}", name(&options))),
         };
         if let State::Waiting(why) | State::Refused(why) = &next
@@ -102,6 +107,7 @@ async fn connect(
     options: &Options,
     driver: &SessionBuilder,
     access: Access,
+    counts: &Arc<Counts>,
 ) -> Result<Cluster, Failure> {
     let session = match timeout(CONNECT_TIMEOUT, driver.build()).await {
         Ok(session) => session.map_err(|error| unconnected(options, error))?,
@@ -120,6 +126,7 @@ async fn connect(
     Ok(Cluster::new(
         session,
         name(options),
+        counts.clone(),
         statements,
         options.max_in_flight,
     ))

@@ -35,6 +35,7 @@ mod read;
 mod write;
 
 mod connect;
+mod counts;
 mod failure;
 mod migrate;
 
@@ -49,16 +50,19 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use connect::NotReady;
+pub use counts::ERROR_KINDS;
 pub use options::{OpenError, Options, Tls};
 
 use crate::cluster::Cluster;
 use crate::connect::{Access, State};
+use crate::counts::Counts;
 
 /// The read store in a keyspace of ScyllaDB or Apache Cassandra.
 ///
 /// Dropping it closes its connections.
 pub struct ScyllaStore {
     access: Access,
+    counts: Arc<Counts>,
     state: watch::Receiver<State>,
     connecting: JoinHandle<()>,
 }
@@ -83,11 +87,14 @@ impl ScyllaStore {
     }
 
     fn open_with(options: Options, access: Access) -> Result<Self, OpenError> {
-        let driver = options.driver()?;
+        let counts = Arc::<Counts>::default();
+        let driver = options.driver(counts.clone())?;
         let (sender, state) = watch::channel(State::beginning(&options));
-        let connecting = tokio::spawn(connect::keep_trying(options, driver, access, sender));
+        let trying = connect::keep_trying(options, driver, access, counts.clone(), sender);
+        let connecting = tokio::spawn(trying);
         Ok(Self {
             access,
+            counts,
             state,
             connecting,
         })
@@ -115,6 +122,17 @@ impl ScyllaStore {
                 why: why.clone(),
             }),
         }
+    }
+
+    /// How many requests and attempts to connect of each of the [`ERROR_KINDS`] have failed since the
+    /// store was opened.
+    pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.counts.errors()
+    }
+
+    /// How many requests were sent again since the store was opened.
+    pub fn retries(&self) -> u64 {
+        self.counts.retries()
     }
 
     fn cluster(&self) -> Result<Arc<Cluster>, StoreError> {

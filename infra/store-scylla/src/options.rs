@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use openssl::error::ErrorStack;
@@ -12,6 +13,8 @@ use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::OpenSsl010Config;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::statement::{Consistency, SerialConsistency};
+
+use crate::counts::{CountedRetries, Counts};
 
 /// How long a request may take, its retries included.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -103,7 +106,7 @@ pub enum OpenError {
 
 impl Options {
     /// Checks the options as far as possible without a connection, and returns the driver's settings.
-    pub(crate) fn driver(&self) -> Result<SessionBuilder, OpenError> {
+    pub(crate) fn driver(&self, counts: Arc<Counts>) -> Result<SessionBuilder, OpenError> {
         self.check()?;
         let consistency = match self.datacenter {
             Some(_) => Consistency::LocalQuorum,
@@ -114,6 +117,7 @@ impl Options {
             // Only the lock on the schema uses it, and there is one schema for all datacenters.
             .serial_consistency(Some(SerialConsistency::Serial))
             .request_timeout(Some(REQUEST_TIMEOUT))
+            .retry_policy(Arc::new(CountedRetries(counts)))
             .build();
         let mut driver = SessionBuilder::new()
             .known_nodes(&self.nodes)

@@ -3,6 +3,7 @@
 pub mod services;
 
 mod adapter_options;
+mod probes;
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
@@ -21,24 +21,21 @@ use query_api::http::QueryApi;
 use query_api::live::{self, Live, LiveSettings};
 use registry::RegistryError;
 use runtime::drain::Drain;
-use runtime::health::{Component, Health, PROBE_WITHIN, REPORT_EVERY};
-use runtime::retry;
+use runtime::health::{Component, Health};
+use runtime::interruption::Interruption;
 use runtime::settings::{Service, Settings};
 use runtime::telemetry;
 use runtime::telemetry::Metrics;
 use schemas::codec::Codec;
-use schemas::ids::Partition;
 use schemas::placement::Placement;
-use schemas::topics::Topic;
 use store_scylla::ScyllaStore;
 use tokio::sync::watch;
-use tokio::time::timeout;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use utoipa_axum::router::OpenApiRouter;
 use web::operations;
 use web::receipt::ReceiptKey;
 
-use super::adapter_options;
+use super::{adapter_options, probes};
 use crate::instance::{self, Instance};
 use crate::{clock_health, routes};
 
@@ -47,9 +44,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The least time that Kafka's adapter takes as the limit of an append.
 const LEAST_APPEND_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// How often a running service checks the topics' settings.
-const CHECK_TOPICS_EVERY: Duration = Duration::from_secs(30);
 
 /// How long a start waits for the read store before it continues without.
 const STORE_WAIT: Duration = Duration::from_secs(5);
@@ -71,6 +65,7 @@ pub async fn start(service: Service, settings: Settings, drain: Drain) -> anyhow
         health: Health::default(),
         metrics: telemetry::metrics(),
     };
+    probes::counters_at_zero();
     drain.spawn(start.metrics.clone().keep_up(drain.services().clone()));
     let (routes, current) = watch::channel(routes::while_starting(
         start.operations(),
@@ -166,9 +161,10 @@ impl ServiceStart {
         codec: Arc<Codec>,
         log: Arc<KafkaLog>,
     ) -> anyhow::Result<Option<OpenApiRouter>> {
-        self.keep(watch_topics(log.clone(), self.health.component("topics")));
-        let log: Arc<dyn EventLog> = log;
         let (drain, health, settings) = (&self.drain, &self.health, &self.settings);
+        self.keep(probes::topics(log.clone(), health.component("topics")));
+        self.keep(probes::count_kafka_errors(log.clone()));
+        let log: Arc<dyn EventLog> = log;
         let clock = CheckedClock::new(Arc::new(SystemClock), settings.log.max_clock_jump);
         let clock = Arc::new(clock);
         let component = health.component(clock_health::COMPONENT);
@@ -180,11 +176,11 @@ impl ServiceStart {
             stop.clone(),
         );
         drain.spawn(learning);
-        self.keep(probe_kafka(log.clone(), health.component("kafka")));
+        self.keep(probes::kafka(log.clone(), health.component("kafka")));
         match self.service {
             Service::CommandApi => {
                 let store = self.open_store().await?;
-                self.keep(probe_store(store.clone(), health.component("read store")));
+                self.keep(probes::store(store.clone(), health.component("read store")));
                 let secret = settings.http.receipt_key.as_ref();
                 let secret = secret.context("receipt_key must be given")?;
                 let log_state = LogState::default();
@@ -256,7 +252,9 @@ impl ServiceStart {
         if let Err(error) = store.ready(STORE_WAIT).await {
             warn!(%error, "starting without the read store");
         }
-        Ok(Arc::new(store))
+        let store = Arc::new(store);
+        self.keep(probes::count_cql_errors(store.clone()));
+        Ok(store)
     }
 
     /// Runs a probe until the services stop.
@@ -275,77 +273,25 @@ async fn wait_for<T, E: MayPass, F: Future<Output = Result<T, E>>>(
     what: &str,
     attempt: impl Fn() -> F,
 ) -> anyhow::Result<T> {
-    let reached = retry::until_ok(component, RETRY_AFTER, || async {
+    let mut waiting = Interruption::default();
+    loop {
         match attempt().await {
-            Err(error) if error.may_pass() => Err(format!("waiting for {what}: {error}")),
-            reached => Ok(reached),
-        }
-    });
-    reached.await.with_context(|| format!("cannot use {what}"))
-}
-
-/// Reports whether the brokers answer. In some services nothing else shows it.
-async fn probe_kafka(log: Arc<dyn EventLog>, component: Component) -> Infallible {
-    loop {
-        match log.end(Topic::PurchaseAttempts, Partition(0)).await {
-            Ok(_) => component.working(0),
-            Err(error) => component.failing(error.to_string()),
-        }
-        tokio::time::sleep(REPORT_EVERY).await;
-    }
-}
-
-/// Reports whether the topics have the settings that they must have, which anyone may change at any
-/// time. A service with a wrong one continues, since it can do nothing better.
-async fn watch_topics(log: Arc<KafkaLog>, component: Component) -> Infallible {
-    let mut wrong: Option<(String, Instant)> = None;
-    let mut report = tokio::time::interval(REPORT_EVERY);
-    loop {
-        let check = async {
-            tokio::time::sleep(CHECK_TOPICS_EVERY).await;
-            log.check_topics().await
-        };
-        tokio::pin!(check);
-        let checked = loop {
-            tokio::select! {
-                checked = &mut check => break checked,
-                _ = report.tick() => match &wrong {
-                    Some((why, _)) => component.degraded(why.as_str()),
-                    None => component.working(0),
-                },
-            }
-        };
-        match checked {
-            Ok(()) => {
-                if let Some((_, since)) = wrong.take() {
-                    let seconds = since.elapsed().as_secs();
-                    info!("the topics' settings are right again; recovered after {seconds} s");
+            // A start may come before that of the engines, which is no error.
+            Err(error) if error.may_pass() => {
+                let why = format!("waiting for {what}: {error}");
+                if waiting.is_new(&why) {
+                    warn!("{why}");
                 }
+                component.failing(why);
             }
-            // The component of Kafka reports it.
-            Err(OpenError::Unreachable(_)) => {}
-            Err(error) => {
-                let why = error.to_string();
-                if wrong.as_ref().is_none_or(|(known, _)| *known != why) {
-                    error!("a topic was changed: {why}");
+            reached => {
+                if let Some(seconds) = waiting.end() {
+                    info!("reached {what} after {seconds} s");
                 }
-                let since = wrong.map_or_else(Instant::now, |(_, since)| since);
-                wrong = Some((why, since));
+                return reached.with_context(|| format!("cannot use {what}"));
             }
         }
-    }
-}
-
-/// Reports whether the read store answers. The command API reads from it whether a product is
-/// known, and accepts orders without it when it is unreachable.
-async fn probe_store(store: Arc<dyn ReadStore>, component: Component) -> Infallible {
-    loop {
-        match timeout(PROBE_WITHIN, store.progress()).await {
-            Ok(Ok(_)) => component.working(0),
-            Ok(Err(error)) => component.degraded(error.to_string()),
-            Err(_) => component.degraded("the read store does not answer"),
-        }
-        tokio::time::sleep(REPORT_EVERY).await;
+        tokio::time::sleep(RETRY_AFTER).await;
     }
 }
 

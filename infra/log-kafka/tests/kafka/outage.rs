@@ -3,14 +3,16 @@
 use std::time::{Duration, Instant};
 
 use engines::Engines;
+use log_kafka::KafkaLog;
 use ports::{AppendError, EventLog, Group, NewRecord, ReadError};
-use schemas::ids::Partition;
+use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
 use tokio::time::timeout;
 
-use crate::{append, next, open, options, read};
+use crate::{append, next, open, options, read, record};
 
 const TOPIC: Topic = Topic::PurchaseAttempts;
+const PAUSE: Duration = Duration::from_millis(50);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_fail_while_brokers_are_down_and_recover() {
@@ -43,6 +45,11 @@ async fn calls_fail_while_brokers_are_down_and_recover() {
         matches!(&unknown, Err(AppendError::Unknown(_))),
         "{unknown:?}"
     );
+    // From then on appends are refused at once.
+    let refused = refused_while_away(&log).await.to_string();
+    assert!(refused.contains("no broker answers"), "{refused}");
+    assert!(log.appends_timed_out() > 0);
+    assert!(log.errors().any(|(_, count)| count > 0));
     wait(assigned.wait_for(|set| set.is_empty()))
         .await
         .expect("the session ends");
@@ -60,13 +67,10 @@ async fn calls_fail_while_brokers_are_down_and_recover() {
     wait(assigned.wait_for(|set| set.len() == 2))
         .await
         .expect("the partitions come back");
-    append(&log, "after").await;
-    let found = loop {
-        let records = next(&mut *reader).await.unwrap();
-        if let Some(record) = records.into_iter().find(|record| record.value == "after") {
-            break record;
-        }
-    };
+    let after = wait(appended(&log, "after")).await;
+    let found = next(&mut *reader).await.unwrap().remove(0);
+    assert_eq!((found.offset, &*found.value), (after, &b"after"[..]));
+    assert_eq!(after.0, 1, "what was given up was not sent later");
     let end = log.end(TOPIC, Partition(0)).await;
     assert_eq!(end, Ok(found.offset.next()));
 
@@ -75,6 +79,27 @@ async fn calls_fail_while_brokers_are_down_and_recover() {
     let began = Instant::now();
     wait(log.close()).await;
     println!("closed in {:?}", began.elapsed());
+}
+
+/// Appends until the brokers count as away.
+async fn refused_while_away(log: &KafkaLog) -> AppendError {
+    loop {
+        let append = log.append(TOPIC, Partition(0), vec![NewRecord::default()]);
+        if let Err(refused @ AppendError::Unavailable(_)) = wait(append).await {
+            return refused;
+        }
+    }
+}
+
+/// Appends until that is not refused any more, and returns the record's offset.
+async fn appended(log: &KafkaLog, value: &str) -> Offset {
+    loop {
+        let append = log.append(TOPIC, Partition(0), vec![record(value.to_owned())]);
+        match append.await {
+            Err(AppendError::Unavailable(_)) => tokio::time::sleep(PAUSE).await,
+            appended => return appended.unwrap(),
+        }
+    }
 }
 
 async fn wait<T>(future: impl Future<Output = T>) -> T {

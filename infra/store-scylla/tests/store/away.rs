@@ -107,6 +107,12 @@ async fn write_until_taken(store: &ScyllaStore, version: u64) {
     assert_eq!(found.map(|sale| sale.version), Some(version));
 }
 
+/// How many errors of this kind the store has counted.
+fn count(store: &ScyllaStore, kind: &str) -> u64 {
+    let mut errors = store.errors();
+    errors.find(|(it, _)| *it == kind).unwrap().1
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_opens_before_its_nodes_are_reachable() {
     let keyspace = Keyspace::new().await;
@@ -148,6 +154,7 @@ async fn a_store_opens_before_its_nodes_are_reachable() {
         assert!(failed.contains(&named), "{failed}");
     }
 
+    assert!(count(&store, "unreachable") > 0);
     let _proxy = Proxy::start(address).await;
     write_until_taken(&store, 1).await;
     assert_eq!(store.ready(PATIENCE).await, Ok(()));
@@ -216,6 +223,7 @@ async fn requests_wait_for_a_permit_but_not_forever() {
         timed_out += usize::from(failed.contains("1 requests are under way"));
     }
     assert!(timed_out >= 10, "{timed_out}");
+    assert!(count(&store, "timeout") >= timed_out as u64);
     drop(store);
     keyspace.drop().await;
 }

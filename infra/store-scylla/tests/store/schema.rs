@@ -2,9 +2,10 @@
 
 use ports::ReadStore;
 use ports::read_store::Row;
+use schemas::ids::Partition;
 use store_scylla::{NotReady, OpenError, ScyllaStore};
 
-use crate::support::{Keyspace, PATIENCE, apply, options, sale};
+use crate::support::{Keyspace, PATIENCE, apply, options, progress, sale};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_stores_may_start_at_the_same_time() {
@@ -67,6 +68,45 @@ async fn the_lock_is_waited_for() {
         .await;
     assert_eq!(recorded.into_rows_result().unwrap().rows_num(), 2);
     drop(store);
+    keyspace.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_open_for_reading_only_creates_and_writes_nothing() {
+    let keyspace = Keyspace::new().await;
+    let refused = async || {
+        let store = ScyllaStore::open_to_read(keyspace.options()).unwrap();
+        match store.ready(PATIENCE).await {
+            Err(NotReady::Refused(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    };
+    let why = refused().await;
+    assert!(
+        why.contains("does not exist") && why.contains(&keyspace.name),
+        "{why}"
+    );
+    let there = format!(
+        "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = '{}'",
+        keyspace.name
+    );
+    let there = keyspace.cql(&there).await.into_rows_result().unwrap();
+    assert_eq!(there.rows_num(), 0, "it was not created");
+
+    let full = keyspace.store().await;
+    apply(&full, &[Row::Sale(sale("lamp", 1))], 1).await;
+    let store = ScyllaStore::open_to_read(keyspace.options()).unwrap();
+    store.ready(PATIENCE).await.unwrap();
+    let found = store.sale(&"lamp".parse().unwrap()).await.unwrap();
+    assert_eq!(found.map(|sale| sale.version), Some(1));
+    let written = store.apply(Partition(0), Vec::new(), progress(2)).await;
+    let why = written.unwrap_err().to_string();
+    assert!(why.contains("reading only"), "{why}");
+    drop((full, store));
+
+    keyspace.cql("TRUNCATE ks.schema_migrations").await;
+    let why = refused().await;
+    assert!(why.contains("lacks the tables of migration 1"), "{why}");
     keyspace.drop().await;
 }
 
