@@ -85,7 +85,7 @@ pub(super) struct ChangeReceipt<'a> {
 }
 
 /// The problems of changes to a sale.
-struct ChangeProblems;
+pub(super) struct ChangeProblems;
 
 impl IntoResponses for ChangeProblems {
     fn responses() -> BTreeMap<String, RefOr<Described>> {
@@ -253,7 +253,7 @@ pub(super) async fn set_stock(
     change(&api, &product, CommandBody::SetStock(set), trace).await
 }
 
-async fn change(
+pub(super) async fn change(
     api: &CommandApi,
     product: &ProductId,
     body: CommandBody,

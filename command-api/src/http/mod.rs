@@ -4,6 +4,7 @@
 mod orders;
 
 mod admin;
+mod clock_corrections;
 
 mod admission;
 
@@ -34,7 +35,8 @@ pub const MAX_ADMIN_BYTES: usize = 64 * 1024;
 pub struct CommandApi {
     /// Where commands are appended.
     pub log: Arc<dyn EventLog>,
-    /// Queried only for whether a product is known, and whether the store is current.
+    /// Queried for whether a product is known, whether the store is current, and for the products
+    /// whose time an operator corrects.
     pub store: Arc<dyn ReadStore>,
     /// The records' codec.
     pub codec: Arc<Codec>,
@@ -63,6 +65,8 @@ pub fn router(api: Arc<CommandApi>, admin: Option<AdminToken>, timeout: Duration
         .routes(routes!(admin::pause_sale))
         .routes(routes!(admin::close_sale))
         .routes(routes!(admin::set_stock))
+        .routes(routes!(clock_corrections::correct_all))
+        .routes(routes!(clock_corrections::correct_one))
         .layer(DefaultBodyLimit::max(MAX_ADMIN_BYTES))
         .route_layer(from_fn_with_state(admin, require_admin));
     orders

@@ -7,6 +7,7 @@ mod support;
 mod orders;
 
 mod admin;
+mod clock_corrections;
 
 mod another_log;
 mod hostile;

@@ -35,6 +35,7 @@ pub struct World {
     pub log: Arc<MemoryLog>,
     pub store: Arc<MemoryStore>,
     pub log_state: LogState,
+    pub clock: Arc<ManualClock>,
     /// Whether a test compares the log with the read models, which reads both.
     pub watched: bool,
     router: Router,
@@ -58,7 +59,7 @@ pub fn world(admin: Option<&str>) -> World {
         codec: Arc::new(Codec::embedded()),
         placement: Placement::new(PARTITIONS),
         receipts: ReceiptKey::new(&[7; 32]),
-        clock,
+        clock: clock.clone(),
         known: KnownProducts::default(),
         log_state: log_state.clone(),
     };
@@ -68,6 +69,7 @@ pub fn world(admin: Option<&str>) -> World {
         log,
         store,
         log_state,
+        clock,
         watched: false,
         router,
     }
@@ -143,7 +145,7 @@ impl Drop for World {
         assert!(log.keys().all(|call| of_log.contains(call)), "{log:?}");
         let store = self.store.calls();
         // The test itself applies rows, as the projector.
-        let of_store = ["sale", "progress", "apply"];
+        let of_store = ["sale", "sales", "progress", "apply"];
         assert!(
             store.keys().all(|call| of_store.contains(call)),
             "{store:?}"

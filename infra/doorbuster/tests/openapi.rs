@@ -159,6 +159,11 @@ async fn every_described_route_exists_and_answers_as_described() {
         ("get", "/api/buyers/me/orders"),
         ("get", "/api/attempts/{attempt_id}"),
         ("get", "/api/commands/{command_id}"),
+        ("post", "/api/admin/clock-corrections"),
+        (
+            "post",
+            "/api/admin/flash-sales/{product_id}/clock-correction",
+        ),
         ("get", "/healthz"),
         ("get", "/readyz"),
         ("get", "/metrics"),
