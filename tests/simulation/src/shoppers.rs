@@ -58,6 +58,13 @@ pub enum Observation {
         /// The attempt.
         attempt: String,
     },
+    /// What became of a command that is not an attempt.
+    Command {
+        /// Its position.
+        at: (u32, i64),
+        /// The body of the answer.
+        body: Value,
+    },
     /// The state of a sale.
     Sale {
         /// The body of the answer.
@@ -165,6 +172,7 @@ impl Shoppers {
                     .send_until_accepted(n, "POST", &path, &headers, None)
                     .await
                 {
+                    self.read_outcome(n, &body, &headers).await;
                     self.follow(n, &attempt, position(&body)).await;
                 }
             }
@@ -289,8 +297,38 @@ impl Shoppers {
         let path = format!("/api/admin/flash-sales/{}{path}", PRODUCTS[product]);
         let bearer = format!("Bearer {ADMIN_TOKEN}");
         let headers = [("authorization", bearer.as_str())];
-        self.send_until_accepted(n, method, &path, &headers, body)
+        let accepted = self
+            .send_until_accepted(n, method, &path, &headers, body)
             .await;
+        if let Some(accepted) = accepted {
+            self.read_outcome(n, &accepted, &headers).await;
+        }
+    }
+
+    /// Reads what became of an accepted command until it is decided.
+    async fn read_outcome(&self, n: usize, accepted: &Value, headers: &[(&str, &str)]) {
+        let Some(at) = position(accepted) else {
+            return self.observe(Observation::Wrong(format!("{accepted} has no position")));
+        };
+        let path = format!("/api/commands/{}-{}?wait=3", at.0, at.1);
+        for round in n.. {
+            let query_api = self.query_apis[round % self.query_apis.len()];
+            match self.call(query_api, "GET", &path, headers, None).await {
+                Some((200, body)) => {
+                    let is_decided = body["status"] != "pending";
+                    self.observe(Observation::Command { at, body });
+                    if is_decided {
+                        return;
+                    }
+                }
+                Some((503 | 504, _)) | None => {}
+                Some((status, body)) => {
+                    self.observe(Observation::Wrong(format!("{path} got {status}: {body}")));
+                    return;
+                }
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// Sends a command until it is accepted, to one command API after the other. None when it

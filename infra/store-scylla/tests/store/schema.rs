@@ -66,7 +66,7 @@ async fn the_lock_is_waited_for() {
     let recorded = keyspace
         .cql("SELECT number FROM ks.schema_migrations")
         .await;
-    assert_eq!(recorded.into_rows_result().unwrap().rows_num(), 2);
+    assert_eq!(recorded.into_rows_result().unwrap().rows_num(), 3);
     drop(store);
     keyspace.drop().await;
 }
@@ -191,6 +191,7 @@ async fn every_partition_is_bounded_and_there_are_no_counters() {
             "commands ((log_partition, era), log_offset)",
             "intent_eras ((product_id), log_partition, era)",
             "intents ((product_id, log_partition, era), log_offset)",
+            "log_marks ((scope), log_partition)",
             "order_eras ((buyer_id), log_partition, era)",
             "orders ((buyer_id, log_partition, era), log_offset)",
             "progress ((scope), log_partition)",

@@ -22,6 +22,7 @@ use crate::world::{EndState, Ms};
 pub fn check(history: &History, end: &EndState, observations: &[(Ms, Observation)]) -> Vec<String> {
     let mut violations = Vec::new();
     let mut named = BTreeMap::new();
+    let outcomes = commands(history);
     for (at, observation) in observations {
         let result = match observation {
             Observation::Taken {
@@ -45,6 +46,7 @@ pub fn check(history: &History, end: &EndState, observations: &[(Ms, Observation
                 at_least,
                 at_the_end,
             } => attempt_status(history, end, attempt, body, *at_least, *at_the_end),
+            Observation::Command { at, body } => command(history, &outcomes, *at, body),
             Observation::Sale { body, at_the_end } => sale(history, end, body, *at_the_end),
             Observation::Unknown { .. } => Err("the attempt had been accepted".into()),
             Observation::Wrong(_) => Err("no client should get this response".into()),
@@ -149,6 +151,30 @@ fn attempt_status(
     match due {
         Some(due) if shown < due => Err(format!("by then {:?} was due", outcomes[due])),
         _ => Ok(()),
+    }
+}
+
+/// A command is pending, or became what the decision on it says.
+fn command(
+    history: &History,
+    outcomes: &BTreeMap<(u32, i64), CommandResult>,
+    at: (u32, i64),
+    body: &Value,
+) -> Result<(), String> {
+    let all = history.commands.get(&Partition(at.0));
+    let command = all.and_then(|all| all.get(at.1 as usize));
+    let kind = command.and_then(|command| command.body.kind());
+    let kind = kind.ok_or("there is no such command")?;
+    if body["kind"] != kind.as_str() {
+        return Err(format!("it is a {kind}"));
+    }
+    let outcome = outcomes.get(&at).map(|(_, reason)| *reason);
+    let shown = body["reason"].as_str();
+    match (body["status"].as_str(), outcome) {
+        (Some("pending"), _) => Ok(()),
+        (Some("done"), Some(None)) if shown.is_none() => Ok(()),
+        (Some("refused"), Some(Some(reason))) if shown == Some(reason) => Ok(()),
+        _ => Err(format!("its outcome is {outcome:?}")),
     }
 }
 
