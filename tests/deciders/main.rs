@@ -2,6 +2,7 @@
 
 mod another_log;
 mod backpressure;
+mod log_time;
 mod overlap;
 mod recovery;
 mod reports;

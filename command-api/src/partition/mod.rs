@@ -16,6 +16,7 @@ pub(crate) mod recovery;
 pub(crate) mod owned_partition;
 
 mod appending;
+mod log_time;
 pub(crate) mod progress;
 mod read_back;
 

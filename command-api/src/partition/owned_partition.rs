@@ -138,7 +138,7 @@ impl OwnedPartition {
                 biased;
                 () = stop.cancelled() => return Ok(Step::Stop),
                 records = self.read_back.decisions.next() => {
-                    self.read_back.confirm(&records?, &self.log)?;
+                    self.read_back.confirm(&records?, &self.log, &*self.clock)?;
                 }
                 Some(appended) = OptionFuture::from(self.appender.in_flight.as_mut()) => {
                     self.appender.in_flight = None;
@@ -155,7 +155,9 @@ impl OwnedPartition {
                 Some(end) = OptionFuture::from(self.progress.measuring.as_mut()) => {
                     self.progress.measuring = None;
                     let answered = self.read_back.fence.answered;
-                    self.progress.report(&self.log, component, answered, end)?;
+                    let complaint = self.read_back.log_time.complaint(self.log.partition);
+                    let progress = &self.progress;
+                    progress.report(&self.log, component, answered, end, complaint)?;
                 }
                 Some(()) = OptionFuture::from(until_deadline.map(tokio::time::sleep)) => {
                     return Ok(Step::Deadline);
@@ -169,7 +171,7 @@ impl OwnedPartition {
 
     /// Takes the decision on a command: it will be appended, and then read back.
     pub(crate) fn push(&mut self, command: &LogRecord, value: Bytes, link: DecisionLink) {
-        self.read_back.expect(value.clone(), link);
+        self.read_back.expect(value.clone(), link, &*self.clock);
         self.appender.push(NewRecord {
             key: command.key.clone(),
             value,

@@ -40,13 +40,14 @@ impl Progress {
     }
 
     /// Reports how many records lie between the last answered one and the end. Fails if the log no
-    /// longer has the last answered one.
+    /// longer has the last answered one. A complaint about the log's time is reported with it.
     pub(super) fn report(
         &self,
         log: &PartitionLog,
         component: &Component,
         answered: Offset,
         end: Result<Offset, ReadError>,
+        complaint: Option<String>,
     ) -> Result<(), ReadError> {
         match end {
             Ok(end) => {
@@ -57,6 +58,8 @@ impl Progress {
                 component.working(lag);
                 if log.waiting.any() {
                     component.degraded(APPENDS_WAIT);
+                } else if let Some(complaint) = complaint {
+                    component.degraded(complaint);
                 }
             }
             Err(error) => component.failing(error.to_string()),

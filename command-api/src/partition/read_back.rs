@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use ports::{LogReader, LogRecord};
+use ports::{Clock, LogReader, LogRecord};
 use schemas::decision::{Decision, DecisionRecord, Skipped};
 use schemas::fence::{DecisionLink, Fence, Verdict};
 use schemas::ids::Offset;
 
+use super::log_time::LogTime;
 use super::{PartitionError, PartitionLog};
 
 /// Compares the decisions' topic with the decisions made here.
@@ -21,6 +22,8 @@ pub(super) struct ReadBack {
     /// Decisions not yet read back, in the order in which the log should have them: their bytes,
     /// shared with the record that is appended, and what the fence needs of them.
     unconfirmed: VecDeque<(Bytes, DecisionLink)>,
+    /// What the decisions' times show about the log's clock.
+    pub(super) log_time: LogTime,
     /// The offset after the last record that was read back.
     pub(super) next: Offset,
 }
@@ -33,12 +36,16 @@ impl ReadBack {
             fence,
             decisions,
             unconfirmed: VecDeque::new(),
+            log_time: LogTime::default(),
             next: claim.next(),
         }
     }
 
     /// Adds a decision that will be read back.
-    pub(super) fn expect(&mut self, value: Bytes, link: DecisionLink) {
+    pub(super) fn expect(&mut self, value: Bytes, link: DecisionLink, clock: &dyn Clock) {
+        if self.unconfirmed.is_empty() {
+            self.log_time.begin(clock.now_ms());
+        }
         self.unconfirmed.push_back((value, link));
     }
 
@@ -49,7 +56,9 @@ impl ReadBack {
         &mut self,
         records: &[LogRecord],
         log: &PartitionLog,
+        clock: &dyn Clock,
     ) -> Result<(), PartitionError> {
+        let mut appended_at_ms = None;
         for record in records {
             let offset = record.offset;
             let own = self
@@ -60,10 +69,14 @@ impl ReadBack {
                     if self.fence.pass_decision(link) == Verdict::Dropped {
                         return Err(PartitionError::Dropped(offset));
                     }
+                    appended_at_ms = Some(record.appended_at_ms);
                 }
                 None => self.pass_other(record, log)?,
             }
             self.next = offset.next();
+        }
+        if let Some(appended_at_ms) = appended_at_ms {
+            self.log_time.observe(appended_at_ms, clock.now_ms());
         }
         Ok(())
     }
