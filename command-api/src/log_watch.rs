@@ -97,11 +97,11 @@ impl LogWatch {
         let states = match timeout(PROBE_WITHIN, join_all(checks)).await {
             Ok(states) => states,
             // The log does not answer.
-            Err(_) => return self.component.working(0),
+            Err(_) => return self.component.working(),
         };
         match states.iter().find_map(|state| state.refused.as_ref()) {
             Some(error) => self.component.broken(error),
-            None => self.component.working(0),
+            None => self.component.working(),
         }
         *self.state.0.lock() = states;
     }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use ports::read_store::Progress;
 use ports::{EventLog, Group, ReadError, ReadStore, log_mark};
@@ -11,12 +12,14 @@ use runtime::{partitions, retry};
 use schemas::codec::Codec;
 use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::projection::{ProjectError, Projection};
 
+/// In place of the next offset before the store has given its progress.
+const UNKNOWN: i64 = -1;
 /// The most decisions projected at once.
 const MAX_BATCH: usize = 2_000;
 
@@ -43,10 +46,25 @@ pub async fn run(projector: Projector, stop: CancellationToken) {
 /// Projects one partition, and begins again from the stored progress whenever that fails. Over
 /// another log than the one that the rows were made from, it stops until the process ends.
 async fn keep_projecting(projector: Projector, partition: Partition, stop: CancellationToken) {
-    let component = projector.health.component(format!("projector {partition}"));
+    let health = &projector.health;
+    let component = health.partition("projector", partition, Some(PROJECTOR_LAG));
+    let next = AtomicI64::new(UNKNOWN);
+    tokio::select! {
+        () = project_until_stopped(&projector, partition, &component, &next, &stop) => {}
+        never = measure_lag(&projector, partition, &component, &next) => match never {},
+    }
+}
+
+async fn project_until_stopped(
+    projector: &Projector,
+    partition: Partition,
+    component: &Component,
+    next: &AtomicI64,
+    stop: &CancellationToken,
+) {
     loop {
         let projected = tokio::select! {
-            result = project(&projector, partition, &component) => result,
+            result = project(projector, partition, component, next) => result,
             () = stop.cancelled() => return,
         };
         let Err(error) = projected;
@@ -55,8 +73,27 @@ async fn keep_projecting(projector: Projector, partition: Partition, stop: Cance
             return stop.cancelled().await;
         }
         component.failed(&error);
-        if retry::pause_or_stop(&stop).await {
+        if retry::pause_or_stop(stop).await {
             return;
+        }
+    }
+}
+
+/// Measures the lag beside the work, so that it shows whatever the work waits for, such as the store.
+async fn measure_lag(
+    projector: &Projector,
+    partition: Partition,
+    component: &Component,
+    next: &AtomicI64,
+) -> Infallible {
+    loop {
+        sleep(REPORT_EVERY).await;
+        let next = Offset(next.load(Relaxed));
+        if next == Offset(UNKNOWN) {
+            continue;
+        }
+        if let Ok(behind) = lag(projector, partition, next).await {
+            component.measured(next.0, behind);
         }
     }
 }
@@ -65,6 +102,7 @@ async fn project(
     projector: &Projector,
     partition: Partition,
     component: &Component,
+    done: &AtomicI64,
 ) -> Result<Infallible, ProjectError> {
     let progress = checked_progress(projector, partition).await?;
     let mut projection = Projection::new(partition, progress);
@@ -76,9 +114,10 @@ async fn project(
         .log
         .read(Topic::StockDecisions, partition, next)
         .await?;
+    done.store(next.0, Relaxed);
     let behind = lag(projector, partition, next).await?;
     report(projector, partition, next, behind, component);
-    let mut reported = Instant::now();
+    let mut reported: Option<Instant> = None;
     loop {
         let Ok(records) = timeout(REPORT_EVERY, reader.next()).await else {
             // Nothing came. The partition is healthy only if there is nothing left to project.
@@ -95,10 +134,11 @@ async fn project(
             let progress = projection.progress();
             projector.store.apply(partition, rows, progress).await?;
             metrics::counter!(ROWS).increment(count);
-            if reported.elapsed() >= REPORT_EVERY / 4 {
+            done.store(progress.next.0, Relaxed);
+            if reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY / 4) {
                 let behind = lag(projector, partition, progress.next).await?;
                 report(projector, partition, progress.next, behind, component);
-                reported = Instant::now();
+                reported = Some(Instant::now());
             }
         }
     }
@@ -124,7 +164,7 @@ async fn checked_progress(
     Ok(Some(checked))
 }
 
-/// Reports a partition's progress to health, metrics and the log's consumer group.
+/// Reports a partition's progress to health and the log's consumer group.
 fn report(
     projector: &Projector,
     partition: Partition,
@@ -132,8 +172,7 @@ fn report(
     lag: u64,
     component: &Component,
 ) {
-    metrics::gauge!(PROJECTOR_LAG, "partition" => partition.to_string()).set(lag as f64);
-    component.working(lag);
+    component.progress(next.0, lag);
     projector
         .log
         .note_progress(Group::Projectors, partition, next);

@@ -22,21 +22,47 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
+    /// Where the product reports its health; for others the same as the address.
+    operations: SocketAddr,
 }
 
 impl Server {
     /// Starts it on a free port, given by `--listen`, and waits until it listens.
     pub async fn start(mut command: Command) -> anyhow::Result<Self> {
-        let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
+        let address = free_address().await?;
+        command.args(["--listen", &address.to_string()]);
+        Self::spawn(command, address, address).await
+    }
+
+    /// Starts the product, or a service of it, on free ports, and waits until it listens.
+    pub async fn start_product(mut command: Command, has_api: bool) -> anyhow::Result<Self> {
+        let operations = free_address().await?;
+        command.args(["--operations-listen", &operations.to_string()]);
+        if !has_api {
+            return Self::spawn(command, operations, operations).await;
+        }
+        let address = free_address().await?;
+        command.args(["--listen", &address.to_string()]);
+        Self::spawn(command, address, operations).await
+    }
+
+    async fn spawn(
+        mut command: Command,
+        address: SocketAddr,
+        operations: SocketAddr,
+    ) -> anyhow::Result<Self> {
         let child = command
-            .args(["--listen", &address.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
             .context("cannot start a server")?;
-        let mut server = Self { child, address };
+        let mut server = Self {
+            child,
+            address,
+            operations,
+        };
         eventually(&format!("{command:?} listens"), async || {
             let ended = server.child.try_wait()?;
             ensure!(ended.is_none(), "{command:?} has ended: {ended:?}");
@@ -53,7 +79,7 @@ impl Server {
             .args(["serve", "--data-dir"])
             .arg(data)
             .env("DOORBUSTER_ADMIN_TOKEN", TOKEN);
-        let server = Self::start(command).await?;
+        let server = Self::start_product(command, true).await?;
         server.ready().await?;
         Ok(server)
     }
@@ -61,7 +87,7 @@ impl Server {
     /// Waits until `/readyz` reports ready.
     pub async fn ready(&self) -> anyhow::Result<()> {
         eventually(&format!("{} is ready", self.address), async || {
-            let mut connection = Connection::open(self.address).await?;
+            let mut connection = Connection::open(self.operations).await?;
             let asked = connection
                 .send(Method::GET, "/readyz", &[], Bytes::new())
                 .await;
@@ -89,6 +115,10 @@ impl Server {
     pub async fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill().await.context("cannot kill a server")
     }
+}
+
+async fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?)
 }
 
 /// A program of the workspace, which is built beside this one.

@@ -55,8 +55,10 @@ pub struct Cluster {
 pub struct Process {
     service: Service,
     child: Child,
-    /// The base URL of its listener.
+    /// The base URL of its API; for a service without one, that of its operations.
     pub url: String,
+    /// The base URL of its listener for operations.
+    pub operations: String,
     output: PathBuf,
     command: Vec<(&'static str, String)>,
 }
@@ -100,9 +102,10 @@ impl Cluster {
 
     /// Starts a service's process without waiting for it.
     pub fn start(&self, service: Service) -> Process {
-        let address = free_address();
+        let (address, operations) = (free_address(), free_address());
         let mut settings = self.settings.clone();
         settings.push(("LISTEN", address.clone()));
+        settings.push(("OPERATIONS_LISTEN", operations.clone()));
         let number = std::fs::read_dir(self.dir.path()).unwrap().count();
         let name = format!("{}-{number}.log", service.name());
         let output = self.dir.path().join(name);
@@ -110,7 +113,11 @@ impl Cluster {
         Process {
             service,
             child: spawn(service, &settings, &output),
-            url: format!("http://{address}"),
+            url: match service.has_api() {
+                true => format!("http://{address}"),
+                false => format!("http://{operations}"),
+            },
+            operations: format!("http://{operations}"),
             output,
             command: settings,
         }
@@ -257,7 +264,7 @@ impl Process {
 
     /// Status and body of `/readyz`; none when it does not answer.
     pub async fn health(&self) -> Option<(u16, Value)> {
-        let (status, body) = get(&format!("{}/readyz", self.url)).await?;
+        let (status, body) = get(&format!("{}/readyz", self.operations)).await?;
         Some((status, serde_json::from_slice(&body).ok()?))
     }
 
@@ -293,7 +300,7 @@ impl Process {
 
     /// The sum of a metric over all its labels.
     pub async fn metric(&self, name: &str) -> f64 {
-        let Some((200, body)) = get(&format!("{}/metrics", self.url)).await else {
+        let Some((200, body)) = get(&format!("{}/metrics", self.operations)).await else {
             return 0.0;
         };
         let text = String::from_utf8(body.to_vec()).unwrap();

@@ -291,6 +291,38 @@ async fn read_models_without_a_log_are_adopted() {
 }
 
 #[tokio::test]
+async fn the_lag_is_measured_while_the_store_is_away() {
+    let bench = history(4, 50).await;
+    let store = Arc::new(MemoryStore::default());
+    let projector = project(&bench, store.clone());
+    caught_up(&bench, &*store).await;
+    let done = bench.log.records(Topic::StockDecisions, PARTITION).len();
+    store.fail(true);
+    let mut shoppers = Shoppers::new(5);
+    for _ in 0..20 {
+        bench.put(shoppers.next(BEGIN_MS));
+    }
+    let decider = bench.start("two", bench.log.clone(), 1_000_000);
+    bench.all_answered().await;
+    decider.stop().await;
+    projector.fails_with("the test made it fail").await;
+    let end = bench.log.records(Topic::StockDecisions, PARTITION).len();
+    let expected = (end - done) as u64;
+    for _ in 0..2_000 {
+        if projector.health.report()[0].lag_records == expected {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let report = projector.health.report();
+    assert_eq!(report[0].lag_records, expected, "{report:?}");
+    assert!(!report[0].ready, "{report:?}");
+    store.fail(false);
+    caught_up(&bench, &*store).await;
+    projector.stop().await;
+}
+
+#[tokio::test]
 async fn a_missing_decision_stops_the_projection() {
     let bench = history(3, 300).await;
     let store = Arc::new(MemoryStore::default());

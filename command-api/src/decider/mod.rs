@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use ports::{Clock, EventLog, Group};
 use runtime::health::{Component, Health};
+use runtime::metrics::DECIDER_LAG;
 use runtime::{partitions, retry};
 use schemas::codec::Codec;
 use schemas::ids::{Partition, RecordHash};
@@ -76,7 +77,9 @@ pub async fn run(decider: Decider, stop: CancellationToken) {
 /// recovers, since its state may no longer be what the log has. In another log than before, or than
 /// that of its checkpoint, it makes no claim and stops until the process ends.
 async fn keep_deciding(decider: Decider, partition: Partition, stop: CancellationToken) {
-    let component = decider.health.component(format!("decider {partition}"));
+    let component = decider
+        .health
+        .partition("decider", partition, Some(DECIDER_LAG));
     let mut known = None;
     while let Err(error) =
         decide_partition(&decider, partition, &mut known, &component, &stop).await
@@ -90,6 +93,7 @@ async fn keep_deciding(decider: Decider, partition: Partition, stop: Cancellatio
                 info!(%partition, reason = %error, "stepped down");
                 component.failing(error.to_string());
             }
+            error if error.needs_restart() => component.broken(&error),
             error => component.failed(&error),
         }
         if retry::pause_or_stop(&stop).await {

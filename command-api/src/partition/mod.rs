@@ -144,6 +144,14 @@ pub(crate) enum PartitionError {
 }
 
 impl PartitionError {
+    /// Whether the log takes or gives no more records before this process is started again.
+    pub(crate) fn needs_restart(&self) -> bool {
+        matches!(
+            self,
+            Self::Append(AppendError::Stopped(_)) | Self::Read(ReadError::Closed)
+        )
+    }
+
     /// Names the record that could not be decoded.
     pub(crate) fn decode(topic: Topic, offset: Offset) -> impl FnOnce(DecodeError) -> Self {
         move |error| PartitionError::Decode {

@@ -104,7 +104,7 @@ impl OwnedPartition {
                 writing: None,
             },
             timer: None,
-            progress: Progress::new(&log),
+            progress: Progress::new(),
             log,
         })
     }

@@ -5,7 +5,6 @@ use std::convert::Infallible;
 use futures::future::BoxFuture;
 use ports::ReadError;
 use runtime::health::{Component, REPORT_EVERY};
-use runtime::metrics::DECIDER_LAG;
 use schemas::ids::Offset;
 use tokio::time::Interval;
 
@@ -21,15 +20,13 @@ pub(super) struct Progress {
     /// The request for the end of the commands' topic. Deciding neither waits for it nor depends
     /// on it.
     pub(super) measuring: Option<BoxFuture<'static, Result<Offset, ReadError>>>,
-    label: [(&'static str, String); 1],
 }
 
 impl Progress {
-    pub(super) fn new(log: &PartitionLog) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             interval: tokio::time::interval(REPORT_EVERY),
             measuring: None,
-            label: [("partition", log.partition.to_string())],
         }
     }
 
@@ -54,9 +51,8 @@ impl Progress {
                 let commands = log.topics.commands;
                 ReadError::check_end(commands, log.partition, answered.next(), end)?;
                 let lag = (end.0 - answered.next().0).max(0) as u64;
-                metrics::gauge!(DECIDER_LAG, &self.label).set(lag as f64);
-                component.working(lag);
-                if log.waiting.any() {
+                let works = component.progress(answered.0, lag);
+                if works && log.waiting.any() {
                     component.degraded(APPENDS_WAIT);
                 } else if let Some(complaint) = complaint {
                     component.degraded(complaint);

@@ -28,6 +28,8 @@ pub(crate) struct Recovery {
     pub(super) checkpoint: Offset,
     /// The decisions since that checkpoint.
     pub(super) folded: u64,
+    /// The last offset that was read.
+    read: Offset,
     batch: Option<std::vec::IntoIter<LogRecord>>,
 }
 
@@ -49,6 +51,7 @@ impl Recovery {
             decisions,
             checkpoint: checkpoint.completed_at,
             folded: 0,
+            read: covers,
             batch: None,
         })
     }
@@ -62,13 +65,17 @@ impl Recovery {
             if self.batch.is_some() {
                 // A batch is read to its end, past the claim: it may show a later claim.
                 while let Some(record) = self.batch.as_mut().and_then(Iterator::next) {
+                    self.read = record.offset;
                     if let Some(decision) = self.pass(&record)? {
                         self.folded += 1;
                         return Ok(Some((record.offset, decision)));
                     }
                 }
                 self.batch = None;
-                component.working((self.claim.0 - self.fence.answered.0).max(1) as u64);
+                let (read, claim) = (self.read, self.claim);
+                component.starting(format!(
+                    "recovering: has read stock-decisions to offset {read} of {claim}"
+                ));
             }
             if self.fence.claim >= self.claim {
                 return Ok(None);

@@ -28,7 +28,7 @@ pub async fn watch(clock: Arc<CheckedClock>, component: Component) -> Infallible
                 if in_doubt {
                     info!("the machine's clock is taken for right again");
                 }
-                component.working(0);
+                component.working();
             }
         }
         in_doubt = doubt.is_some();

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod file_limit;
 pub mod instance;
 pub mod routes;
+mod start;
 
 /// Why a program without the feature `distributed` cannot do something.
 pub const EMBEDDED_ONLY: &str = "this program was built for the embedded engine only; build it for \

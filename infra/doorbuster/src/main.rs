@@ -84,10 +84,11 @@ async fn run(service: Service, flags: &Flags) -> anyhow::Result<ExitCode> {
         }
     };
     if service == Service::Serve && settings.telemetry.format == LogFormat::Pretty {
-        let welcome = welcome::text(&format!("http://{}", instance.address()), &settings);
-        print_welcome(welcome);
+        let url = format!("http://{}", instance.address());
+        let operations = format!("http://{}", instance.operations());
+        print_welcome(welcome::text(&url, &operations, &settings));
     }
-    tracing::info!(service = service.name(), address = %instance.address(), "listening");
+    tracing::info!(service = service.name(), address = %instance.address(), operations = %instance.operations(), "listening");
 
     // A signal starts the drain; this returns when the drain is complete.
     instance.wait().await?;

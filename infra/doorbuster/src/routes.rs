@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, Response, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use command_api::http::CommandApi;
@@ -22,9 +22,11 @@ use tracing::error;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
+use web::counts::name_route;
 use web::extract::{BUYER_HEADER, KEY_HEADER};
 use web::limits::{Guard, guard};
 use web::problem::{Code, Problem, ProblemDocument};
+use web::problem_page;
 
 /// The longest time of a query: the waits that it may request, one after the other, and the
 /// time limit of the read store.
@@ -48,7 +50,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
         (name = "shoppers", description = "Browse sales, order, follow an order."),
         (name = "staff", description = "See who got nothing. Needs the admin token."),
         (name = "administration", description = "Create and change sales. Needs the admin token."),
-        (name = "operations", description = "Liveness, readiness and metrics."),
     )
 )]
 struct Description;
@@ -83,7 +84,8 @@ pub fn all(parts: Vec<OpenApiRouter>, origins: &[String]) -> Router {
     let description = Bytes::from(description);
     let describe = async move || ([(header::CONTENT_TYPE, "application/json")], description);
     let routes = routes
-        .route("/openapi.json", get(describe))
+        .merge(problem_page::router())
+        .route("/openapi.json", get(describe).layer(from_fn(name_route)))
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(CatchPanicLayer::custom(panicked));
@@ -124,14 +126,14 @@ fn open_to(origins: &[String], routes: Router) -> Router {
 
 /// The routes of a process whose services have not started. Every response closes its connection,
 /// so that a client's next request finds the routes of that moment.
-pub fn while_starting(operations: OpenApiRouter, origins: &[String]) -> Router {
+pub fn while_starting(origins: &[String]) -> Router {
     let close =
         SetResponseHeaderLayer::overriding(header::CONNECTION, HeaderValue::from_static("close"));
-    let routes = Router::from(operations)
+    let routes = problem_page::router()
         .fallback(async || {
             Problem::new(
                 Code::Starting,
-                "The service is starting. /readyz shows what it waits for.",
+                "The service is starting; your request had no effect. Retry in a second.",
             )
         })
         .layer(close);

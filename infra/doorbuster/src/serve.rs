@@ -1,8 +1,10 @@
 //! All services in one process: command API, deciders, projector and query API, over the embedded
 //! log and read store.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,32 +12,29 @@ use anyhow::{Context, anyhow};
 use command_api::decider::{self, CheckpointPolicy, Decider};
 use command_api::http::{CommandApi, KnownProducts};
 use command_api::log_watch::{LogState, LogWatch};
-use log_embedded::{EmbeddedLog, Options};
+use log_embedded::{EmbeddedLog, Options, ScanProgress};
 use ports::clock::SystemClock;
 use ports::{CheckedClock, Clock, EventLog, ReadStore};
 use projector::run::Projector;
 use query_api::http::QueryApi;
 use query_api::live::{self, Live, LiveSettings};
 use runtime::drain::Drain;
-use runtime::health::Health;
+use runtime::health::{Component, Health, REPORT_EVERY};
 use runtime::private_files;
 use runtime::settings::{HttpSettings, Settings};
 use runtime::telemetry;
 use schemas::codec::Codec;
 use schemas::placement::Placement;
 use store_embedded::EmbeddedStore;
-use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{sleep, timeout};
 use tracing::warn;
-use web::operations;
 use web::receipt::ReceiptKey;
 
-use crate::instance::{self, Instance};
-use crate::{LOG_DIR, READ_MODELS, clock_health, demo, routes};
+use crate::instance::{Instance, Servers};
+use crate::{LOG_DIR, READ_MODELS, clock_health, demo, routes, start};
 
-/// How long the start waits for every component to report its health. A component that has
-/// nothing to recover reports sooner; one that recovers is shown by `/readyz`.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the progress of the start is reported.
+const REPORT_START_EVERY: Duration = Duration::from_millis(250);
 
 /// The engines of an instance.
 struct EmbeddedEngines {
@@ -43,15 +42,17 @@ struct EmbeddedEngines {
     store: Arc<EmbeddedStore>,
 }
 
-/// Starts an instance: binds the port, locks the data directory, and starts the services. From
-/// then on it answers requests, as far as the services are ready.
+/// Starts an instance: binds the addresses and answers there, locks the data directory, and starts the
+/// services. From then on it answers requests, as far as the services are ready.
 pub async fn start(settings: Settings, drain: Drain) -> anyhow::Result<Instance> {
-    let listener = instance::bind(&settings.http).await?;
+    let health = Health::new(settings.stall);
+    // The process is not ready from before its first request until all of it works.
+    let start = health.component(start::COMPONENT);
     let metrics = telemetry::metrics();
+    let servers = Servers::start(&settings.http, true, &health, &metrics, &drain).await?;
     let clock = CheckedClock::new(Arc::new(SystemClock), settings.log.max_clock_jump);
     let clock = Arc::new(clock);
-    let engines = EmbeddedEngines::open(&settings, clock.clone()).await?;
-    let receipts = receipt_key(&settings.http, &settings.data_dir)?;
+    let (engines, receipts) = open(&settings, clock.clone(), &start).await?;
 
     let codec = Arc::new(Codec::embedded());
     let (log, store): (Arc<dyn EventLog>, Arc<dyn ReadStore>) =
@@ -60,7 +61,6 @@ pub async fn start(settings: Settings, drain: Drain) -> anyhow::Result<Instance>
         demo::create_sale(&*log, &codec, clock.now_ms()).await?;
     }
 
-    let health = Health::default();
     let live_settings = LiveSettings {
         max_waiters: settings.http.max_waiters,
         ..LiveSettings::default()
@@ -74,7 +74,7 @@ pub async fn start(settings: Settings, drain: Drain) -> anyhow::Result<Instance>
         live: live.clone(),
         health: health.clone(),
     };
-    services.spawn(&drain, listener.local_addr()?);
+    services.spawn(&drain, servers.address());
     let log_state = LogState::default();
     let watch = LogWatch {
         log: log.clone(),
@@ -89,13 +89,21 @@ pub async fn start(settings: Settings, drain: Drain) -> anyhow::Result<Instance>
     drain.spawn(async move {
         stop.run_until_cancelled(watch.run()).await;
     });
+    let watching = watch_log(engines.log.clone(), health.component("log writer"));
+    let stop = drain.services().clone();
+    drain.spawn(async move {
+        stop.run_until_cancelled(watching).await;
+    });
     let watching = clock_health::watch(clock.clone(), health.component(clock_health::COMPONENT));
     let stop = drain.services().clone();
     drain.spawn(async move {
         stop.run_until_cancelled(watching).await;
     });
-    all_reported(&health, log.partitions()).await;
-    drain.spawn(metrics.clone().keep_up(drain.services().clone()));
+    // For each partition a decider, a projector and two tails; the live store, the log, its writer and
+    // the clock.
+    let parts = 4 * log.partitions() as usize + 4;
+    start::registered(&health, &start, parts).await;
+    drain.spawn(metrics.keep_up(drain.services().clone()));
 
     let commands = CommandApi {
         placement: Placement::new(log.partitions()),
@@ -111,11 +119,61 @@ pub async fn start(settings: Settings, drain: Drain) -> anyhow::Result<Instance>
     let parts = vec![
         routes::commands(commands, &settings.http),
         routes::queries(api, &settings.http, drain.started()),
-        operations::router(health, metrics, drain.announced().clone()),
     ];
     let routes = routes::all(parts, &settings.http.allowed_origins);
-    let routes = watch::channel(routes).1;
-    Instance::begin(listener, routes, &settings.http, drain, engines.close())
+    servers.routes().send_modify(|current| *current = routes);
+    tokio::spawn(start::complete(health, start));
+    Ok(Instance::begin(servers, drain, engines.close()))
+}
+
+/// Opens the engines and loads the receipts' key, and reports meanwhile how far that has come.
+async fn open(
+    settings: &Settings,
+    clock: Arc<CheckedClock>,
+    start: &Component,
+) -> anyhow::Result<(EmbeddedEngines, ReceiptKey)> {
+    let progress = Arc::new(ScanProgress::default());
+    let opening = {
+        let (settings, progress) = (settings.clone(), progress.clone());
+        tokio::task::spawn_blocking(move || {
+            let engines = EmbeddedEngines::open(&settings, clock, &progress)?;
+            let receipts = receipt_key(&settings.http, &settings.data_dir)?;
+            anyhow::Ok((engines, receipts))
+        })
+    };
+    let mut opening = pin!(opening);
+    loop {
+        let (segment, last) = progress.segment();
+        let records = progress.records();
+        start.starting(format!(
+            "opening the log and the read models: {records} records of the log are verified, \
+             which is now at segment {segment} of {last}"
+        ));
+        if let Ok(opened) = timeout(REPORT_START_EVERY, &mut opening).await {
+            return opened?;
+        }
+    }
+}
+
+/// Reports what the log is doing: whether its disk answers, and what only an operator can mend.
+async fn watch_log(log: Arc<EmbeddedLog>, component: Component) -> Infallible {
+    loop {
+        let (batches, status) = (log.written().batches, log.status());
+        match status.stopped {
+            Some(reason) => component.broken(&reason),
+            None => {
+                component.progress(batches as i64, status.waiting_records);
+                if let Some(failure) = status.preparing_failure {
+                    component.degraded(format!(
+                        "{failure}; make room on the disk, or raise the limit of open files. The log \
+                         tries again by itself; when its current segment is full, orders are refused \
+                         until that succeeds"
+                    ));
+                }
+            }
+        }
+        sleep(REPORT_EVERY / 2).await;
+    }
 }
 
 /// What the services work with.
@@ -144,7 +202,8 @@ impl Services {
             log: self.log,
             store: self.store,
             codec: self.codec,
-            health: self.health.clone(),
+            // Orders are taken, decided and answered without it.
+            health: self.health.for_dispensable(),
         };
         let stop = drain.services();
         drain.spawn(decider::run(decider, stop.clone()));
@@ -153,40 +212,32 @@ impl Services {
     }
 }
 
-/// Waits until the decider and projector of every partition, the live tail, the clock and the watch over
-/// the log have reported to `health`, which counts as ready while it knows no component.
-async fn all_reported(health: &Health, partitions: u32) {
-    let expected = 2 * partitions as usize + 3;
-    let deadline = Instant::now() + REPORT_TIMEOUT;
-    while health.report().len() < expected && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
 impl EmbeddedEngines {
-    async fn open(settings: &Settings, clock: Arc<CheckedClock>) -> anyhow::Result<Self> {
-        let data_dir = settings.data_dir.clone();
+    fn open(
+        settings: &Settings,
+        clock: Arc<CheckedClock>,
+        progress: &ScanProgress,
+    ) -> anyhow::Result<Self> {
+        let data_dir = &settings.data_dir;
         let options = Options {
             partitions: settings.log.partitions,
             queue_records: settings.log.append_queue_records,
             queue_bytes: settings.log.append_queue_bytes,
             ..Options::default()
         };
-        let open = move || {
-            private_files::create_directory(&data_dir)
-                .with_context(|| format!("cannot create the directory {}", data_dir.display()))?;
-            // Each reads and checks all its files; side by side that takes half as long.
-            let (log, store) = std::thread::scope(|scope| {
-                let store = scope.spawn(|| EmbeddedStore::open(&data_dir.join(READ_MODELS)));
-                let log = EmbeddedLog::open(&data_dir.join(LOG_DIR), options, clock);
-                (log, store.join())
-            });
-            anyhow::Ok(Self {
-                log: Arc::new(log?),
-                store: Arc::new(store.map_err(|_| anyhow!("opening the read store panicked"))??),
-            })
-        };
-        tokio::task::spawn_blocking(open).await?
+        private_files::create_directory(data_dir)
+            .with_context(|| format!("cannot create the directory {}", data_dir.display()))?;
+        // Each reads and checks all its files; side by side that takes half as long.
+        let (log, store) = std::thread::scope(|scope| {
+            let store = scope.spawn(|| EmbeddedStore::open(&data_dir.join(READ_MODELS)));
+            let dir = data_dir.join(LOG_DIR);
+            let log = EmbeddedLog::open_with_progress(&dir, options, clock, progress);
+            (log, store.join())
+        });
+        Ok(Self {
+            log: Arc::new(log?),
+            store: Arc::new(store.map_err(|_| anyhow!("opening the read store panicked"))??),
+        })
     }
 
     async fn close(self) -> anyhow::Result<()> {

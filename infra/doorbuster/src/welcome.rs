@@ -3,8 +3,8 @@
 use doorbuster::demo;
 use runtime::settings::Settings;
 
-/// The text for an instance at this URL.
-pub fn text(url: &str, settings: &Settings) -> String {
+/// The text for an instance at this URL, with its operations at the other one.
+pub fn text(url: &str, operations: &str, settings: &Settings) -> String {
     let product = demo::PRODUCT;
     let admin = match settings.http.admin_token {
         Some(_) => "on; send the admin token as Authorization: Bearer TOKEN",
@@ -28,7 +28,8 @@ pub fn text(url: &str, settings: &Settings) -> String {
          {order}\n\
          \x20 Rehearse    doorbuster rehearse      (10,000 buyers want 10 items)\n\
          \x20 The API     {url}/openapi.json\n\
-         \x20 Metrics     {url}/metrics\n\
+         \x20 Health      {operations}/readyz\n\
+         \x20 Metrics     {operations}/metrics\n\
          \x20 Admin       {admin}\n\
          \x20 Data        {}\n\n\
          Ctrl-C finishes open requests and stops.\n",

@@ -74,6 +74,7 @@ fn a_service_that_cannot_start_ends_with_its_own_status() {
     let taken = taken.local_addr().unwrap().to_string();
     for stderr in [full_disk, closed_pipe, || stuck_pipe().0] {
         let mut command = doorbuster();
+        command.args(["--operations-listen", "127.0.0.1:0"]);
         command.args(["--listen", &taken, "--data-dir"]);
         let child = command.arg(dir.path()).stderr(stderr()).spawn();
         assert_eq!(end_of(&mut child.unwrap()), Some(1));

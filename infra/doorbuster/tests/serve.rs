@@ -233,10 +233,18 @@ async fn unknown_routes_are_problems_and_the_drain_ends_long_polls() {
         call(at, "DELETE", "/api/flash-sales", "", "").await.1["code"],
         "method_not_allowed"
     );
-    assert_eq!(
-        call(at, "POST", "/healthz", "", "").await.1["code"],
-        "method_not_allowed"
-    );
+    // Shoppers have no business with operations, nor operators with the API there.
+    let operations = running.operations();
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(call(at, "GET", path, "", "").await.0, 404, "{path}");
+        assert_eq!(call(operations, "GET", path, "", "").await.0, 200, "{path}");
+        let (_, problem) = call(operations, "POST", path, "", "").await;
+        assert_eq!(problem["code"], "method_not_allowed", "{path}");
+    }
+    let (_, problem) = call(operations, "GET", "/api/flash-sales", "", "").await;
+    assert_eq!(problem["code"], "not_found");
+    assert_eq!(call(at, "GET", "/problems/overloaded", "", "").await.0, 200);
+    assert_eq!(call(at, "GET", "/problems/nonsense", "", "").await.0, 404);
 
     let polling = tokio::spawn(async move {
         call(at, "GET", "/api/flash-sales?at_least=0:1000000", "", "").await
@@ -257,6 +265,6 @@ async fn it_listens_on_a_name() {
     let dir = tempfile::tempdir().unwrap();
     let running = start_with(dir.path(), "localhost:0").await.unwrap();
     assert!(running.address().ip().is_loopback());
-    until_ready(running.address()).await;
+    until_ready(running.operations()).await;
     running.shutdown().await.unwrap();
 }

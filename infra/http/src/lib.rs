@@ -8,6 +8,7 @@ pub mod limits;
 pub mod operations;
 
 pub mod problem;
+pub mod problem_page;
 pub mod schema;
 
 pub mod auth;

@@ -1,24 +1,33 @@
-//! The routes for operations: health, readiness, metrics, and what problem documents point to.
+//! The routes of the listener for operations: health, readiness and metrics.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::Router;
+use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use runtime::health::{ComponentHealth, Health};
 use runtime::telemetry::Metrics;
 use serde::Serialize;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use utoipa::openapi::{RefOr, Response as Described};
-use utoipa::{IntoResponses, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-use crate::counts::name_route;
-use crate::problem::{Code, Problem, describe};
+use crate::limits::{Guard, guard};
+use crate::problem::{Code, Problem};
+use crate::server::Limits;
+
+/// The bounds of the listener's connections: for a few probes and scrapers, and not for long.
+pub const LIMITS: Limits = Limits {
+    connections: 64,
+    head_timeout: Duration::from_secs(10),
+    write_timeout: Duration::from_secs(10),
+    drain_timeout: Duration::from_secs(1),
+    discard_timeout: Duration::from_secs(1),
+    discard_bytes: 64 * 1024,
+};
+/// The longest time of a request.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the routes report.
 #[derive(Clone)]
@@ -29,7 +38,7 @@ struct Operations {
 }
 
 /// The health of the process.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize)]
 struct HealthReport {
     /// Whether the process is alive (`/healthz`) or ready (`/readyz`).
     ok: bool,
@@ -42,7 +51,7 @@ struct HealthReport {
 }
 
 /// The health of one part of the process.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize)]
 struct ComponentReport {
     /// The part's name.
     name: String,
@@ -50,7 +59,7 @@ struct ComponentReport {
     ready: bool,
     /// Whether it can still be expected to recover by itself.
     alive: bool,
-    /// Whether it does only a part of its work.
+    /// Whether it does only a part of its work, or none of it and others can do without it.
     degraded: bool,
     /// What it is doing, or why it fails.
     detail: String,
@@ -71,61 +80,34 @@ impl From<ComponentHealth> for ComponentReport {
     }
 }
 
-/// The problems of these routes. When the service has reached its bound of connections they are
-/// answered with 503 as every route is, which to a probe means what it means anyway.
-struct OperationProblems;
-
-impl IntoResponses for OperationProblems {
-    fn responses() -> BTreeMap<String, RefOr<Described>> {
-        describe(&[])
-    }
-}
-
-/// `/healthz`, `/readyz`, `/metrics`, and `/problems/{code}`, to which problem documents point.
-pub fn router(health: Health, metrics: Metrics, draining: CancellationToken) -> OpenApiRouter {
-    OpenApiRouter::new()
-        .routes(routes!(alive))
-        .routes(routes!(ready))
-        .routes(routes!(render_metrics))
-        .route("/problems/{code}", get(problem))
-        .route_layer(from_fn(name_route))
+/// `/healthz`, `/readyz` and `/metrics`.
+pub fn router(health: Health, metrics: Metrics, draining: CancellationToken) -> Router {
+    Router::new()
+        .route("/healthz", get(alive))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(render_metrics))
         .with_state(Operations {
             health,
             metrics,
             draining,
         })
+        .fallback(async || {
+            Problem::new(
+                Code::NotFound,
+                "There is nothing at this path; the listener for operations has /healthz, /readyz \
+                 and /metrics.",
+            )
+        })
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(from_fn_with_state(Guard::new(TIMEOUT), guard))
 }
 
-/// Is the process alive?
-///
-/// If not, it will not recover by itself: restart it.
-#[utoipa::path(
-    get,
-    path = "/healthz",
-    tag = "operations",
-    responses(
-        (status = 200, description = "Every component is expected to recover by itself.", body = HealthReport),
-        (status = 503, description = "A component has been silent for too long.", body = HealthReport),
-        OperationProblems,
-    )
-)]
+/// Is the process alive? If not, it will not recover by itself: restart it.
 async fn alive(State(operations): State<Operations>) -> Response {
     answer(operations.health.is_alive(), &operations)
 }
 
-/// Is the process ready?
-///
-/// If not, send it no requests.
-#[utoipa::path(
-    get,
-    path = "/readyz",
-    tag = "operations",
-    responses(
-        (status = 200, description = "Every component works.", body = HealthReport),
-        (status = 503, description = "A component does not work, or the process is ending.", body = HealthReport),
-        OperationProblems,
-    )
-)]
+/// Is the process ready? If not, send it no requests.
 async fn ready(State(operations): State<Operations>) -> Response {
     let draining = operations.draining.is_cancelled();
     answer(operations.health.is_ready() && !draining, &operations)
@@ -144,40 +126,15 @@ fn answer(ok: bool, operations: &Operations) -> Response {
         draining: operations.draining.is_cancelled(),
         components: components.into_iter().map(Into::into).collect(),
     };
-    (status, axum::Json(report)).into_response()
+    let no_store = [(header::CACHE_CONTROL, "no-store")];
+    (status, no_store, axum::Json(report)).into_response()
 }
 
-/// All metrics of the process.
-///
-/// They count from the start of the process.
-#[utoipa::path(
-    get,
-    path = "/metrics",
-    tag = "operations",
-    responses(
-        (status = 200, description = "All metrics in the text format of Prometheus.",
-            body = String, content_type = "text/plain"),
-        OperationProblems,
-    )
-)]
+/// All metrics of the process, in the text format of Prometheus.
 async fn render_metrics(State(operations): State<Operations>) -> Response {
     let kind = (
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",
     );
     ([kind], operations.metrics.render(&operations.health)).into_response()
-}
-
-/// The kind of problem that the `type` of a problem document names.
-async fn problem(Path(name): Path<String>) -> Response {
-    let Some(code) = Code::ALL.into_iter().find(|code| code.name() == name) else {
-        return Problem::not_found().into_response();
-    };
-    let body = json!({
-        "code": code,
-        "title": code.title(),
-        "status": code.status().as_u16(),
-        "retry": code.retry(),
-    });
-    axum::Json(body).into_response()
 }

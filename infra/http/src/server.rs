@@ -31,8 +31,6 @@ use crate::problem::{Code, Problem};
 const MAX_HEADERS: usize = 64;
 /// The most bytes that are buffered for a connection; a larger head is answered with 431.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
-/// The longest time for the head of a request, and the longest time a connection may be idle.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most refused connections whose requests are discarded at once; beyond it, a client may get a
 /// reset in place of the 503.
 const MAX_REFUSALS: usize = 128;
@@ -60,7 +58,7 @@ pub async fn serve(
     let connections = GracefulShutdown::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(limits.head_timeout)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_BUFFER_BYTES)
         // A client may close its side after its request and wait for the answer.

@@ -46,11 +46,11 @@ async fn server(max_connections: usize) -> Server {
             Guard::new(Duration::from_secs(5)),
             guard,
         ))
-        .merge(Router::from(operations::router(
+        .merge(operations::router(
             health.clone(),
             telemetry::metrics(),
             started.clone(),
-        )));
+        ));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let ended = tokio::spawn(async move {
@@ -204,7 +204,7 @@ async fn readiness_follows_the_components_and_the_drain() {
         (status, &body["components"][0]["detail"]),
         (503, &"starting".into())
     );
-    component.working(7);
+    component.progress(1, 7);
     let (status, body) = ready().await;
     assert_eq!(
         (status, &body["ok"], &body["draining"]),
@@ -222,7 +222,7 @@ async fn readiness_follows_the_components_and_the_drain() {
         200,
         "a component that fails may recover by itself"
     );
-    component.working(0);
+    component.working();
 
     // A request on a connection from before the drain is answered: not ready.
     let mut open = server.connect().await;
@@ -252,8 +252,6 @@ async fn requests_are_counted_by_route_and_not_by_their_paths() {
     let bucket =
         r#"doorbuster_http_request_duration_seconds_bucket{route="/slow",method="GET",le="0.25"}"#;
     assert!(text.contains(bucket), "{text}");
-    assert_eq!(server.get("/problems/overloaded").await.0, 200);
-    assert_eq!(server.get("/problems/nonsense").await.0, 404);
 }
 
 /// How many requests were counted with these labels.

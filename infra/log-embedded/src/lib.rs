@@ -47,6 +47,8 @@ use crate::segment::{Address, Fault};
 use crate::tail::Tail;
 use crate::writer::Writer;
 
+pub use crate::scan::ScanProgress;
+
 /// How a log is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -231,17 +233,41 @@ pub struct Written {
     pub bytes: u64,
 }
 
+/// What a log is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The number of records in the queue and on their way to the disk. While it is not 0 and
+    /// [`Written::batches`] does not change, the disk does not answer.
+    pub waiting_records: u64,
+    /// Why the log takes no more records until it is opened again; none while it takes them.
+    pub stopped: Option<String>,
+    /// Why the log cannot prepare further segments at the moment, such as a full disk; none when it
+    /// can. It tries again by itself. Once the current segment is full, appends fail with
+    /// [`AppendError::Full`] until it succeeds.
+    pub preparing_failure: Option<String>,
+}
+
 impl EmbeddedLog {
     /// Opens the log of a directory for this process alone, or creates one there. Reads and checks the
     /// whole log, and removes a write that a crash of the process or the machine left incomplete.
     /// Blocks until that is done. Compares the clock with the last record.
     pub fn open(dir: &Path, options: Options, clock: Arc<CheckedClock>) -> Result<Self, OpenError> {
+        Self::open_with_progress(dir, options, clock, &ScanProgress::default())
+    }
+
+    /// The same as [`EmbeddedLog::open`], and notes meanwhile in `progress` how far it has come.
+    pub fn open_with_progress(
+        dir: &Path,
+        options: Options,
+        clock: Arc<CheckedClock>,
+        progress: &ScanProgress,
+    ) -> Result<Self, OpenError> {
         options.check()?;
         let lock = Directory::lock(dir).map_err(|error| OpenError::io(dir.to_owned(), error))?;
         let (files, lock) = lock.ok_or_else(|| OpenError::InUse {
             dir: dir.to_owned(),
         })?;
-        Self::open_files(Arc::new(files), dir, Some(lock), &options, clock)
+        Self::open_files(Arc::new(files), dir, Some(lock), &options, clock, progress)
     }
 
     /// Opens the log of a directory for reading, with the records that it has now, up to the last
@@ -258,12 +284,13 @@ impl EmbeddedLog {
         lock: Option<File>,
         options: &Options,
         clock: Arc<CheckedClock>,
+        progress: &ScanProgress,
     ) -> Result<Self, OpenError> {
         let open::Writable {
             meta,
             mut scanned,
             segments,
-        } = open::open_writable(&*files, dir, options)?;
+        } = open::open_writable(&*files, dir, options, progress)?;
         let tails = std::mem::take(&mut scanned.tails);
         if let Some(last_ms) = tails.iter().filter_map(Tail::last_time).max() {
             clock.start_after(last_ms);
@@ -304,7 +331,7 @@ impl EmbeddedLog {
         let meta = meta.ok_or_else(|| OpenError::NoLog {
             dir: dir.to_owned(),
         })?;
-        let tails = scan::scan(&*files, dir, meta)?.tails;
+        let tails = scan::scan(&*files, dir, meta, &ScanProgress::default())?.tails;
         tails.iter().for_each(Tail::close);
         let shared = Arc::new(Shared::new(files, dir, meta, tails));
         Ok(Self::new(shared, None))
@@ -328,11 +355,18 @@ impl EmbeddedLog {
         }
     }
 
-    /// Why the log cannot prepare further segments at the moment, such as a full disk; none when it
-    /// can. It tries again by itself. Once the current segment is full, appends fail with
-    /// [`AppendError::Full`] until it succeeds.
-    pub fn preparing_failure(&self) -> Option<String> {
-        self.shared.segments.failure()
+    /// What the log is doing.
+    pub fn status(&self) -> Status {
+        let writing = self.writing.as_ref();
+        let (waiting_records, stopped) = match writing {
+            Some(writing) => (writing.queue.waiting(), writing.queue.stopped()),
+            None => (0, None),
+        };
+        Status {
+            waiting_records,
+            stopped,
+            preparing_failure: self.shared.segments.failure(),
+        }
     }
 
     /// Writes the queued records, marks the log as closed and ends its threads; blocks until that is

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::files::{Files, write_whole};
 use crate::format::{self, CLEAN, META, Meta, UNFINISHED};
-use crate::scan::{Scanned, read_meta, scan};
+use crate::scan::{ScanProgress, Scanned, read_meta, scan};
 use crate::segment::{FIRST, Segment, SegmentReader, fill_with_zeros};
 use crate::{OpenError, Options};
 
@@ -28,6 +28,7 @@ pub(crate) fn open_writable(
     files: &dyn Files,
     dir: &Path,
     options: &Options,
+    progress: &ScanProgress,
 ) -> Result<Writable, OpenError> {
     let meta = match read_meta(files, dir)? {
         Some(meta) if meta.partitions != options.partitions => {
@@ -41,7 +42,7 @@ pub(crate) fn open_writable(
         Some(meta) => meta,
         None => create(files, dir, options)?,
     };
-    let scanned = scan(files, dir, meta)?;
+    let scanned = scan(files, dir, meta, progress)?;
     let segments = make_durable(files, meta, &scanned, options);
     let segments = segments.map_err(|error| OpenError::io(dir.to_owned(), error))?;
     Ok(Writable {

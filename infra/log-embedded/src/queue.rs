@@ -24,6 +24,8 @@ pub(crate) struct Queue {
 
 struct State {
     group: Group,
+    /// The number of records that the writer took last and has not come back from.
+    taken: usize,
     phase: Phase,
     writer_sleeps: bool,
 }
@@ -108,6 +110,7 @@ impl Queue {
     pub(crate) fn new(slots: usize, max_records: usize, max_bytes: usize) -> Self {
         let state = State {
             group: Group::new(slots),
+            taken: 0,
             phase: Phase::Open,
             writer_sleeps: false,
         };
@@ -168,6 +171,7 @@ impl Queue {
     /// false when the queue is closed and empty.
     pub(crate) fn take(&self, group: &mut Group) -> bool {
         let mut state = self.state.lock();
+        state.taken = 0;
         while state.group.filled.is_empty() {
             if !matches!(state.phase, Phase::Open) {
                 return false;
@@ -176,7 +180,22 @@ impl Queue {
             self.filled.wait(&mut state);
         }
         std::mem::swap(&mut state.group, group);
+        state.taken = group.records;
         true
+    }
+
+    /// The number of records that are queued or being written.
+    pub(crate) fn waiting(&self) -> u64 {
+        let state = self.state.lock();
+        (state.group.records + state.taken) as u64
+    }
+
+    /// Why the queue has stopped; none while it is open or closing.
+    pub(crate) fn stopped(&self) -> Option<String> {
+        match &self.state.lock().phase {
+            Phase::Open | Phase::Closing => None,
+            Phase::Stopped(reason) => Some(reason.clone()),
+        }
     }
 
     /// Refuses further records; queued ones are still written.
@@ -195,6 +214,7 @@ impl Queue {
             return;
         }
         state.phase = Phase::Stopped(reason.to_owned());
+        state.taken = 0;
         let abandoned: Vec<_> = state.group.drain_waiting().collect();
         drop(state);
         for answer in abandoned {

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::OpenError;
 use crate::files::{Files, read_whole};
@@ -35,6 +36,26 @@ pub(crate) struct Scanned {
     pub was_closed: bool,
 }
 
+/// How far a scan has come, for those who wait for it.
+#[derive(Debug, Default)]
+pub struct ScanProgress {
+    records: AtomicU64,
+    segment: AtomicU32,
+    segments: AtomicU32,
+}
+
+impl ScanProgress {
+    /// The number of records read and verified so far. How many there are is known at the end.
+    pub fn records(&self) -> u64 {
+        self.records.load(Relaxed)
+    }
+
+    /// The number of the segment that is being read, and of the last one; 0 before the first.
+    pub fn segment(&self) -> (u32, u32) {
+        (self.segment.load(Relaxed), self.segments.load(Relaxed))
+    }
+}
+
 /// Reads the meta file; none when the directory has no log.
 pub(crate) fn read_meta(files: &dyn Files, dir: &Path) -> Result<Option<Meta>, OpenError> {
     let path = || dir.join(META);
@@ -52,7 +73,12 @@ pub(crate) fn read_meta(files: &dyn Files, dir: &Path) -> Result<Option<Meta>, O
 }
 
 /// Reads and verifies the whole log. Changes nothing; a writer may be appending meanwhile.
-pub(crate) fn scan(files: &dyn Files, dir: &Path, meta: Meta) -> Result<Scanned, OpenError> {
+pub(crate) fn scan(
+    files: &dyn Files,
+    dir: &Path,
+    meta: Meta,
+    progress: &ScanProgress,
+) -> Result<Scanned, OpenError> {
     // Read first: a log that a writer appends to only grows beyond it.
     let clean = read_clean(files, dir)?;
     let slots = meta.slots();
@@ -74,7 +100,9 @@ pub(crate) fn scan(files: &dyn Files, dir: &Path, meta: Meta) -> Result<Scanned,
         dir,
         meta,
         found,
+        progress,
     };
+    progress.segments.store(scan.found.segments, Relaxed);
     scan.all_batches()?;
     if let Some(clean) = clean {
         scan.check_end(clean)?;
@@ -88,6 +116,7 @@ struct Scan<'a> {
     dir: &'a Path,
     meta: Meta,
     found: Scanned,
+    progress: &'a ScanProgress,
 }
 
 /// What the scan found at the address of the next batch.
@@ -103,6 +132,7 @@ enum Next {
 impl Scan<'_> {
     fn all_batches(&mut self) -> Result<(), OpenError> {
         let mut reader = self.open(1)?;
+        self.progress.segment.store(1, Relaxed);
         let mut read_twice = false;
         loop {
             let address = self.found.end;
@@ -125,6 +155,7 @@ impl Scan<'_> {
                     return Err(self.damaged(address, what));
                 }
                 reader = self.open(later.segment)?;
+                self.progress.segment.store(later.segment, Relaxed);
                 self.found.end = later;
             } else if read_twice {
                 return Err(self.gap(next, later, sequence));
@@ -200,6 +231,8 @@ impl Scan<'_> {
                 return Err(self.damaged(address, what));
             }
             tail.note(block, address, self.found.log_bytes);
+            let records = u64::from(block.count);
+            self.progress.records.fetch_add(records, Relaxed);
         }
         self.found.last_batch = Some((address, batch.bytes));
         self.found.last_checksum = batch.checksum;

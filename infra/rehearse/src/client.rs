@@ -260,7 +260,7 @@ impl Client {
         Ok(json.server_time)
     }
 
-    /// Whether the instance reports that it is ready; sent once.
+    /// Whether the instance reports that it is ready; sent once, to its listener for operations.
     pub async fn is_ready(&self) -> bool {
         let call = Call::new(Method::GET, "/readyz".into());
         matches!(self.send(&call).await, Ok(reply) if reply.status.is_success())

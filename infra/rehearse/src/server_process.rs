@@ -1,4 +1,4 @@
-//! An instance that the rehearsal starts itself: `doorbuster serve` on a free port of this machine,
+//! An instance that the rehearsal starts itself: `doorbuster serve` on free ports of this machine,
 //! with its data in a directory that is removed at the end unless it is kept.
 
 use std::fs::{File, Permissions};
@@ -27,6 +27,7 @@ const SHOWN_BYTES: u64 = 4096;
 pub struct ServerProcess {
     child: Child,
     address: String,
+    operations: String,
     token: String,
     directory: Directory,
 }
@@ -60,13 +61,14 @@ impl ServerProcess {
                 Directory::Temporary(dir.context("cannot create a temporary directory")?)
             }
         };
-        let address = free_address()?;
+        let (address, operations) = (free_address()?, free_address()?);
         let token = format!("{:032x}", rand::random::<u128>());
         let log = private_files::create(&directory.path().join("instance.log"))?;
         let executable = std::env::current_exe().context("cannot find the path of this program")?;
         let child = Command::new(&executable)
             .arg("serve")
-            .args(["--listen", &address, "--data-dir"])
+            .args(["--listen", &address, "--operations-listen", &operations])
+            .arg("--data-dir")
             .arg(directory.path().join("data"))
             .env("DOORBUSTER_ADMIN_TOKEN", &token)
             .stdin(Stdio::null())
@@ -78,6 +80,7 @@ impl ServerProcess {
         let mut server = Self {
             child,
             address: format!("http://{address}"),
+            operations: format!("http://{operations}"),
             token,
             directory,
         };
@@ -141,7 +144,8 @@ impl ServerProcess {
     }
 
     async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
-        let client = Client::new(&self.address, None, START_LIMIT).map_err(anyhow::Error::msg)?;
+        let client =
+            Client::new(&self.operations, None, START_LIMIT).map_err(anyhow::Error::msg)?;
         let begun = Instant::now();
         while !client.is_ready().await {
             if let Some(status) = self.child.try_wait()? {

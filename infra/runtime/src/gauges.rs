@@ -132,7 +132,7 @@ mod tests {
         let ready = r#"doorbuster_component_ready{component="a \"part\""} "#;
         assert!(shown().contains(&format!("{ready}0\n")), "{}", shown());
         assert!(shown().contains("\ndoorbuster_ready 0\n"), "{}", shown());
-        component.working(0);
+        component.working();
         assert!(shown().contains(&format!("{ready}1\n")), "{}", shown());
         assert!(shown().contains("\ndoorbuster_ready 1\n"), "{}", shown());
         assert!(shown().contains("\ndoorbuster_alive 1\n"), "{}", shown());

@@ -70,6 +70,9 @@ mod tests {
         let component = health.component("live store");
         let (started, attempts) = (Instant::now(), Cell::new(0));
         let result = until_ok(&component, RETRY_AFTER, || async {
+            if attempts.get() > 0 {
+                assert_eq!(health.report()[0].detail, "no store");
+            }
             attempts.update(|attempts| attempts + 1);
             match attempts.get() {
                 4 => Ok("loaded"),
@@ -78,7 +81,7 @@ mod tests {
         });
         assert_eq!(result.await, "loaded");
         assert_eq!(started.elapsed(), 3 * RETRY_AFTER);
-        assert_eq!(health.report()[0].detail, "no store");
+        assert_eq!(health.report()[0].detail, "starting");
     }
 
     #[tokio::test(start_paused = true)]

@@ -56,6 +56,8 @@ pub struct Settings {
     pub drain_delay: Duration,
     /// How long requests have to finish after the first SIGTERM or SIGINT.
     pub drain_grace: Duration,
+    /// How long work may wait without progress before the process is not ready.
+    pub stall: Duration,
     /// Kafka, for a service that runs alone.
     pub kafka: KafkaSettings,
     /// The CQL store, for a service that runs alone.
@@ -163,6 +165,14 @@ impl Settings {
                 help: "How long requests have to finish after SIGTERM or Ctrl-C; a second signal \
                        ends the process at once",
                 format: seconds(0..=3_600),
+            }),
+            stall: source.read(Setting {
+                name: "stall_seconds",
+                used_by: SERVICES,
+                default: "10",
+                help: "How long work may wait without progress before /readyz answers 503; after six \
+                       times as long /healthz does",
+                format: seconds(1..=3_600),
             }),
             kafka: KafkaSettings::read(source),
             cql: CqlSettings::read(source),

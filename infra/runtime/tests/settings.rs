@@ -40,6 +40,11 @@ fn load_for(
 fn defaults_are_valid_and_stay_on_this_machine() {
     let settings = load(&[], &[("PATH", "/bin")]).unwrap();
     assert_eq!(settings.http.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(
+        settings.http.operations_listen.to_string(),
+        "127.0.0.1:9080"
+    );
+    assert_eq!(settings.stall.as_secs(), 10);
     assert_eq!(settings.data_dir, Path::new("./.doorbuster"));
     assert_eq!(settings.log.partitions, 8);
     assert_eq!(settings.drain_delay, Duration::ZERO);
@@ -330,13 +335,18 @@ fn each_service_has_its_own_settings_and_defaults() {
     let key = ("DOORBUSTER_RECEIPT_KEY", &*"ab".repeat(32));
     let ports = Service::ALONE.map(|service| {
         let settings = load_for(service, &[], &[key]).unwrap();
-        (service.name(), settings.http.listen.port())
+        let listen = service.has_api().then(|| settings.http.listen.port());
+        (
+            service.name(),
+            listen,
+            settings.http.operations_listen.port(),
+        )
     });
     let expected = [
-        ("command-api", 8081),
-        ("decider", 8084),
-        ("projector", 8083),
-        ("query-api", 8082),
+        ("command-api", Some(8081), 9081),
+        ("decider", None, 9084),
+        ("projector", None, 9083),
+        ("query-api", Some(8082), 9082),
     ];
     assert_eq!(ports, expected);
 
@@ -345,6 +355,11 @@ fn each_service_has_its_own_settings_and_defaults() {
     assert_eq!(
         wrong.0,
         ["max_waiters is not a setting of decider (from the flag --max-waiters)"]
+    );
+    let wrong = load_for(Service::Decider, &["--listen", "[::1]:1"], &[]).unwrap_err();
+    assert_eq!(
+        wrong.0,
+        ["listen is not a setting of decider (from the flag --listen)"]
     );
     let shared = [("DOORBUSTER_MAX_WAITERS", "nonsense")];
     assert!(load_for(Service::Decider, &[], &shared).is_ok());
@@ -430,10 +445,10 @@ fn help_lists_every_setting_with_its_default_and_variable() {
 fn a_services_help_lists_only_what_the_service_uses() {
     let command = help_for(Service::Decider, Flags::augment_args(Command::new("x")));
     let help = command.clone().render_help().to_string();
-    for text in ["--kafka-brokers", "127.0.0.1:8084", "--config"] {
+    for text in ["--kafka-brokers", "127.0.0.1:9084", "--config"] {
         assert!(help.contains(text), "{text} is missing in\n{help}");
     }
-    for text in ["--max-waiters", "--cql-nodes", "--data-dir"] {
+    for text in ["--max-waiters", "--cql-nodes", "--data-dir", " --listen"] {
         assert!(!help.contains(text), "{text} is in\n{help}");
     }
 }

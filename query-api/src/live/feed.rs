@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering, Ordering::Relaxed};
 use std::time::Duration;
 
 use ports::read_store::{MAX_PAGE, Progress};
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::Live;
+use super::undecided::Undecided;
 
 /// How long a full queue waits for decisions before it checks again.
 const ROOM_AFTER: Duration = Duration::from_millis(20);
@@ -56,19 +57,22 @@ pub async fn run(live: Arc<Live>, health: Health, stop: CancellationToken) {
     let mut tasks = JoinSet::new();
     for partition in (0..live.log.partitions()).map(Partition) {
         let at = progress.get(&partition).copied().unwrap_or(NOTHING_STORED);
-        let tail = |topic, name: &str, from| Tail {
+        let tail = |topic, component, from| Tail {
             live: live.clone(),
             topic,
             partition,
             stored: at,
             next: from,
-            component: health.component(format!("{name} {partition}")),
+            component,
             stop: stop.clone(),
         };
-        let decisions = tail(Topic::StockDecisions, "tail", at.next);
-        let attempts = tail(Topic::PurchaseAttempts, "queue", at.answered.next());
+        let component = health.partition("tail", partition, Some(TAIL_LAG));
+        let decisions = tail(Topic::StockDecisions, component, at.next);
+        let component = health.partition("queue", partition, None);
+        let attempts = tail(Topic::PurchaseAttempts, component, at.answered.next());
+        let undecided = Undecided::new(live.clone(), partition, health.stalled_after());
         tasks.spawn(follow_decisions(decisions, at));
-        tasks.spawn(follow_attempts(attempts));
+        tasks.spawn(follow_attempts(attempts, undecided));
     }
     let following = live.clone();
     tasks.spawn(async move {
@@ -96,7 +100,7 @@ const NOTHING_STORED: Progress = Progress {
 /// decisions that a sale already includes are skipped by version.
 async fn begin(live: &Live, component: &Component) -> BTreeMap<Partition, Progress> {
     let progress = retry::until_ok(component, RETRY_AFTER, || load(live)).await;
-    component.working(0);
+    component.working();
     info!(sales = live.sales.len(), "live answers begin");
     progress
 }
@@ -126,12 +130,11 @@ async fn follow_store(live: &Live, component: &Component) {
             .store(matches!(answer, Ok(Ok(_))), Ordering::Relaxed);
         match answer {
             Ok(Ok(progress)) => {
-                for (partition, at) in progress {
-                    if let Some(live) = live.partitions.get(partition.0 as usize) {
-                        live.take_stored(at);
-                    }
+                for (partition, live) in (0..).map(Partition).zip(&live.partitions) {
+                    let at = progress.get(&partition).copied();
+                    live.take_stored(at.unwrap_or(NOTHING_STORED));
                 }
-                component.working(0);
+                component.working();
             }
             // Only what is older than memory has no answer meanwhile.
             Ok(Err(error)) => component.degraded(error.to_string()),
@@ -160,7 +163,10 @@ async fn follow_decisions(tail: Tail, from: Progress) {
         let decoded = live.codec.decode_decision(&record.value)?;
         Ok((decoded, trace_of(&record.headers), record.appended_at_ms))
     };
+    // The end that the topic had at the start.
+    let first_end = AtomicI64::new(i64::MAX);
     let take = |records: Vec<(Offset, TimedRecord)>| {
+        let next = records.last().map_or(Offset(0), |(last, _)| last.next());
         let mut accepted = Vec::with_capacity(records.len());
         let mut commands = Vec::new();
         for (offset, (record, trace, at_ms)) in records {
@@ -182,13 +188,22 @@ async fn follow_decisions(tail: Tail, from: Progress) {
         live.sales
             .fold(accepted.iter().map(|(_, decision, _)| decision));
         at.answered.advance(fence.answered);
+        if next.0 >= first_end.load(Relaxed) {
+            at.completeness.caught_up(fence.answered);
+        }
     };
-    tail.follow(decode, || true, take).await;
+    let report = |component: &Component, next: Offset, end: Offset| {
+        if next.0 >= end.0.min(first_end.fetch_min(end.0, Relaxed)) {
+            at.completeness.caught_up(at.answered.at());
+        }
+        component.progress(next.0, records_between(next, end));
+    };
+    tail.follow(decode, || true, report, take).await;
 }
 
 /// Tails `purchase-attempts` for the undecided records. A full queue reads on only as its records
 /// are decided.
-async fn follow_attempts(tail: Tail) {
+async fn follow_attempts(tail: Tail, mut undecided: Undecided) {
     let live = tail.live.clone();
     let at = &live.partitions[tail.partition.0 as usize];
     let room = (live.settings.max_undecided / live.partitions.len()).max(1);
@@ -201,7 +216,25 @@ async fn follow_attempts(tail: Tail) {
         at.take_commands(records);
         at.queued.advance(next);
     };
-    tail.follow(decode, has_room, take).await;
+    let report = |component: &Component, next: Offset, end: Offset| {
+        let lag = records_between(next, end);
+        match has_room() {
+            true => {
+                let works = component.progress(next.0, lag);
+                if let (Some(waits), true) = (undecided.measure(end), works) {
+                    component.degraded(waits);
+                }
+            }
+            false => {
+                undecided.measure(end);
+                component.blocked(
+                    "the queue of undecided attempts is full; is a decider running?",
+                    lag,
+                );
+            }
+        }
+    };
+    tail.follow(decode, has_room, report, take).await;
 }
 
 /// One partition of one topic, read from an offset on.
@@ -224,12 +257,15 @@ impl Tail {
         mut self,
         decode: impl Fn(&LogRecord) -> Result<R, DecodeError>,
         has_room: impl Fn() -> bool,
+        mut report: impl FnMut(&Component, Offset, Offset),
         mut take: impl FnMut(Vec<(Offset, R)>),
     ) {
         let stop = self.stop.clone();
         let following = async {
             loop {
-                let Err(error) = self.read_on(&decode, &has_room, &mut take).await;
+                let Err(error) = self
+                    .read_on(&decode, &has_room, &mut report, &mut take)
+                    .await;
                 if let TailError::Read(error) = &error
                     && error.is_of_another_log()
                 {
@@ -240,6 +276,10 @@ impl Tail {
                     return std::future::pending().await;
                 }
                 self.component.failed(&error);
+                if self.topic == Topic::StockDecisions {
+                    let partition = &self.live.partitions[self.partition.0 as usize];
+                    partition.completeness.tail_failed();
+                }
                 sleep(RETRY_AFTER).await;
             }
         };
@@ -250,6 +290,7 @@ impl Tail {
         &mut self,
         decode: &impl Fn(&LogRecord) -> Result<R, DecodeError>,
         has_room: &impl Fn() -> bool,
+        report: &mut impl FnMut(&Component, Offset, Offset),
         take: &mut impl FnMut(Vec<(Offset, R)>),
     ) -> Result<Infallible, TailError> {
         let (topic, partition, log) = (self.topic, self.partition, &*self.live.log);
@@ -259,7 +300,9 @@ impl Tail {
         let mut reported: Option<Instant> = None;
         loop {
             if reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY / 4) {
-                self.report().await?;
+                let end = self.live.log.end(topic, partition).await?;
+                ReadError::check_end(topic, partition, self.next, end)?;
+                report(&self.component, self.next, end);
                 reported = Some(Instant::now());
             }
             if !has_room() {
@@ -312,15 +355,9 @@ impl Tail {
             self.stored.log = Some(LogMark::new(log, last));
         }
     }
+}
 
-    async fn report(&self) -> Result<(), TailError> {
-        let end = self.live.log.end(self.topic, self.partition).await?;
-        ReadError::check_end(self.topic, self.partition, self.next, end)?;
-        let lag = (end.0 - self.next.0).max(0) as u64;
-        if self.topic == Topic::StockDecisions {
-            metrics::gauge!(TAIL_LAG, "partition" => self.partition.to_string()).set(lag as f64);
-        }
-        self.component.working(lag);
-        Ok(())
-    }
+/// How many records lie between the next offset to read and the end.
+fn records_between(next: Offset, end: Offset) -> u64 {
+    (end.0 - next.0).max(0) as u64
 }

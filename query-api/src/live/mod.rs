@@ -21,6 +21,9 @@ mod recent;
 mod sales;
 mod watermark;
 
+mod completeness;
+mod undecided;
+
 mod feed;
 
 use std::sync::Arc;
@@ -192,14 +195,14 @@ impl Live {
         after: Option<&ProductId>,
         limit: usize,
     ) -> Result<Vec<SaleRow>, LiveError> {
-        self.require_started()?;
+        self.require_all_sales()?;
         Ok(self.sales.page(after, limit))
     }
 
     /// The busiest sales first, at most `limit`: those under way before those that are over,
     /// then by attempts of the round. Their order was made less than two seconds ago.
     pub fn busiest_sales(&self, limit: usize) -> Result<Vec<SaleRow>, LiveError> {
-        self.require_started()?;
+        self.require_all_sales()?;
         Ok(self.sales.busiest(limit))
     }
 
@@ -208,24 +211,32 @@ impl Live {
         self.sales.len()
     }
 
-    /// A buyer's orders by position, those after `after`, at most `limit`.
+    /// A buyer's orders by position, those after `after`, at most `limit`. Fails when some may be
+    /// missing.
     pub async fn orders(
         &self,
         buyer: &BuyerId,
         after: Option<Position>,
         limit: usize,
     ) -> Result<Vec<AttemptRow>, LiveError> {
-        within_store_wait(self.store.orders(buyer, after, limit)).await
+        let orders = within_store_wait(self.store.orders(buyer, after, limit)).await?;
+        // A buyer's orders may be in any partition.
+        self.partitions.iter().try_for_each(require_rows)?;
+        Ok(orders)
     }
 
-    /// A product's intents by position, those after `after`, at most `limit`.
+    /// A product's intents by position, those after `after`, at most `limit`. Fails when some may be
+    /// missing.
     pub async fn intents(
         &self,
         product: &ProductId,
         after: Option<Position>,
         limit: usize,
     ) -> Result<Vec<AttemptRow>, LiveError> {
-        within_store_wait(self.store.intents(product, after, limit)).await
+        let intents = within_store_wait(self.store.intents(product, after, limit)).await?;
+        let partition = Placement::new(self.log.partitions()).partition_of(product);
+        require_rows(self.partition(partition)?)?;
+        Ok(intents)
     }
 
     fn partition(&self, partition: Partition) -> Result<&LivePartition, LiveError> {
@@ -235,11 +246,29 @@ impl Live {
         })
     }
 
+    fn require_all_sales(&self) -> Result<(), LiveError> {
+        self.require_started()?;
+        let mut partitions = self.partitions.iter();
+        match partitions.all(|partition| partition.completeness.has_all_sales()) {
+            true => Ok(()),
+            false => Err(LiveError::Store("the sales are still being read".into())),
+        }
+    }
+
     fn require_started(&self) -> Result<(), LiveError> {
         match self.started.load(Ordering::Acquire) {
             true => Ok(()),
             false => Err(LiveError::Store("the read side is starting".into())),
         }
+    }
+}
+
+/// Fails if rows of the partition may be missing in the store: then a list would say that something
+/// does not exist which does.
+fn require_rows(partition: &LivePartition) -> Result<(), LiveError> {
+    match partition.completeness.missing(partition.answered.at()) {
+        None => Ok(()),
+        Some(why) => Err(LiveError::Store(why.into())),
     }
 }
 

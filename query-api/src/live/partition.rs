@@ -9,9 +9,11 @@ use runtime::shared_answer::SharedAnswer;
 use schemas::command::{Command, CommandBody};
 use schemas::decision::Decision;
 use schemas::ids::{AttemptId, Offset, Partition, Position, TraceId};
+use tokio::time::Instant;
 
 use super::attempts::{AttemptState, QueuedAttempt};
 use super::commands::{CommandState, QueuedCommand};
+use super::completeness::Completeness;
 use super::queue::{Pending, PendingAttempt, PendingCommand, Queue};
 use super::recent::RecentRows;
 use super::watermark::Watermark;
@@ -25,6 +27,8 @@ pub(super) struct LivePartition {
     pub queued: Watermark,
     /// The last offset of `purchase-attempts` whose decision is in the store.
     pub stored: Watermark,
+    /// Whether the lists have all rows.
+    pub completeness: Completeness,
     /// The end of `purchase-attempts`.
     pub end: SharedAnswer<Result<Offset, ReadError>>,
     /// Why a tail stopped for good, if one has: what it read is not what the log has now.
@@ -55,6 +59,7 @@ impl LivePartition {
             answered: Watermark::new(),
             queued: Watermark::new(),
             stored: Watermark::new(),
+            completeness: Completeness::new(),
             end: SharedAnswer::default(),
             another_log: OnceLock::new(),
         }
@@ -123,6 +128,11 @@ impl LivePartition {
         self.state.lock().queue.len()
     }
 
+    /// When the oldest record that is read and not decided was read.
+    pub fn oldest_undecided(&self) -> Option<Instant> {
+        self.state.lock().queue.oldest()
+    }
+
     /// Takes the store's progress at the start: what is in it is neither queued nor awaited.
     pub fn start_from(&self, stored: Progress) {
         self.take_stored(stored);
@@ -138,6 +148,8 @@ impl LivePartition {
             state.recent.stored_up_to(progress.next);
             state.commands.stored_up_to(progress.next);
         }
+        self.completeness
+            .take_stored(progress.answered, self.answered.at());
         self.stored.advance(progress.answered);
     }
 
@@ -172,9 +184,10 @@ impl LivePartition {
 
     /// Takes the next records of `purchase-attempts`.
     pub fn take_commands(&self, records: Vec<(Offset, Command)>) {
+        let now = Instant::now();
         let mut state = self.state.lock();
         for (offset, command) in records {
-            state.queue.push(offset, pending(command));
+            state.queue.push(offset, now, pending(command));
         }
     }
 }

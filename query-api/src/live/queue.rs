@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use schemas::decision::CommandKind;
 use schemas::ids::{AttemptId, BuyerId, Offset, ProductId};
+use tokio::time::Instant;
 
 /// The undecided records of one partition.
 pub(crate) struct Queue {
@@ -16,6 +17,8 @@ pub(crate) struct Queue {
 
 struct UndecidedRecord {
     offset: Offset,
+    /// When it was read.
+    since: Instant,
     /// None for what nobody asks about: the passing of time.
     body: Option<Pending>,
 }
@@ -65,6 +68,11 @@ impl Queue {
         }
     }
 
+    /// When the oldest undecided record was read.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.records.front().map(|record| record.since)
+    }
+
     /// How many undecided records there are.
     pub fn len(&self) -> usize {
         self.records.len()
@@ -72,14 +80,18 @@ impl Queue {
 
     /// Takes the next record of `purchase-attempts`. A decided one is not queued: the two topics
     /// are read independently, and either may be ahead.
-    pub fn push(&mut self, offset: Offset, body: Option<Pending>) {
+    pub fn push(&mut self, offset: Offset, since: Instant, body: Option<Pending>) {
         if offset <= self.answered {
             return;
         }
         if let Some(Pending::Attempt(attempt)) = &body {
             self.first_offsets.entry(attempt.id).or_insert(offset);
         }
-        self.records.push_back(UndecidedRecord { offset, body });
+        self.records.push_back(UndecidedRecord {
+            offset,
+            since,
+            body,
+        });
     }
 
     /// Removes every record up to this offset: all of them are decided.
@@ -147,11 +159,12 @@ mod tests {
     #[test]
     fn counts_what_is_ahead_and_forgets_what_is_decided() {
         let mut queue = Queue::new();
+        let now = Instant::now();
         // Offsets may have gaps, and the passing of time is queued like everything else.
-        queue.push(Offset(3), attempt(1));
-        queue.push(Offset(5), None);
-        queue.push(Offset(9), attempt(2));
-        queue.push(Offset(10), attempt(1));
+        queue.push(Offset(3), now, attempt(1));
+        queue.push(Offset(5), now, None);
+        queue.push(Offset(9), now, attempt(2));
+        queue.push(Offset(10), now, attempt(1));
         assert_eq!(find(&queue, 1), Some((3, 0, 1)));
         assert_eq!(find(&queue, 2), Some((9, 2, 2)));
         queue.answered_up_to(Offset(5));
@@ -159,17 +172,18 @@ mod tests {
         assert_eq!(find(&queue, 2), Some((9, 0, 2)));
         queue.answered_up_to(Offset(10));
         assert_eq!((queue.len(), queue.first_offsets.len()), (0, 0));
-        queue.push(Offset(10), attempt(3));
+        queue.push(Offset(10), now, attempt(3));
         assert_eq!(find(&queue, 3), None, "it was decided before it was read");
     }
 
     #[test]
     fn a_record_is_found_at_its_offset() {
         let mut queue = Queue::new();
-        queue.push(Offset(3), attempt(1));
-        queue.push(Offset(5), None);
-        queue.push(Offset(7), command());
-        queue.push(Offset(8), attempt(1));
+        let now = Instant::now();
+        queue.push(Offset(3), now, attempt(1));
+        queue.push(Offset(5), now, None);
+        queue.push(Offset(7), now, command());
+        queue.push(Offset(8), now, attempt(1));
         let ahead = |queue: &Queue, offset| queue.at(Offset(offset)).map(|(ahead, _)| ahead);
         assert_eq!(
             [2, 3, 4, 5, 7, 8, 9].map(|offset| ahead(&queue, offset)),

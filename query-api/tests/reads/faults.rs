@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use query_api::live::LiveSettings;
+use runtime::telemetry;
 use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
 use tokio::time::{Instant, sleep};
@@ -198,7 +199,7 @@ async fn tails_catch_up_after_the_log_could_not_be_read_for_a_while() {
 #[tokio::test]
 async fn tails_report_their_health_when_nothing_arrives() {
     let shop = Shop::open();
-    sleep(runtime::health::READY_SILENCE + Duration::from_millis(500)).await;
+    sleep(runtime::health::STALLED_AFTER + Duration::from_millis(500)).await;
     let silent: Vec<_> = shop
         .health
         .report()
@@ -224,4 +225,84 @@ async fn tails_report_their_health_when_nothing_arrives() {
     };
     let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
     assert!(ended.is_ok(), "tasks end when they are stopped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_is_never_empty_because_its_store_is_behind_or_broken() {
+    let buyer = [("x-buyer-id", "buyer")];
+    let orders = "/api/buyers/me/orders";
+    let mut shop = Shop::closed();
+    (0..2).for_each(|partition| shop.claim(partition));
+    shop.put_sale(0, "p", 5);
+    let at = shop.ask(0, "p", id(1));
+    shop.decide(0, "p", at, sold(id(1), at));
+    // The read store is new, and the projector has not begun: the order is decided and not in it.
+    shop.log.hold_back(Topic::StockDecisions);
+    shop.start(LiveSettings::default());
+    shop.settle().await;
+    let unavailable = async |path| {
+        let answer = shop.get_with(path, &buyer).await;
+        assert_eq!(answer.status, 503, "{path}: {}", answer.body);
+        assert_eq!(answer.body["code"], "read_model_unavailable", "{path}");
+    };
+    unavailable("/api/flash-sales").await;
+    unavailable("/api/flash-sales?sort=busiest").await;
+    unavailable(orders).await;
+    shop.log.release();
+    shop.settle().await;
+    unavailable(orders).await;
+    let sales = shop.get("/api/flash-sales").await;
+    assert_eq!(sales.body["total"], 1, "{}", sales.body);
+    shop.project(0).await;
+    shop.settle().await;
+    let list = async || shop.get_with(orders, &buyer).await.body["orders"].clone();
+    assert_eq!(list().await.as_array().unwrap().len(), 1);
+
+    // The store takes no rows for a while.
+    let at = shop.ask(0, "p", id(2));
+    shop.decide(0, "p", at, sold(id(2), at));
+    sleep(Duration::from_secs(6)).await;
+    unavailable(orders).await;
+    shop.project(0).await;
+    shop.settle().await;
+    assert_eq!(list().await.as_array().unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn undecided_attempts_are_known_without_a_decider() {
+    let metrics = telemetry::metrics();
+    let shop = Shop::open();
+    shop.put_sale(0, "p", 5);
+    shop.ask(0, "p", id(1));
+    shop.ask(0, "p", id(2));
+    sleep(Duration::from_secs(5)).await;
+    let metric = |name: &str| -> f64 {
+        let text = metrics.render(&shop.health);
+        let prefix = format!("{name}{{partition=\"0\"}} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&prefix));
+        value.expect(name).parse().unwrap()
+    };
+    assert_eq!(metric("doorbuster_undecided_attempts"), 2.0);
+    let waits = metric("doorbuster_oldest_undecided_seconds");
+    assert!((4.0..6.0).contains(&waits), "{waits}");
+    assert!(shop.health.report().iter().all(|part| !part.degraded));
+
+    sleep(Duration::from_secs(15)).await;
+    assert!(shop.health.is_ready() && shop.health.is_alive());
+    let parts = shop.health.report();
+    let degraded: Vec<_> = parts.iter().filter(|part| part.degraded).collect();
+    assert_eq!(degraded.len(), 1, "{degraded:?}");
+    assert_eq!(degraded[0].name, "queue 0");
+    let detail = &degraded[0].detail;
+    assert!(
+        detail.starts_with("2 records have no decision, the oldest for"),
+        "{detail}"
+    );
+
+    shop.decide(0, "p", Offset(1), vec![]);
+    shop.decide(0, "p", Offset(2), vec![]);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(metric("doorbuster_undecided_attempts"), 0.0);
+    assert_eq!(metric("doorbuster_oldest_undecided_seconds"), 0.0);
+    assert!(shop.health.report().iter().all(|part| !part.degraded));
 }

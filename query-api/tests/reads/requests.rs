@@ -131,6 +131,7 @@ async fn each_invalid_parameter_is_named() {
 async fn parameters_at_their_limits_are_accepted() {
     let shop = Shop::open();
     shop.put_sale(0, "a b", 1);
+    shop.project(0).await;
     shop.ask(0, "a b", id(1));
     shop.settle().await;
     for path in [
@@ -152,6 +153,7 @@ async fn parameters_at_their_limits_are_accepted() {
 async fn parameters_that_are_not_known_are_ignored() {
     let shop = Shop::open();
     shop.put_sale(0, "p", 1);
+    shop.project(0).await;
     shop.ask(0, "p", id(1));
     shop.settle().await;
     let mut paths = 0;

@@ -124,7 +124,7 @@ impl Site {
         let settings = settings.map(|(name, value)| (format!("DOORBUSTER_{name}"), value));
         let mut command = tokio::process::Command::new(program("doorbuster")?);
         command.arg(service.name()).envs(settings);
-        Server::start(command).await
+        Server::start_product(command, service.has_api()).await
     }
 }
 

@@ -39,7 +39,7 @@ impl Process {
             .build()
             .expect("a runtime of one thread can be built");
         let part = runtime.block_on(routes());
-        let routes = doorbuster::routes::all(vec![part]);
+        let routes = doorbuster::routes::all(vec![part], &[]);
         Self { runtime, routes }
     }
 
@@ -61,11 +61,13 @@ impl Process {
 pub(crate) fn settings() -> HttpSettings {
     HttpSettings {
         listen: ListenAddress::new("127.0.0.1:0").expect("it is an address"),
+        operations_listen: ListenAddress::new("127.0.0.1:0").expect("it is an address"),
         max_connections: 1,
         request_timeout: Duration::from_secs(10),
         max_waiters: 10,
         admin_token: AdminToken::new(ADMIN_TOKEN),
         receipt_key: None,
+        allowed_origins: Vec::new(),
     }
 }
 

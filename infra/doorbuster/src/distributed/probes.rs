@@ -1,5 +1,6 @@
 //! What a service reports about the engines that it uses, as long as it runs.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,9 @@ use tracing::{error, info, warn};
 
 /// How often the topics' settings are checked.
 const CHECK_TOPICS_EVERY: Duration = Duration::from_secs(30);
+
+/// How many partitions in a row do not answer when all of Kafka does not.
+const ALONE: u32 = 2;
 
 /// Begins the counters of the engines' clients at zero, before the engines are reached.
 pub(super) fn counters_at_zero() {
@@ -54,12 +58,38 @@ pub(super) async fn count_cql_errors(store: Arc<ScyllaStore>) -> Infallible {
     }
 }
 
-/// Reports whether the brokers answer. In some services nothing else shows it.
+/// Reports whether the brokers answer, each time for another partition. In some services nothing else
+/// shows it. A partition that alone does not answer leaves the others well.
 pub(super) async fn kafka(log: Arc<dyn EventLog>, component: Component) -> Infallible {
+    let mut failing: BTreeMap<Partition, String> = BTreeMap::new();
+    let (mut in_a_row, mut partition) = (0, Partition(0));
     loop {
-        match log.end(Topic::PurchaseAttempts, Partition(0)).await {
-            Ok(_) => component.working(0),
-            Err(error) => component.failing(error.to_string()),
+        partition = Partition((partition.0 + 1) % log.partitions());
+        match log.end(Topic::PurchaseAttempts, partition).await {
+            Ok(_) => {
+                if in_a_row >= ALONE {
+                    // Kafka was away, and is back.
+                    failing.clear();
+                }
+                in_a_row = 0;
+                failing.remove(&partition);
+                match failing.first_key_value() {
+                    None => component.working(),
+                    Some((partition, error)) => {
+                        component.degraded(format!("partition {partition}: {error}"));
+                    }
+                }
+            }
+            Err(error) => {
+                in_a_row += 1;
+                if in_a_row >= log.partitions().min(ALONE) {
+                    component.failing(error.to_string());
+                }
+                failing.insert(partition, error.to_string());
+                if in_a_row < ALONE {
+                    continue;
+                }
+            }
         }
         tokio::time::sleep(REPORT_EVERY).await;
     }
@@ -80,7 +110,7 @@ pub(super) async fn store(store: Arc<dyn ReadStore>, component: Component) -> In
                 if let Some(seconds) = away.end() {
                     info!("the read store answers again; recovered after {seconds} s");
                 }
-                component.working(0);
+                component.working();
             }
             Some(why) => {
                 if away.is_new(&why) {
@@ -109,7 +139,7 @@ pub(super) async fn topics(log: Arc<KafkaLog>, component: Component) -> Infallib
                 checked = &mut check => break checked,
                 _ = report.tick() => match changed.why() {
                     Some(why) => component.degraded(why),
-                    None => component.working(0),
+                    None => component.working(),
                 },
             }
         };

@@ -25,19 +25,17 @@ use runtime::health::{Component, Health};
 use runtime::interruption::Interruption;
 use runtime::settings::{Service, Settings};
 use runtime::telemetry;
-use runtime::telemetry::Metrics;
 use schemas::codec::Codec;
 use schemas::placement::Placement;
 use store_scylla::ScyllaStore;
 use tokio::sync::watch;
 use tracing::{info, warn};
 use utoipa_axum::router::OpenApiRouter;
-use web::operations;
 use web::receipt::ReceiptKey;
 
 use super::{adapter_options, probes};
-use crate::instance::{self, Instance};
-use crate::{clock_health, routes};
+use crate::instance::{Instance, Servers};
+use crate::{clock_health, routes, start};
 
 /// The pause between two attempts of a service to reach an engine at its start.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -50,38 +48,35 @@ const STORE_WAIT: Duration = Duration::from_secs(5);
 
 /// Starts a service that runs alone.
 pub async fn start(service: Service, settings: Settings, drain: Drain) -> anyhow::Result<Instance> {
-    let listener = instance::bind(&settings.http).await?;
-    let address = listener.local_addr()?;
+    let health = Health::new(settings.stall);
+    // The service is not ready from before its first request until it has started.
+    let component = health.component(start::COMPONENT);
+    let metrics = telemetry::metrics();
+    drain.spawn(metrics.clone().keep_up(drain.services().clone()));
+    let has_api = service.has_api();
+    let servers = Servers::start(&settings.http, has_api, &health, &metrics, &drain).await?;
     let start = ServiceStart {
         service,
         name: format!(
-            "{} {} {address} process {}",
+            "{} {} {} process {}",
             service.name(),
             rustix::system::uname().nodename().to_string_lossy(),
+            servers.address(),
             std::process::id()
         ),
-        settings: settings.clone(),
+        settings,
         drain: drain.clone(),
-        health: Health::default(),
-        metrics: telemetry::metrics(),
+        health,
     };
     probes::counters_at_zero();
-    drain.spawn(start.metrics.clone().keep_up(drain.services().clone()));
-    let (routes, current) = watch::channel(routes::while_starting(
-        start.operations(),
-        &start.settings.http.allowed_origins,
-    ));
-    let http = settings.http;
-    // The service is not ready from before its first request until it has started.
-    let component = start.health.component("start");
-    let service = tokio::spawn(start.begin(component, routes));
+    let service = tokio::spawn(start.begin(component, servers.routes()));
     let close = async move {
         if let Some(log) = service.await?? {
             log.close().await;
         }
         Ok(())
     };
-    Instance::begin(listener, current, &http, drain, close)
+    Ok(Instance::begin(servers, drain, close))
 }
 
 /// The start of a service.
@@ -91,15 +86,9 @@ struct ServiceStart {
     settings: Settings,
     drain: Drain,
     health: Health,
-    metrics: Metrics,
 }
 
 impl ServiceStart {
-    fn operations(&self) -> OpenApiRouter {
-        let draining = self.drain.announced().clone();
-        operations::router(self.health.clone(), self.metrics.clone(), draining)
-    }
-
     /// Waits for the engines and starts the service. Returns the log, which the caller closes at
     /// the end, or `None` if the drain started first. If the service can never start, the process
     /// ends.
@@ -120,10 +109,11 @@ impl ServiceStart {
         };
         match self.spawn(codec, log.clone()).await {
             Ok(api) => {
-                let parts = api.into_iter().chain([self.operations()]);
-                let all = routes::all(parts.collect(), &self.settings.http.allowed_origins);
-                routes.send_modify(|routes| *routes = all);
-                drop(component);
+                if let Some(api) = api {
+                    let all = routes::all(vec![api], &self.settings.http.allowed_origins);
+                    routes.send_modify(|current| *current = all);
+                }
+                tokio::spawn(start::complete(self.health.clone(), component));
                 info!(service = self.service.name(), "started");
             }
             Err(error) => {
@@ -151,7 +141,6 @@ impl ServiceStart {
         }
         let kafka = || KafkaLog::open(options.clone());
         let log = wait_for(component, "Kafka", kafka).await?;
-        component.failing("starting");
         Ok((Arc::new(codec), Arc::new(log)))
     }
 
@@ -285,6 +274,7 @@ async fn wait_for<T, E: MayPass, F: Future<Output = Result<T, E>>>(
                 component.failing(why);
             }
             reached => {
+                component.recovered();
                 if let Some(seconds) = waiting.end() {
                     info!("reached {what} after {seconds} s");
                 }

@@ -24,7 +24,7 @@ pub const BUYER: &str = "x-buyer-id: b-1\r\n";
 /// Starts an instance, and waits until it is ready.
 pub async fn start(data_dir: &Path) -> Instance {
     let running = try_start(data_dir).await.unwrap();
-    until_ready(running.address()).await;
+    until_ready(running.operations()).await;
     running
 }
 
@@ -37,6 +37,7 @@ pub async fn try_start(data_dir: &Path) -> anyhow::Result<Instance> {
 pub async fn start_with(data_dir: &Path, listen: &str) -> anyhow::Result<Instance> {
     let flags = Flags::default()
         .with("listen", listen)
+        .with("operations_listen", "127.0.0.1:0")
         .with("data_dir", data_dir.to_str().unwrap())
         .with("admin_token", TOKEN)
         .with("drain_grace_seconds", "5");
@@ -45,11 +46,11 @@ pub async fn start_with(data_dir: &Path, listen: &str) -> anyhow::Result<Instanc
     serve::start(settings, drain).await
 }
 
-/// Waits until the instance is ready.
-pub async fn until_ready(address: SocketAddr) {
+/// Waits until the instance with this address for operations is ready.
+pub async fn until_ready(operations: SocketAddr) {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let (status, report) = call(address, "GET", "/readyz", "", "").await;
+        let (status, report) = call(operations, "GET", "/readyz", "", "").await;
         if status == 200 {
             return;
         }

@@ -105,6 +105,8 @@ pub struct Serving {
     pub process: Process,
     /// Its address.
     pub address: SocketAddr,
+    /// Its address for operations.
+    pub operations: SocketAddr,
     /// Its standard output.
     pub stdout: Option<BufReader<ChildStdout>>,
 }
@@ -113,42 +115,32 @@ impl Serving {
     /// Starts it by a command that runs it, on a free port.
     pub fn start(mut command: Command, data_dir: &Path, stderr: Stdio) -> Self {
         let mut child = command
-            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .args(["--listen", "127.0.0.1:0"])
+            .args(["--operations-listen", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()
             .unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let address = loop {
-            let mut line = String::new();
-            let read = stdout.read_line(&mut line).unwrap();
-            assert!(read > 0, "it ended before it printed its address");
-            if let Some(address) = line.trim().strip_prefix("Watch") {
-                let address = address.trim().trim_start_matches("http://");
-                break address.trim_end_matches('/').parse().unwrap();
-            }
-        };
+        let address = address_after(&mut stdout, "Watch");
+        let operations = address_after(&mut stdout, "Health");
         Self {
             process: Process(child),
             address,
+            operations,
             stdout: Some(stdout),
         }
     }
 
     /// The whole answer to a request on its own connection.
     pub fn call(&self, method: &str, path: &str, body: &str) -> String {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-buyer-id: me\r\n\
-             content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-        );
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        call(self.address, method, path, body)
+    }
+
+    /// The whole answer to a request for operations.
+    pub fn ask(&self, path: &str) -> String {
+        call(self.operations, "GET", path, "")
     }
 
     /// The status of the answer to a GET.
@@ -165,7 +157,7 @@ impl Serving {
 
     /// All metrics, in the text format of Prometheus.
     pub fn metrics(&self) -> String {
-        self.call("GET", "/metrics", "")
+        self.ask("/metrics")
     }
 
     /// Waits until it takes orders for the demo sale.
@@ -186,6 +178,35 @@ impl Serving {
     pub fn terminate(mut self) -> Option<i32> {
         self.process.send(Signal::TERM);
         self.process.end()
+    }
+}
+
+/// The whole answer to a request on its own connection.
+pub fn call(address: SocketAddr, method: &str, path: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-buyer-id: me\r\n\
+         content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// The address in the next line of the welcome that begins with this word.
+fn address_after(stdout: &mut impl BufRead, word: &str) -> SocketAddr {
+    loop {
+        let mut line = String::new();
+        let read = stdout.read_line(&mut line).unwrap();
+        assert!(read > 0, "it ended before it printed its addresses");
+        if let Some(url) = line.trim().strip_prefix(word) {
+            let address = url.trim().trim_start_matches("http://");
+            let address = address.split('/').next().unwrap();
+            return address.parse().unwrap();
+        }
     }
 }
 

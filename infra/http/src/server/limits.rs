@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// The most connections at once; further ones are refused with 503.
     pub connections: usize,
+    /// The longest time for the head of a request, and the longest time a connection may be idle.
+    pub head_timeout: Duration,
     /// The longest time for which a client may leave responses unread; then its connection ends.
     pub write_timeout: Duration,
     /// How long a connection on which the client does not read, or does not stop sending, is kept
@@ -23,6 +25,7 @@ impl From<usize> for Limits {
     fn from(connections: usize) -> Self {
         Self {
             connections,
+            head_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(2),
             discard_timeout: Duration::from_secs(5),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Result};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -27,6 +28,8 @@ struct State {
     fault: Option<(usize, Fault)>,
     /// The error of every call that needs a new file or more space, if they all fail.
     exhausted: Option<ErrorKind>,
+    /// Whether syncs of files do not return.
+    hangs: bool,
 }
 
 #[derive(Clone, Default)]
@@ -59,6 +62,11 @@ impl Disk {
         self.0.lock().exhausted = error;
     }
 
+    /// Lets no sync of a file return, until it is called with false.
+    pub(super) fn hang(&self, hangs: bool) {
+        self.0.lock().hangs = hangs;
+    }
+
     pub(super) fn calls(&self) -> usize {
         self.0.lock().calls
     }
@@ -68,6 +76,7 @@ impl Disk {
         let state = State {
             fault: None,
             exhausted: None,
+            hangs: false,
             calls: 0,
             ..self.0.lock().clone()
         };
@@ -255,6 +264,9 @@ impl LogFile for DiskFile {
     }
 
     fn sync(&self) -> Result<()> {
+        while self.disk.0.lock().hangs {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let mut state = self.disk.0.lock();
         let fault = state.call();
         let file = &mut state.files[self.file];

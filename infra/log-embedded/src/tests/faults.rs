@@ -170,7 +170,7 @@ async fn a_segment_that_cannot_be_prepared_is_tried_again_and_the_log_continues(
             };
             // Nothing was appended, and the same call may succeed later.
             assert_eq!(refused, AppendError::Full, "record {next}");
-            let failure = log.preparing_failure().expect("the log says why");
+            let failure = log.status().preparing_failure.expect("the log says why");
             assert!(failure.contains("cannot be created"), "{failure}");
             // The thread may have begun another attempt, whose file it removes as well.
             while disk
@@ -186,7 +186,7 @@ async fn a_segment_that_cannot_be_prepared_is_tried_again_and_the_log_continues(
                 sleep(PAUSE).await;
             }
             next += 1;
-            while log.preparing_failure().is_some() {
+            while log.status().preparing_failure.is_some() {
                 sleep(PAUSE).await;
             }
         }
@@ -195,6 +195,43 @@ async fn a_segment_that_cannot_be_prepared_is_tried_again_and_the_log_continues(
         let log = open(&disk.after_power_cut(|| false)).unwrap();
         assert_eq!(contents(&log).await.unwrap(), contents_of(next));
     }
+}
+
+#[tokio::test]
+async fn the_status_shows_a_sync_that_hangs_and_a_log_that_has_stopped() {
+    let disk = Disk::default();
+    let log = Arc::new(open(&disk).unwrap());
+    append(&log, 0).await.unwrap();
+    while log.status().waiting_records > 0 {
+        sleep(PAUSE).await;
+    }
+    assert_eq!(log.status().stopped, None);
+
+    disk.hang(true);
+    let batches = log.written().batches;
+    let appending = {
+        let log = log.clone();
+        tokio::spawn(async move { append(&log, 1).await })
+    };
+    while log.status().waiting_records != 1 {
+        sleep(PAUSE).await;
+    }
+    // The caller gives up, but the record is still on its way to the disk.
+    appending.abort();
+    let _ = appending.await;
+    assert_eq!(log.status().waiting_records, 1);
+    assert_eq!(log.written().batches, batches, "nothing moves");
+    disk.hang(false);
+    while log.status().waiting_records > 0 {
+        sleep(PAUSE).await;
+    }
+    assert_eq!(log.written().batches, batches + 1);
+
+    disk.fail_at(disk.calls(), Fault::PowerOff);
+    append(&log, 2).await.unwrap_err();
+    let stopped = log.status().stopped.expect("the log has stopped");
+    assert!(stopped.contains("the power is off"), "{stopped}");
+    assert_eq!(log.status().waiting_records, 0);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use schemas::ids::{Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 
 use self::disk::Disk;
-use crate::{EmbeddedLog, OpenError, Options};
+use crate::{EmbeddedLog, OpenError, Options, ScanProgress};
 
 /// Small enough for a log of a few records to have several segments.
 const OPTIONS: Options = Options {
@@ -61,6 +61,7 @@ fn open(disk: &Disk) -> Result<EmbeddedLog, OpenError> {
         None,
         &OPTIONS,
         unchecked(Arc::<HandClock>::default()),
+        &ScanProgress::default(),
     )
 }
 

@@ -11,7 +11,7 @@ use schemas::topics::Topic;
 
 use super::disk::Disk;
 use super::{HandClock, OPTIONS, open_read_only, record, unchecked};
-use crate::{EmbeddedLog, Options};
+use crate::{EmbeddedLog, Options, ScanProgress};
 
 const TOPIC: Topic = Topic::PurchaseAttempts;
 const PARTITION: Partition = Partition(1);
@@ -22,7 +22,8 @@ async fn filled(disk: &Disk, options: &Options) -> (EmbeddedLog, Vec<TimestampMs
     let clock = Arc::new(HandClock::default());
     let files = Arc::new(disk.clone());
     let checked = unchecked(clock.clone());
-    let log = EmbeddedLog::open_files(files, Path::new("/log"), None, options, checked);
+    let progress = ScanProgress::default();
+    let log = EmbeddedLog::open_files(files, Path::new("/log"), None, options, checked, &progress);
     let log = log.unwrap();
     let mut times = Vec::new();
     for n in 0..400 {

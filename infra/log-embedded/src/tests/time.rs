@@ -11,7 +11,7 @@ use schemas::topics::Topic;
 
 use super::disk::Disk;
 use super::{HandClock, OPTIONS, open_read_only, record};
-use crate::{EmbeddedLog, Options};
+use crate::{EmbeddedLog, Options, ScanProgress};
 
 const TOPIC: Topic = Topic::PurchaseAttempts;
 const BEGIN: TimestampMs = 1_800_000_000_000;
@@ -23,7 +23,8 @@ fn open_at(disk: &Disk, now_ms: TimestampMs, options: &Options) -> (EmbeddedLog,
     clock.0.store(now_ms, Relaxed);
     let checked = Arc::new(CheckedClock::new(clock.clone(), Duration::from_secs(60)));
     let files = Arc::new(disk.clone());
-    let log = EmbeddedLog::open_files(files, Path::new("/log"), None, options, checked);
+    let progress = ScanProgress::default();
+    let log = EmbeddedLog::open_files(files, Path::new("/log"), None, options, checked, &progress);
     (log.unwrap(), clock)
 }
 

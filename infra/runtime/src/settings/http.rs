@@ -14,6 +14,8 @@ use super::source::{Setting, Source};
 pub struct HttpSettings {
     /// Address and port to listen on; port 0 takes any free port.
     pub listen: ListenAddress,
+    /// Address and port of the listener for operations.
+    pub operations_listen: ListenAddress,
     /// The most connections at once; further ones are refused with 503.
     pub max_connections: usize,
     /// The longest time from the head of a command's request to its response.
@@ -31,12 +33,20 @@ pub struct HttpSettings {
 impl HttpSettings {
     pub(super) fn read(source: &mut Source) -> Self {
         let default_listen = source.service().default_listen();
+        let default_operations = source.service().default_operations_listen();
         let settings = Self {
             listen: source.read(Setting {
                 name: "listen",
-                used_by: SERVICES,
+                used_by: HTTP_APIS,
                 default: default_listen,
                 help: "Host name or IP address, and port, to listen on; port 0 takes any free port",
+                format: address(),
+            }),
+            operations_listen: source.read(Setting {
+                name: "operations_listen",
+                used_by: SERVICES,
+                default: default_operations,
+                help: "The same for /healthz, /readyz and /metrics, which are for operators alone",
                 format: address(),
             }),
             max_connections: source.read(Setting {

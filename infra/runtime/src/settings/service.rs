@@ -48,14 +48,28 @@ impl Service {
         }
     }
 
+    /// Whether it has an HTTP API for shoppers.
+    pub fn has_api(self) -> bool {
+        HTTP_APIS.contains(&self)
+    }
+
     /// The default of the setting `listen`.
     pub(super) const fn default_listen(self) -> &'static str {
         match self {
-            Serve | Audit => "127.0.0.1:8080",
             CommandApi => "127.0.0.1:8081",
             QueryApi => "127.0.0.1:8082",
-            Projector => "127.0.0.1:8083",
-            Decider => "127.0.0.1:8084",
+            Serve | Projector | Decider | Audit => "127.0.0.1:8080",
+        }
+    }
+
+    /// The default of the setting `operations_listen`.
+    pub(super) const fn default_operations_listen(self) -> &'static str {
+        match self {
+            Serve | Audit => "127.0.0.1:9080",
+            CommandApi => "127.0.0.1:9081",
+            QueryApi => "127.0.0.1:9082",
+            Projector => "127.0.0.1:9083",
+            Decider => "127.0.0.1:9084",
         }
     }
 }
