@@ -79,9 +79,12 @@ async fn page_of_sale(page: &Client, address: &str, sale: Value) {
     let script = "const [sale, token, done] = arguments;
         fetch('api/admin/flash-sales/wanted', { method: 'PUT', body: JSON.stringify(sale),
             headers: { 'content-type': 'application/json', authorization: `Bearer ${token}` } })
-            .then((answer) => done(answer.status), (error) => done(String(error)))";
-    let status = page.execute_async(script, vec![sale, TOKEN.into()]).await;
-    assert_eq!(status.unwrap(), 202);
+            .then((answer) => fetch(`${answer.headers.get('location')}?wait=20`,
+                { headers: { authorization: `Bearer ${token}` } }))
+            .then((answer) => answer.json())
+            .then((outcome) => done(outcome.status), (error) => done(String(error)))";
+    let outcome = page.execute_async(script, vec![sale, TOKEN.into()]).await;
+    assert_eq!(outcome.unwrap(), "done");
     page.goto(&format!("http://{address}/#wanted"))
         .await
         .unwrap();
@@ -153,6 +156,47 @@ async fn an_order_whose_answer_was_lost_is_there_after_a_reload() {
     shown(&page, ".answer.yes").await;
     let accepted = text(&page, ".card dd.accepted").await;
     assert_eq!(accepted, "1", "the order was placed once");
+    page.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cancellation_that_is_refused_is_named_on_the_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let _instance = Ended(serve(&address, &dir.path().join("data")));
+    let driver = Driver::start();
+    let page = driver.browser().await;
+    let price = json!({ "minor": 1999, "currency": "EUR" });
+    let sale = json!({ "name": "Wanted", "price": price, "stock": 5 });
+    page_of_sale(&page, &address, sale).await;
+
+    // Each cancellation is sent twice, and the page gets the answer to the second.
+    let cancel_twice = "const real = window.fetch;
+        window.fetch = async (path, options) => {
+            if (String(path).endsWith('/cancel')) await real(path, options);
+            return real(path, options);
+        }";
+    page.execute(cancel_twice, vec![]).await.unwrap();
+    for button in [".buy", ".answer.yes button"] {
+        shown(&page, button).await;
+        let button = page.find(Locator::Css(button)).await.unwrap();
+        button.click().await.unwrap();
+    }
+    shown(&page, ".answer p:last-child").await;
+    let begun = Instant::now();
+    while !text(&page, ".answer")
+        .await
+        .contains("not held or sold any more")
+    {
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "{}",
+            text(&page, ".answer").await
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let answer = text(&page, ".answer").await;
+    assert!(answer.contains("Order cancelled"), "{answer}");
     page.close().await.unwrap();
 }
 
