@@ -43,8 +43,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The least time that Kafka's adapter takes as the limit of an append.
 const LEAST_APPEND_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How long a start waits for the read store before it continues without.
+/// How long the start of a service that can do without the read store waits for it.
 const STORE_WAIT: Duration = Duration::from_secs(5);
+/// How long the others wait: longer than the first start on a keyspace takes to create it.
+const NEEDED_STORE_WAIT: Duration = Duration::from_secs(30);
 
 /// Starts a service that runs alone.
 pub async fn start(service: Service, settings: Settings, drain: Drain) -> anyhow::Result<Instance> {
@@ -238,7 +240,12 @@ impl ServiceStart {
     async fn open_store(&self) -> anyhow::Result<Arc<dyn ReadStore>> {
         let store = ScyllaStore::open(adapter_options::cql(&self.settings))
             .context("cannot use the read store")?;
-        if let Err(error) = store.ready(STORE_WAIT).await {
+        let wait = match self.service {
+            Service::CommandApi => STORE_WAIT,
+            _ => NEEDED_STORE_WAIT,
+        };
+        let stop = self.drain.started();
+        if let Some(Err(error)) = stop.run_until_cancelled(store.ready(wait)).await {
             warn!(%error, "starting without the read store");
         }
         let store = Arc::new(store);
