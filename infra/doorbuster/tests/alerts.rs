@@ -118,8 +118,6 @@ fn every_metric_in_the_rules_is_shown_by_an_instance() {
         // The service has no Kafka and no CQL store.
         "doorbuster_kafka_client_errors_total",
         "doorbuster_cql_client_errors_total",
-        // Nothing waits.
-        "doorbuster_oldest_undecided_seconds",
     ];
     let names: BTreeSet<_> = rules()
         .iter()

@@ -189,7 +189,20 @@ struct Upstream {
 }
 
 impl Upstream {
-    /// Closes its port.
+    /// Serves on a listener until it is gone.
+    fn serve(self: Arc<Self>, name: &'static str, listener: TcpListener) {
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if self.is_gone.load(Ordering::SeqCst) {
+                    return;
+                }
+                // It fails when the proxy has gone.
+                let _ = self.answer(name, stream);
+            }
+        });
+    }
+
+    /// Closes its port for requests.
     fn leave(&self) {
         self.is_gone.store(true, Ordering::SeqCst);
         wait_until("its port is closed", || {
@@ -207,7 +220,8 @@ impl Upstream {
         }
         let line = head.lines().next().unwrap_or_default();
         let line = line.trim_end_matches(" HTTP/1.1");
-        let status = if line == "GET /readyz" {
+        let is_operation = stream.local_addr()?.port() != self.address.port();
+        let status = if is_operation && line == "GET /readyz" {
             match self.is_ready.load(Ordering::SeqCst) {
                 true => "200 OK",
                 false => "503 Service Unavailable",
@@ -233,6 +247,20 @@ const UPSTREAMS: [&str; 4] = [
     "query-api-1",
     "query-api-2",
 ];
+
+/// A listener for each service, on an address of its own and all on one port, as in containers.
+fn same_port() -> Vec<TcpListener> {
+    let bind = |number: usize, port: u16| TcpListener::bind((format!("127.0.0.{number}"), port));
+    loop {
+        let first = bind(11, 0).unwrap();
+        let port = first.local_addr().unwrap().port();
+        let others = (12..11 + UPSTREAMS.len()).map(|number| bind(number, port));
+        // Another program may have the port on one of them.
+        if let Ok(others) = others.collect::<Result<Vec<_>, _>>() {
+            return std::iter::once(first).chain(others).collect();
+        }
+    }
+}
 
 /// The proxy with the deployment's settings, in front of services of the test.
 struct Deployment {
@@ -262,15 +290,14 @@ impl Deployment {
         let mut settings = String::from_utf8(adapted.stdout).unwrap();
         settings = settings.replace(r#"":8080""#, &format!(r#""{shoppers}""#));
         settings = settings.replace(r#"":8081""#, &format!(r#""{sellers}""#));
-        // The services of the test answer about their health where they answer everything.
-        assert!(settings.contains(r#""port":9080,"#), "{settings}");
-        settings = settings.replace(r#""port":9080,"#, "");
 
         let (sender, requests) = channel();
         let mut upstreams = BTreeMap::new();
-        for name in UPSTREAMS {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let services = UPSTREAMS.into_iter().zip(same_port()).zip(same_port());
+        for ((name, listener), operations) in services {
             let address = listener.local_addr().unwrap();
+            let port = operations.local_addr().unwrap().port();
+            settings = settings.replace(r#""port":9080,"#, &format!(r#""port":{port},"#));
             let upstream = Arc::new(Upstream {
                 is_ready: AtomicBool::new(true),
                 is_dying: AtomicBool::new(false),
@@ -279,16 +306,8 @@ impl Deployment {
                 requests: sender.clone(),
             });
             settings = settings.replace(&format!("{name}:8080"), &address.to_string());
-            let serving = upstream.clone();
-            std::thread::spawn(move || {
-                for stream in listener.incoming().flatten() {
-                    if serving.is_gone.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    // It fails when the proxy has gone.
-                    let _ = serving.answer(name, stream);
-                }
-            });
+            upstream.clone().serve(name, listener);
+            upstream.clone().serve(name, operations);
             upstreams.insert(name, upstream);
         }
         let mut child = proxy()
