@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use command_api::decider::{self, CheckpointPolicy, Decider};
 use command_api::http::{CommandApi, KnownProducts};
-use command_api::log_watch::LogState;
+use command_api::log_watch::{LogState, LogWatch};
 use futures::stream::{FuturesUnordered, StreamExt};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -56,6 +56,15 @@ pub async fn run(world: Arc<World>, node: Node, deployment: Deployment) -> turmo
 }
 
 fn command_api(connection: &Arc<Connection>) -> Router {
+    let log_state = LogState::default();
+    let watch = LogWatch {
+        log: connection.clone(),
+        store: connection.clone(),
+        codec: Arc::new(Codec::embedded()),
+        component: Health::default().component("log"),
+        state: log_state.clone(),
+    };
+    tokio::spawn(watch.run());
     let commands = CommandApi {
         log: connection.clone(),
         store: connection.clone(),
@@ -64,7 +73,7 @@ fn command_api(connection: &Arc<Connection>) -> Router {
         receipts: receipt_key(),
         clock: connection.clone(),
         known: KnownProducts::default(),
-        log_state: LogState::default(),
+        log_state,
     };
     let admin = AdminToken::new(ADMIN_TOKEN);
     command_api::http::router(Arc::new(commands), admin, REQUEST_TIMEOUT).into()
