@@ -39,13 +39,14 @@ async fn with_origins(origins: &str, check: impl AsyncFnOnce(SocketAddr)) {
     let dir = tempfile::tempdir().unwrap();
     let flags = Flags::default()
         .with("listen", "127.0.0.1:0")
+        .with("operations_listen", "127.0.0.1:0")
         .with("data_dir", dir.path().to_str().unwrap())
         .with("admin_token", "let-me-in")
         .with("allowed_origins", origins);
     let settings = Settings::from_sources(Service::Serve, &flags, []).unwrap();
     let drain = Drain::new(settings.drain_grace);
     let running = serve::start(settings, drain).await.unwrap();
-    until_ready(running.address()).await;
+    until_ready(running.operations()).await;
     check(running.address()).await;
     running.shutdown().await.unwrap();
 }
