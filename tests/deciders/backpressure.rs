@@ -48,8 +48,13 @@ async fn waits_and_keeps_its_claim(refusal: AppendError) {
         for _ in 0..100 {
             bench.put(shoppers.next(BEGIN_MS));
         }
-        tokio::time::sleep(Duration::from_secs(20)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
         assert!(bench.health.is_ready(), "{:?}", bench.health.report());
+        assert!(bench.health.report()[0].degraded);
+        // After a while nothing is decided any more, which a restart would not mend.
+        tokio::time::sleep(Duration::from_secs(90)).await;
+        assert!(!bench.health.is_ready(), "{:?}", bench.health.report());
+        assert!(bench.health.is_alive(), "{:?}", bench.health.report());
         bench.log.on_append(OnAppend::Take);
         bench.all_answered().await;
     }

@@ -54,7 +54,7 @@ impl Progress {
                 let works = component.progress(answered.0, lag);
                 if works && log.waiting.any() {
                     component.degraded(APPENDS_WAIT);
-                } else if let Some(complaint) = complaint {
+                } else if let (true, Some(complaint)) = (works, complaint) {
                     component.degraded(complaint);
                 }
             }
