@@ -151,6 +151,8 @@ pub enum Request {
         /// Units.
         stock: u32,
     },
+    /// An operator corrects the time of all products.
+    CorrectClock,
     /// Someone reads the sale.
     Look {
         /// The product.
@@ -171,6 +173,8 @@ pub enum Fault {
     NodeClock(Node, i64),
     /// The log's clock steps.
     LogClock(i64),
+    /// The log's clock jumps further than it is followed, and is set right after a while.
+    ClockJump(i64, Ms),
     /// The store is unavailable.
     StoreUnavailable(Ms),
     /// Requests to a node are lost.
@@ -230,7 +234,37 @@ impl Plan {
             steps,
         };
         plan.add_backpressure();
+        plan.add_clock_jump();
         plan
+    }
+
+    /// Lets the log's clock jump in some plans, after which an operator corrects the time. It is drawn
+    /// apart, like backpressure.
+    fn add_clock_jump(&mut self) {
+        let mut rng = StdRng::seed_from_u64(self.seed ^ 0xC1_0C);
+        if self.only_backpressure || !rng.random_bool(0.15) {
+            return;
+        }
+        // A machine that starts while its clock is wrong cannot know that.
+        let is_cut = |step: &Step| matches!(step.action, Action::Fault(Fault::PowerCut(_)));
+        self.steps.retain(|step| !is_cut(step));
+        const MINUTE_MS: i64 = 60_000;
+        let ahead_ms = rng.random_range(10 * MINUTE_MS..10_000_000 * MINUTE_MS);
+        let by_ms = match rng.random_bool(0.7) {
+            true => ahead_ms,
+            false => -ahead_ms % (1_000 * MINUTE_MS) - 10 * MINUTE_MS,
+        };
+        let at = rng.random_range(500..SCRIPT_MS - 4_000);
+        let for_ms = rng.random_range(10..3_000);
+        self.steps.push(Step {
+            at,
+            action: Action::Fault(Fault::ClockJump(by_ms, for_ms)),
+        });
+        self.steps.push(Step {
+            at: at + for_ms + rng.random_range(10..900),
+            action: Action::Request(Request::CorrectClock),
+        });
+        self.steps.sort_by_key(|step| step.at);
     }
 
     /// Lets append queues be full at times; in some plans, nothing else goes wrong. It is drawn apart,
@@ -378,5 +412,26 @@ fn fault(rng: &mut StdRng, deployment: &Deployment) -> Fault {
         72..=79 => Fault::StoreUnavailable(for_ms),
         80..=89 => Fault::Cut(http_node, for_ms),
         _ => Fault::Hold(http_node, for_ms),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_jump_on_both_kinds_of_logs() {
+        let jumps = |step: &Step| matches!(step.action, Action::Fault(Fault::ClockJump(..)));
+        let plans = (0..400).map(Plan::of);
+        let jumping: Vec<_> = plans.filter(|plan| plan.steps.iter().any(jumps)).collect();
+        let seeds = |embedded: bool| {
+            let of_kind = jumping
+                .iter()
+                .filter(|plan| plan.deployment.embedded == embedded);
+            of_kind.map(|plan| plan.seed).collect::<Vec<_>>()
+        };
+        let (embedded, distributed) = (seeds(true), seeds(false));
+        assert!(embedded.len() > 5, "{embedded:?}");
+        assert!(distributed.len() > 20, "{distributed:?}");
     }
 }

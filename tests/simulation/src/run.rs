@@ -62,6 +62,9 @@ pub fn run(plan: &Plan) -> Outcome {
     let end = world.end_state();
     let observations = shoppers.observations.lock();
     violations.extend(checker::check(&end, &observations));
+    if deployment.embedded {
+        violations.extend(checker::stamped_jumps(&end));
+    }
     if plan.only_backpressure {
         violations.extend(checker::claimed_twice(&end));
     }
@@ -96,6 +99,8 @@ enum Undo {
     Start(Node),
     Repair(Node),
     Release(Node),
+    /// Steps the log's clock back by this.
+    SetClock(i64),
     /// The members of the groups have changed.
     Share,
 }
@@ -218,6 +223,10 @@ impl<'a> Run<'a> {
             }
             Fault::NodeClock(node, by_ms) => self.world.step_clock(node, by_ms),
             Fault::LogClock(by_ms) => self.world.step_log_clock(by_ms),
+            Fault::ClockJump(by_ms, for_ms) => {
+                self.world.step_log_clock(by_ms);
+                self.later.insert((now + for_ms, n), Undo::SetClock(by_ms));
+            }
             Fault::StoreUnavailable(ms) => self.world.stop_store(now + ms),
             Fault::Cut(node, ms) => {
                 self.sim.partition(shoppers::HOST, node.to_string());
@@ -252,6 +261,7 @@ impl<'a> Run<'a> {
             }
             Undo::Repair(node) => self.sim.repair(shoppers::HOST, node.to_string()),
             Undo::Release(node) => self.sim.release(shoppers::HOST, node.to_string()),
+            Undo::SetClock(by_ms) => self.world.step_log_clock(-by_ms),
             Undo::Share => self.share(),
         }
     }

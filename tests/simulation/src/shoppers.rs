@@ -201,6 +201,13 @@ impl Shoppers {
                 self.change(n, "POST", product, "/stock", Some(json!({"stock": stock})))
                     .await;
             }
+            Request::CorrectClock => {
+                let bearer = format!("Bearer {ADMIN_TOKEN}");
+                let headers = [("authorization", bearer.as_str())];
+                let path = "/api/admin/clock-corrections";
+                self.send_until_accepted(n, "POST", path, &headers, None)
+                    .await;
+            }
             Request::Look { product } => self.look(n, product, false).await,
         }
     }

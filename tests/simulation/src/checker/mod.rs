@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use self::history::History;
 use crate::shoppers::Observation;
-use crate::world::{EndState, Ms};
+use crate::world::{BEGIN_MS, EndState, Ms};
 
 /// Every violation of the rules.
 pub fn check(end: &EndState, observations: &[(Ms, Observation)]) -> Vec<String> {
@@ -65,6 +65,25 @@ pub fn claimed_twice(end: &EndState) -> Vec<String> {
             )
         })
         .collect()
+}
+
+/// The records of an embedded log that were stamped by a clock that had jumped. Runs take minutes, and
+/// small steps of the clock add up to less than one, so that any other time is a jump's.
+pub fn stamped_jumps(end: &EndState) -> Vec<String> {
+    const LONGEST_RUN_MS: i64 = 5 * 60_000;
+    let right = BEGIN_MS - 60_000..BEGIN_MS + LONGEST_RUN_MS;
+    let mut violations = Vec::new();
+    for ((topic, partition), records) in &end.records {
+        let jumped = |record: &&ports::LogRecord| !right.contains(&record.appended_at_ms);
+        if let Some(record) = records.iter().find(jumped) {
+            let (offset, ms) = (record.offset, record.appended_at_ms - BEGIN_MS);
+            violations.push(format!(
+                "record {offset} of {topic}, partition {partition}, was stamped {ms} ms after the \
+                 begin, by a clock that had jumped"
+            ));
+        }
+    }
+    violations
 }
 
 /// SHA-256 of every record, row and response, in their order.
