@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use axum::routing::post;
-use command_api::http::{CommandApi, KnownProducts, router};
+use command_api::http::{CommandApi, KnownProducts, KnownRounds, RecentOrders, router};
 use command_api::log_watch::LogState;
 use kit::MemoryLog;
 use ports::clock::SystemClock;
@@ -60,6 +60,8 @@ async fn cost_of_an_order() {
         clock,
         known: KnownProducts::default(),
         log_state: LogState::default(),
+        rounds: KnownRounds::default(),
+        recent: RecentOrders::default(),
     };
     let _ = runtime::telemetry::metrics();
     let bare = post(async |axum::Json(order): axum::Json<Order>| order.quantity.to_string());

@@ -16,7 +16,8 @@ pub struct Command {
     /// What the product has to decide on.
     pub body: CommandBody,
     /// The version of the sale ([`crate::snapshot::ProductHead::sale_version`]) that a change of it
-    /// was made for: at any other version the change is refused. None: whatever the version is.
+    /// was made for, 0 if there is no sale yet: at any other version the change is refused. None:
+    /// whatever the version is.
     pub if_version: Option<u64>,
 }
 

@@ -139,6 +139,21 @@ pub enum Event {
     ClockCorrected(ClockCorrected),
 }
 
+impl Event {
+    /// Whether the sale is another one to its seller: its terms, its stock or its phase changed. The
+    /// version of the sale is that of the last decision with such an event.
+    pub fn changes_sale(&self) -> bool {
+        matches!(
+            self,
+            Event::SaleSet(_)
+                | Event::SaleOpened
+                | Event::SalePaused
+                | Event::SaleClosed
+                | Event::StockSet(_)
+        )
+    }
+}
+
 /// The sale's terms are these from now on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SaleSet {

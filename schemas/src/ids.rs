@@ -163,14 +163,22 @@ impl AttemptId {
         Self(uuid::Uuid::new_v4().into_bytes())
     }
 
-    /// The id for an idempotency key: the same buyer, product and key give the same id, and no
-    /// buyer can produce another buyer's id. The first 128 bits of SHA-256 over the three, each preceded
-    /// by its length, in the form of a version 8 UUID (RFC 9562).
-    pub fn from_key(product: &ProductId, buyer: &BuyerId, key: &str) -> Self {
+    /// The id for an idempotency key in a round of the product's sale: the same buyer, product, key
+    /// and round give the same id, and no buyer can produce another buyer's id. The first 128 bits of
+    /// SHA-256 over product, buyer and key, and the round from the second on, each preceded by its
+    /// length, in the form of a version 8 UUID (RFC 9562). In the first round it is the id that
+    /// versions gave which did not know rounds, so that a retry across an upgrade is one attempt.
+    pub fn from_key(product: &ProductId, buyer: &BuyerId, key: &str, round: u32) -> Self {
         let mut hash = Sha256::new();
-        for part in [product.as_str(), buyer.as_str(), key] {
+        let mut add = |part: &[u8]| {
             hash.update((part.len() as u32).to_be_bytes());
             hash.update(part);
+        };
+        for part in [product.as_str(), buyer.as_str(), key] {
+            add(part.as_bytes());
+        }
+        if round > 1 {
+            add(&round.to_be_bytes());
         }
         let digest = hash.finalize();
         let mut bytes = [0; 16];
@@ -394,19 +402,25 @@ mod tests {
     }
 
     #[test]
-    fn a_key_belongs_to_its_buyer_and_product() {
-        let id = |p: &str, b: &str, k: &str| {
-            AttemptId::from_key(&p.parse().unwrap(), &b.parse().unwrap(), k)
+    fn a_key_belongs_to_its_buyer_product_and_round() {
+        let id = |p: &str, b: &str, k: &str, round| {
+            AttemptId::from_key(&p.parse().unwrap(), &b.parse().unwrap(), k, round)
         };
-        assert_eq!(id("p", "b", "k"), id("p", "b", "k"));
+        assert_eq!(id("p", "b", "k", 1), id("p", "b", "k", 1));
         let others = [
-            id("q", "b", "k"),
-            id("p", "c", "k"),
-            id("p", "b", "l"),
-            id("pb", "b", "k"),
+            id("q", "b", "k", 1),
+            id("p", "c", "k", 1),
+            id("p", "b", "l", 1),
+            id("pb", "b", "k", 1),
+            id("p", "b", "k", 2),
+            id("p", "b", "k", 3),
         ];
-        assert!(others.iter().all(|other| *other != id("p", "b", "k")));
-        assert_eq!(id("p", "b", "k").to_string().as_bytes()[14], b'8');
+        assert!(others.iter().all(|other| *other != id("p", "b", "k", 1)));
+        assert_ne!(id("p", "b", "k", 2), id("p", "b", "k", 3));
+        // The id that versions gave which did not know rounds.
+        let before = "2f3c13ff-870c-8332-804e-6a9e2f0524ca";
+        assert_eq!(id("p", "b", "k", 1).to_string(), before);
+        assert_eq!(id("p", "b", "k", 0).to_string(), before);
     }
 
     #[test]

@@ -123,7 +123,7 @@ fn decide_and_evolve(commands: &[Command], terms: &SaleTerms) -> f64 {
         if offset % LOOK_AHEAD == 0 {
             prefetch(&product, &commands[offset..]);
         }
-        let events = decide(&product, &command.body, Offset(offset as i64), NOW);
+        let events = decide(&product, command, Offset(offset as i64), NOW);
         for event in &events {
             evolve(&mut product, event);
         }
@@ -256,7 +256,7 @@ fn attempt(number: u32) -> Command {
     let buyer_id = format!("buyer-{number}").parse().expect("a good id");
     Command {
         body: CommandBody::PlaceAttempt(PlaceAttempt {
-            attempt_id: AttemptId::from_key(&product_id, &buyer_id, "once"),
+            attempt_id: AttemptId::from_key(&product_id, &buyer_id, "once", 1),
             buyer_id,
             quantity: 1,
             round: None,

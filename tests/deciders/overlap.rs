@@ -116,7 +116,7 @@ fn check_ledgers(bench: &Bench, seed: u64) {
         let ledger = ledgers.entry(decision.product_id.clone()).or_default();
         let chain: ChainHash = chain_hash(&record.value, ledger.chain);
         ledger
-            .record(&decision, &command.body, appended_at_ms, chain)
+            .record(&decision, &command, appended_at_ms, chain)
             .unwrap_or_else(|violation| {
                 panic!("seed {seed}, offset {}: {violation}", record.offset)
             });

@@ -193,9 +193,14 @@ async fn every_event_of_a_sale(shop: &Shop) {
     shop.put("twice", json!({ "stock": 3 })).await;
     shop.order("twice", "first-round", 2).await;
     shop.change("twice", "close", None).await;
-    shop.put("twice", json!({ "stock": 7 })).await;
-    let second = shop.order("twice", "second-round", 4).await;
-    becomes(shop, &second, "sold").await;
+    shop.begin_round("twice", json!({ "stock": 7 })).await;
+    // Until the command API has read which round it is, the order is made for the first and refused.
+    eventually("an order of the second round is sold", async || {
+        let second = shop.order("twice", "second-round", 4).await;
+        let attempt = shop.attempt(&second).await?;
+        (attempt["status"] == "sold").then_some(())
+    })
+    .await;
     becomes(shop, &held, "expired").await;
 }
 

@@ -38,6 +38,13 @@ impl Shop {
         self.administer(Method::PUT, &url, Some(terms)).await;
     }
 
+    /// Begins a new round after a closed one.
+    pub async fn begin_round(&self, product: &str, mut terms: Value) {
+        terms["name"] = product.into();
+        terms["price"] = json!({ "minor": 1999, "currency": "EUR" });
+        self.change(product, "rounds", Some(terms)).await;
+    }
+
     /// `open`, `pause`, `close` or, with a body, `stock`.
     pub async fn change(&self, product: &str, how: &str, body: Option<Value>) {
         let url = format!("{}/api/admin/flash-sales/{product}/{how}", self.command_api);
@@ -94,13 +101,18 @@ impl Shop {
         .await;
     }
 
+    /// An attempt as it is now or within three seconds, if it is known.
+    pub async fn attempt(&self, attempt: &str) -> Option<Value> {
+        let url = format!("{}/api/attempts/{attempt}?wait=3", self.query_api);
+        let (status, body) = get(&url).await?;
+        (status == 200).then(|| serde_json::from_slice(&body).ok())?
+    }
+
     /// An attempt, once it is decided.
     pub async fn fate(&self, attempt: &str) -> Value {
-        let url = format!("{}/api/attempts/{attempt}?wait=3", self.query_api);
         eventually(&format!("{attempt} is answered"), async || {
-            let (status, body) = get(&url).await?;
-            let body: Value = serde_json::from_slice(&body).ok()?;
-            (status == 200 && body["status"] != "queued").then_some(body)
+            let body = self.attempt(attempt).await?;
+            (body["status"] != "queued").then_some(body)
         })
         .await
     }

@@ -118,6 +118,11 @@ async fn a_refusal_leaves_the_order_before_it_on_the_page_and_prices_are_those_o
     shown(&page, ".answer.no").await;
     let order = text(&page, ".answer.yes").await;
     assert!(order.contains("It is yours"), "{order}");
+    // The order has the price at which it was bought.
+    assert!(
+        order.contains("123.45") || order.contains("123,45"),
+        "{order}"
+    );
     page.refresh().await.unwrap();
     shown(&page, ".answer.yes").await;
     page.close().await.unwrap();

@@ -2,7 +2,7 @@
 
 use schemas::command::{PlaceAttempt, SaleTerms};
 use schemas::decision::{
-    AttemptRefused, AttemptRepeated, Event, Order, OrderAccepted, RefusalReason,
+    AttemptConflicted, AttemptRefused, AttemptRepeated, Event, Order, OrderAccepted, RefusalReason,
 };
 use schemas::ids::{MAX_QUANTITY, Offset, TimestampMs};
 
@@ -10,7 +10,8 @@ use crate::figures::Phase;
 use crate::product::Product;
 use crate::time::{Due, MAX_EXPIRIES};
 
-/// The outcome of an attempt. The same attempt again gets no second one.
+/// The outcome of an attempt. The same attempt again gets no second one, and one that was made for
+/// another round gets none.
 pub fn decide(
     product: &Product,
     due: &Due,
@@ -19,9 +20,7 @@ pub fn decide(
     now: TimestampMs,
 ) -> Event {
     if product.has_answered(&place.attempt_id) {
-        return Event::AttemptRepeated(AttemptRepeated {
-            attempt_id: place.attempt_id,
-        });
+        return again(product, place);
     }
     let accepted = match place.round {
         Some(round) if round != product.head.round => Err(RefusalReason::AnotherRound),
@@ -45,9 +44,24 @@ pub fn decide(
         attempt_offset: offset,
         accepted_at_ms: now,
         hold_until_ms: terms.hold_ms.map(|hold| now.saturating_add(hold)),
-        price: None,
+        price: Some(terms.price.clone()),
     };
     Event::OrderAccepted(OrderAccepted { order })
+}
+
+/// The event of an attempt that has its outcome already. The outcome is no answer to a request for
+/// another quantity.
+fn again(product: &Product, place: &PlaceAttempt) -> Event {
+    let attempt_id = place.attempt_id;
+    match product.requested(&attempt_id) {
+        Some(quantity) if quantity != place.quantity => {
+            Event::AttemptConflicted(AttemptConflicted {
+                attempt_id,
+                quantity: place.quantity,
+            })
+        }
+        _ => Event::AttemptRepeated(AttemptRepeated { attempt_id }),
+    }
 }
 
 /// The terms under which an attempt is accepted, or the first reason to refuse it.

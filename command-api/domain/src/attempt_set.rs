@@ -275,7 +275,7 @@ mod tests {
         let mut whole = AttemptSet::default();
         let product = "p".parse().unwrap();
         let buyer = "b".parse().unwrap();
-        let id = |n: usize| AttemptId::from_key(&product, &buyer, &n.to_string());
+        let id = |n: usize| AttemptId::from_key(&product, &buyer, &n.to_string(), 1);
         whole.extend((0..ids).map(id));
         let expected = if ids > MAX_ALONE { TABLES } else { 1 };
         assert_eq!((whole.len(), whole.tables.len()), (ids, expected));

@@ -26,7 +26,7 @@ mod hashing;
 mod testing;
 
 use schemas::command::{Command, CommandBody};
-use schemas::decision::{Decision, Event};
+use schemas::decision::{Decision, Event, SaleChangeRefusalReason};
 use schemas::ids::{ChainHash, Offset, TimestampMs};
 
 use crate::invariants::Violation;
@@ -50,24 +50,27 @@ pub struct DecisionContext {
 /// Deadlines that are due take effect first, so every command meets the product as it is now.
 pub fn decide(
     product: &Product,
-    body: &CommandBody,
+    command: &Command,
     offset: Offset,
     now: TimestampMs,
 ) -> Vec<Event> {
     let mut due = time::due(product, now);
-    let event = match body {
+    let event = match &command.body {
         CommandBody::PlaceAttempt(place) => {
             Some(attempt::decide(product, &due, place, offset, now))
         }
         CommandBody::CancelOrder(cancel) => Some(order::decide(product, &due, cancel)),
+        CommandBody::TimeAdvanced => None,
+        CommandBody::CorrectClock => Some(time::correct(product, now)),
+        _ if !sale::is_at_version(product, &due, command.if_version) => {
+            Some(sale::refused(SaleChangeRefusalReason::VersionDiffers))
+        }
         CommandBody::PutSale(terms) => return sale::put(product, due, terms, now),
         CommandBody::BeginRound(terms) => return sale::begin_round(product, due, terms, now),
         CommandBody::OpenSale => Some(sale::open(&due)),
         CommandBody::PauseSale => Some(sale::pause(&due)),
         CommandBody::CloseSale => Some(sale::close(&due)),
         CommandBody::SetStock(set) => Some(sale::set_stock(product, &due, set)),
-        CommandBody::TimeAdvanced => None,
-        CommandBody::CorrectClock => Some(time::correct(product, now)),
     };
     due.events.extend(event);
     due.events
@@ -84,13 +87,14 @@ pub fn answer(
     context: DecisionContext,
 ) -> Result<Decision, Violation> {
     let now = time::now(product, &command.body, context.appended_at_ms);
-    let events = decide(product, &command.body, context.offset, now);
+    let events = decide(product, command, context.offset, now);
     let before = product.figures();
     for event in &events {
         evolve(product, event);
     }
     product.head.version += 1;
     product.head.decided_at_ms = now;
+    remember_sale_version(product, &events);
     let decision = Decision {
         claim: context.claim,
         answers: context.offset,
@@ -119,6 +123,7 @@ pub fn absorb(product: &mut Product, decision: &Decision) -> Result<(), Violatio
     product.head.version = decision.version;
     product.head.decided_at_ms = decision.decided_at_ms;
     product.head.chain = decision.chain;
+    remember_sale_version(product, &decision.events);
     if product.head.stock != decision.stock {
         return Err(Violation::StockDiffers {
             computed: product.head.stock,
@@ -126,6 +131,13 @@ pub fn absorb(product: &mut Product, decision: &Decision) -> Result<(), Violatio
         });
     }
     Ok(())
+}
+
+/// Sets the version of the sale to that of the product if the decision's events changed the sale.
+fn remember_sale_version(product: &mut Product, events: &[Event]) {
+    if events.iter().any(Event::changes_sale) {
+        product.head.sale_version = Some(product.head.version);
+    }
 }
 
 /// An event from the log fits the attempts and orders that the product knows.

@@ -126,7 +126,7 @@ mod tests {
         on_sale(terms(1))
             .when(OPENS, attempt(1, "ann", 1))
             .when(OPENS, CloseSale)
-            .when(OPENS, put(terms(1)))
+            .when(OPENS, begin_round(terms(1)))
             .when(OPENS, cancel(1, "ann"))
             .then([kept(1, "ann", UnknownOrder)])
             .stock(1, 0, 0);

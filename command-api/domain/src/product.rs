@@ -24,6 +24,11 @@ pub struct Product {
     pub(crate) holds: BTreeSet<(TimestampMs, AttemptId)>,
     /// The attempts of the round that have no standing order: refused or released.
     pub(crate) spent: AttemptSet,
+    /// The quantities of those of `spent` that requested other than one unit.
+    pub(crate) spent_quantities: HashMap<AttemptId, u32, AttemptIdHash>,
+    /// Whether `spent` comes from a checkpoint without quantities. None is then known, nor kept,
+    /// until the round ends.
+    pub(crate) quantities_unknown: bool,
     /// Units of standing orders by buyer.
     pub(crate) units_of: HashMap<BuyerId, u32, BuyerIdHash>,
 }
@@ -32,6 +37,25 @@ impl Product {
     /// Whether the attempt already has an outcome in this round.
     pub fn has_answered(&self, attempt: &AttemptId) -> bool {
         self.orders.contains_key(attempt) || self.spent.contains(attempt)
+    }
+
+    /// The quantity that an attempt with an outcome in this round requested, if it is known.
+    pub fn requested(&self, attempt: &AttemptId) -> Option<u32> {
+        if let Some(order) = self.orders.get(attempt) {
+            return Some(order.quantity);
+        }
+        if self.quantities_unknown {
+            return None;
+        }
+        Some(self.spent_quantities.get(attempt).copied().unwrap_or(1))
+    }
+
+    /// Remembers an attempt that has no standing order.
+    fn spend(&mut self, attempt: AttemptId, quantity: u32) {
+        self.spent.insert(attempt);
+        if quantity != 1 && !self.quantities_unknown {
+            self.spent_quantities.insert(attempt, quantity);
+        }
     }
 
     /// Prefetches the memory in which an attempt is looked up when it is decided. Called for
@@ -106,7 +130,7 @@ pub fn evolve(product: &mut Product, event: &Event) {
         Event::StockSet(set) => set_total(&mut product.head.stock, set.stock),
         Event::OrderAccepted(accepted) => accept(product, &accepted.order),
         Event::AttemptRefused(refused) if refused.is_outcome() => {
-            product.spent.insert(refused.attempt_id);
+            product.spend(refused.attempt_id, refused.quantity);
             product.head.tally.refused += 1;
         }
         Event::OrderReleased(released) => release(product, &released.order, released.cause),
@@ -143,6 +167,8 @@ fn begin_round(product: &mut Product) {
     product.orders = HashMap::default();
     product.holds = BTreeSet::new();
     product.spent = AttemptSet::default();
+    product.spent_quantities = HashMap::default();
+    product.quantities_unknown = false;
     product.units_of = HashMap::default();
 }
 
@@ -185,5 +211,5 @@ fn release(product: &mut Product, order: &Order, cause: ReleaseCause) {
         }
     }
     product.orders.remove(&order.attempt_id);
-    product.spent.insert(order.attempt_id);
+    product.spend(order.attempt_id, order.quantity);
 }

@@ -17,10 +17,27 @@ pub const MAX_PRICE_MINOR: i64 = 1_000_000_000_000;
 /// The last moment that a sale's window can name, in the year 9999.
 pub const MAX_TIME_MS: TimestampMs = 253_402_300_799_999;
 
-/// The events of new terms: of a first round, of the current round or, when that is closed, of
-/// the next one.
+/// Whether the sale is at the version that a change was made for. What time changes in this decision
+/// is newer than any version that a seller can have read.
+pub fn is_at_version(product: &Product, due: &Due, version: Option<u64>) -> bool {
+    let Some(version) = version else { return true };
+    if product.head.terms.is_none() {
+        return version == 0;
+    }
+    let changed_now = due.events.iter().any(Event::changes_sale);
+    // After a checkpoint of a program that did not record it the version is unknown until the sale
+    // changes. Only programs that record it tell sellers a version, so that what a seller has read is
+    // no older than the checkpoint.
+    let differs = product
+        .head
+        .sale_version
+        .is_some_and(|current| current != version);
+    !changed_now && !differs
+}
+
+/// The events of new terms: of the first round, or of the current one until it is closed. No further
+/// round begins by them, so that terms which arrive just after the closing time sell nothing.
 pub fn put(product: &Product, mut due: Due, terms: &SaleTerms, now: TimestampMs) -> Vec<Event> {
-    let over = terms.closes_at_ms.is_some_and(|closes| closes <= now);
     let committed = due.reserved + product.head.stock.sold;
     // Without holds one attempt may ask for more units than one decision can free by expiring
     // holds. It would then be refused although enough units are due.
@@ -37,25 +54,14 @@ pub fn put(product: &Product, mut due: Due, terms: &SaleTerms, now: TimestampMs)
         _ => terms.opens_at_ms <= now,
     };
     let round = match due.phase {
-        _ if over || check_terms(terms).is_err() => Err(SaleChangeRefusalReason::InvalidTerms),
-        Phase::Closed if due.reserved > 0 => Err(SaleChangeRefusalReason::HoldsOutstanding),
-        Phase::Closed | Phase::None => Ok(product.head.round.saturating_add(1)),
+        Phase::Closed => Err(SaleChangeRefusalReason::Closed),
+        _ if are_invalid(terms, now) => Err(SaleChangeRefusalReason::InvalidTerms),
+        Phase::None => Ok(product.head.round.saturating_add(1)),
         _ if gives_up_holds => Err(SaleChangeRefusalReason::HoldsOutstanding),
         _ if terms.stock < committed => Err(SaleChangeRefusalReason::StockBelowCommitted),
         _ => Ok(product.head.round),
     };
-    match round {
-        Err(reason) => due.events.push(refused(reason)),
-        Ok(round) => {
-            due.events.push(Event::SaleSet(SaleSet {
-                terms: terms.clone(),
-                round,
-            }));
-            if opens {
-                due.events.push(Event::SaleOpened);
-            }
-        }
-    }
+    due.events.extend(set_events(round, terms, opens));
     due.events
 }
 
@@ -66,12 +72,37 @@ pub fn begin_round(
     terms: &SaleTerms,
     now: TimestampMs,
 ) -> Vec<Event> {
-    if due.phase == Phase::Closed {
-        return put(product, due, terms, now);
-    }
+    let round = match due.phase {
+        Phase::Closed if are_invalid(terms, now) => Err(SaleChangeRefusalReason::InvalidTerms),
+        Phase::Closed if due.reserved > 0 => Err(SaleChangeRefusalReason::HoldsOutstanding),
+        Phase::Closed => Ok(product.head.round.saturating_add(1)),
+        _ => Err(SaleChangeRefusalReason::NoClosedRound),
+    };
+    let opens = terms.opens_at_ms <= now;
+    due.events.extend(set_events(round, terms, opens));
     due.events
-        .push(refused(SaleChangeRefusalReason::NoClosedRound));
-    due.events
+}
+
+/// Whether terms are out of their bounds, or their window is over.
+fn are_invalid(terms: &SaleTerms, now: TimestampMs) -> bool {
+    let over = terms.closes_at_ms.is_some_and(|closes| closes <= now);
+    over || check_terms(terms).is_err()
+}
+
+/// The terms take effect in a round, or are refused.
+fn set_events(
+    round: Result<u32, SaleChangeRefusalReason>,
+    terms: &SaleTerms,
+    opens: bool,
+) -> Vec<Event> {
+    let round = match round {
+        Ok(round) => round,
+        Err(reason) => return vec![refused(reason)],
+    };
+    let terms = terms.clone();
+    let mut events = vec![Event::SaleSet(SaleSet { terms, round })];
+    events.extend(opens.then_some(Event::SaleOpened));
+    events
 }
 
 /// Which term is out of its bounds, and what was expected.
@@ -168,7 +199,8 @@ fn unless_over(due: &Due, event: Event) -> Event {
     }
 }
 
-fn refused(reason: SaleChangeRefusalReason) -> Event {
+/// The event of refusing a change of the sale.
+pub fn refused(reason: SaleChangeRefusalReason) -> Event {
     Event::SaleChangeRefused(SaleChangeRefused { reason })
 }
 

@@ -1,8 +1,8 @@
 //! A product split into parts for a checkpoint, and restored from them.
 
 use schemas::decision::{Order, Stock};
-use schemas::ids::ProductId;
-use schemas::snapshot::{PART_ITEMS, ProductPart};
+use schemas::ids::{AttemptId, ProductId};
+use schemas::snapshot::{PART_ITEMS, ProductPart, SpentQuantity};
 
 use crate::invariants::{Violation, check_stock};
 use crate::product::Product;
@@ -14,18 +14,34 @@ pub fn parts(product_id: &ProductId, product: &Product) -> Vec<ProductPart> {
     let mut spent = product.spent.iter();
     let mut parts = Vec::new();
     loop {
+        let spent: Vec<_> = spent.by_ref().take(PART_ITEMS).collect();
         let part = ProductPart {
             product_id: product_id.clone(),
             head: head.take(),
             orders: orders.by_ref().take(PART_ITEMS).collect(),
-            spent: spent.by_ref().take(PART_ITEMS).collect(),
-            spent_quantities: None,
+            spent_quantities: quantities(product, &spent),
+            spent,
         };
         if part.head.is_none() && part.orders.is_empty() && part.spent.is_empty() {
             return parts;
         }
         parts.push(part);
     }
+}
+
+/// The quantities of those of these attempts that requested other than one unit, if they are known.
+fn quantities(product: &Product, spent: &[AttemptId]) -> Option<Vec<SpentQuantity>> {
+    if product.quantities_unknown {
+        return None;
+    }
+    let other_than_one = spent.iter().filter_map(|id| {
+        let quantity = product.spent_quantities.get(id)?;
+        Some(SpentQuantity {
+            attempt_id: *id,
+            quantity: *quantity,
+        })
+    });
+    Some(other_than_one.collect())
 }
 
 /// Adds a part to a product, which begins as the default one. The same part again changes
@@ -44,6 +60,18 @@ pub fn restore(product: &mut Product, part: ProductPart) {
         let units = product.units_of.entry(order.buyer_id.clone()).or_default();
         *units = units.saturating_add(order.quantity);
         product.orders.insert(order.attempt_id, order);
+    }
+    match part.spent_quantities {
+        Some(quantities) if !product.quantities_unknown => {
+            let quantities = quantities.into_iter();
+            let quantities = quantities.map(|spent| (spent.attempt_id, spent.quantity));
+            product.spent_quantities.extend(quantities);
+        }
+        None if !part.spent.is_empty() => {
+            product.quantities_unknown = true;
+            product.spent_quantities.clear();
+        }
+        _ => {}
     }
     product.spent.extend(part.spent);
 }
@@ -133,5 +161,35 @@ mod tests {
         let parts = large();
         let doubled = parts.iter().flat_map(|part| [part.clone(), part.clone()]);
         assert_eq!(restored(doubled), restored(parts.clone()));
+    }
+
+    #[test]
+    fn quantities_that_an_older_checkpoint_does_not_have_are_unknown_until_the_round_ends() {
+        let given = on_sale(limited(10, 1))
+            .when(OPENS, attempt(1, "ann", 2))
+            .then([
+                schemas::decision::Event::SaleOpened,
+                refused(
+                    1,
+                    "ann",
+                    2,
+                    schemas::decision::RefusalReason::OverBuyerLimit,
+                ),
+            ]);
+        let mut older = parts(&"p".parse().unwrap(), given.product());
+        older[0].spent_quantities = None;
+        let mut product = restored(older);
+        assert_eq!(check(&product), Ok(()));
+        assert_eq!(product.requested(&id(1)), None);
+        // As long as they are unknown, so they are in the checkpoints that follow.
+        let again = parts(&"p".parse().unwrap(), &product);
+        assert!(again.iter().all(|part| part.spent_quantities.is_none()));
+        assert_eq!(restored(again), product);
+        let next = schemas::decision::SaleSet {
+            terms: terms(1),
+            round: 2,
+        };
+        crate::product::evolve(&mut product, &schemas::decision::Event::SaleSet(next));
+        assert!(!product.quantities_unknown);
     }
 }

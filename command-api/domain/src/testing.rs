@@ -5,9 +5,9 @@
 
 use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms, SetStock};
 use schemas::decision::{
-    AttemptRefused, AttemptRepeated, CancelRefusalReason, CancelRefused, ClockCorrected, Event,
-    Order, OrderAccepted, OrderReleased, RefusalReason, ReleaseCause, SaleChangeRefusalReason,
-    SaleChangeRefused, SaleSet, Stock, StockSet,
+    AttemptConflicted, AttemptRefused, AttemptRepeated, CancelRefusalReason, CancelRefused,
+    ClockCorrected, Event, Order, OrderAccepted, OrderReleased, RefusalReason, ReleaseCause,
+    SaleChangeRefusalReason, SaleChangeRefused, SaleSet, Stock, StockSet,
 };
 use schemas::ids::{AttemptId, ChainHash, Money, Offset, ProductId, TimestampMs};
 
@@ -43,7 +43,12 @@ pub fn given(commands: impl IntoIterator<Item = (TimestampMs, CommandBody)>) -> 
 
 impl Given {
     /// A command is decided.
-    pub fn when(mut self, at: TimestampMs, body: CommandBody) -> Then {
+    pub fn when(self, at: TimestampMs, body: CommandBody) -> Then {
+        self.when_if(at, body, None)
+    }
+
+    /// A command that was made for a version of the sale is decided.
+    pub fn when_if(mut self, at: TimestampMs, body: CommandBody, version: Option<u64>) -> Then {
         let context = DecisionContext {
             claim: Offset(0),
             offset: Offset(self.offset),
@@ -54,13 +59,13 @@ impl Given {
         let command = Command {
             product_id: "p".parse().unwrap(),
             body,
-            if_version: None,
+            if_version: version,
         };
         let decision = answer(&mut self.product, &command, context).expect("invariants hold");
         absorb(&mut self.shadow, &decision).expect("what was decided can be absorbed");
         let taken = self
             .ledger
-            .record(&decision, &command.body, at, ChainHash::default());
+            .record(&decision, &command, at, ChainHash::default());
         taken.unwrap_or_else(|violation| panic!("{violation} in {decision:?}"));
         // Comparing whole products after each of thousands of commands would take minutes.
         if self.product.remembered() < 100 || self.offset % 500 == 0 {
@@ -110,6 +115,11 @@ impl Then {
         self.given.when(at, body)
     }
 
+    /// Another command, which was made for a version of the sale, is decided.
+    pub fn when_if(self, at: TimestampMs, body: CommandBody, version: u64) -> Then {
+        self.given.when_if(at, body, Some(version))
+    }
+
     /// The number of events.
     pub fn count(&self) -> usize {
         self.events.len()
@@ -157,6 +167,10 @@ pub fn put(terms: SaleTerms) -> CommandBody {
     CommandBody::PutSale(terms)
 }
 
+pub fn begin_round(terms: SaleTerms) -> CommandBody {
+    CommandBody::BeginRound(terms)
+}
+
 /// A product whose first command put these terms, before they open.
 pub fn on_sale(terms: SaleTerms) -> Given {
     given([(0, put(terms))])
@@ -173,11 +187,16 @@ pub fn id(number: u32) -> AttemptId {
 }
 
 pub fn attempt(number: u32, buyer: &str, quantity: u32) -> CommandBody {
+    attempt_in(None, number, buyer, quantity)
+}
+
+/// An attempt that was made for a round.
+pub fn attempt_in(round: Option<u32>, number: u32, buyer: &str, quantity: u32) -> CommandBody {
     CommandBody::PlaceAttempt(PlaceAttempt {
         attempt_id: id(number),
         buyer_id: buyer.parse().unwrap(),
         quantity,
-        round: None,
+        round,
     })
 }
 
@@ -197,7 +216,7 @@ pub fn sold(number: u32, buyer: &str, quantity: u32, offset: i64, at: TimestampM
         attempt_offset: Offset(offset),
         accepted_at_ms: at,
         hold_until_ms: None,
-        price: None,
+        price: Some(terms(0).price),
     }
 }
 
@@ -229,6 +248,14 @@ pub fn refused(number: u32, buyer: &str, quantity: u32, reason: RefusalReason) -
 pub fn repeated(number: u32) -> Event {
     let attempt_id = id(number);
     Event::AttemptRepeated(AttemptRepeated { attempt_id })
+}
+
+pub fn conflicted(number: u32, quantity: u32) -> Event {
+    let attempt_id = id(number);
+    Event::AttemptConflicted(AttemptConflicted {
+        attempt_id,
+        quantity,
+    })
 }
 
 pub fn kept(number: u32, buyer: &str, reason: CancelRefusalReason) -> Event {

@@ -13,7 +13,7 @@ const OPENS: TimestampMs = 1_000;
 /// A time that is an hour ahead.
 const AHEAD: TimestampMs = OPENS + 3_600_000;
 
-type History = Vec<(TimestampMs, CommandBody, Decision)>;
+type History = Vec<(TimestampMs, Command, Decision)>;
 
 /// A unit is held for half a second at a time that is an hour ahead; the time is corrected, and the
 /// hold runs out.
@@ -57,7 +57,7 @@ fn history() -> History {
             if_version: None,
         };
         let decision = answer(&mut product, &command, context).unwrap();
-        (at, command.body, decision)
+        (at, command, decision)
     };
     (0..).zip(commands).map(decide).collect()
 }
@@ -93,7 +93,7 @@ fn a_time_that_falls_without_its_correction_is_noticed() {
     let back = Violation::TimeWentBack { before, found };
     assert_eq!(audit(|history| history[2].2.events.clear()), Err((2, back)));
     // A correction that no command requested is no answer.
-    let found = audit(|history| history[2].1 = CommandBody::OpenSale);
+    let found = audit(|history| history[2].1.body = CommandBody::OpenSale);
     let expected = Violation::NotTheLogsTime {
         expected: AHEAD,
         found: OPENS + 10,

@@ -8,12 +8,13 @@ use domain::{DecisionContext, absorb, answer};
 use schemas::codec::{Codec, chain_hash};
 use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms};
 use schemas::decision::{
-    AttemptRefused, CancelRefusalReason, CancelRefused, CommandKind, Decision, DecisionRecord,
-    Event, OrderAccepted, RefusalReason, SaleSet, Stock,
+    AttemptConflicted, AttemptRefused, CancelRefusalReason, CancelRefused, CommandKind, Decision,
+    DecisionRecord, Event, OrderAccepted, RefusalReason, SaleChangeRefusalReason,
+    SaleChangeRefused, SaleSet, Stock,
 };
 use schemas::ids::{AttemptId, ChainHash, Money, Offset};
 
-type History = Vec<(Decision, CommandBody)>;
+type History = Vec<(Decision, Command)>;
 
 fn id(number: u8) -> AttemptId {
     AttemptId::from_bytes([number; 16])
@@ -79,7 +80,7 @@ fn history() -> History {
             appended_at_ms: at,
         };
         let decision = answer(&mut product, &command, context).unwrap();
-        (decision, command.body)
+        (decision, command)
     };
     commands.into_iter().map(decide).collect()
 }
@@ -131,7 +132,7 @@ fn reserve(decision: &mut Decision, units: i32) {
 
 fn refuse(history: &mut History, place: usize, reason: RefusalReason) {
     let (decision, command) = &mut history[place];
-    let CommandBody::PlaceAttempt(attempt) = command else {
+    let CommandBody::PlaceAttempt(attempt) = &command.body else {
         panic!("{command:?} is no attempt");
     };
     *decision.events.last_mut().unwrap() = Event::AttemptRefused(AttemptRefused {
@@ -484,6 +485,87 @@ fn nothing_rides_along_with_an_answer() {
     assert_eq!(rider, (9, Violation::AnswersSomethingElse));
     let silent = forged(|history| history[7].0.events.clear());
     assert_eq!(silent, (7, Violation::AnswersSomethingElse));
+}
+
+#[test]
+fn an_attempt_has_its_outcome_in_its_own_round_only() {
+    let of_round = |history: &mut History, place: usize, round: u32| {
+        let CommandBody::PlaceAttempt(attempt) = &mut history[place].1.body else {
+            panic!("it is an attempt");
+        };
+        attempt.round = Some(round);
+    };
+    for place in [2, 3] {
+        let elsewhere = forged(|history| of_round(history, place, 2));
+        assert_eq!(elsewhere, (place, Violation::AnotherRound(id(place as u8))));
+    }
+    let turned_away = forged(|history| {
+        refuse_accepted(history, 2, RefusalReason::AnotherRound);
+        history[2].0.tally.refused -= 1;
+    });
+    assert_eq!(turned_away, (2, Violation::AnotherRound(id(2))));
+}
+
+#[test]
+fn a_conflict_is_one_with_an_earlier_attempt_for_another_quantity() {
+    let conflict = |history: &mut History, number: u8, quantity: u32| {
+        let CommandBody::PlaceAttempt(attempt) = &mut history[7].1.body else {
+            panic!("it is an attempt");
+        };
+        attempt.attempt_id = id(number);
+        attempt.quantity = quantity;
+        let attempt_id = id(number);
+        let conflicted = AttemptConflicted {
+            attempt_id,
+            quantity,
+        };
+        history[7].0.events = vec![Event::AttemptConflicted(conflicted)];
+    };
+    let mut history = history();
+    conflict(&mut history, 5, 2);
+    assert_eq!(audit(history, 0, |_, _| {}), Ok(()));
+    let same = forged(|history| conflict(history, 5, 1));
+    assert_eq!(same, (7, Violation::NoConflict(id(5))));
+    let with_nothing = forged(|history| conflict(history, 9, 2));
+    assert_eq!(with_nothing, (7, Violation::NoConflict(id(9))));
+}
+
+#[test]
+fn a_change_made_for_another_version_takes_no_effect() {
+    let late = forged(|history| history[10].1.if_version = Some(1));
+    assert_eq!(late, (10, Violation::AnotherVersion));
+    let mut right = history();
+    // The sale opened by time in the second decision.
+    right[10].1.if_version = Some(2);
+    assert_eq!(audit(right, 0, |_, _| {}), Ok(()));
+    let refused = forged(|history| {
+        history[10].0.events = vec![Event::SaleChangeRefused(SaleChangeRefused {
+            reason: SaleChangeRefusalReason::VersionDiffers,
+        })];
+    });
+    assert_eq!(refused, (10, Violation::AnswersSomethingElse));
+}
+
+#[test]
+fn another_price_than_the_terms_have_is_noticed() {
+    let cheaper = forged(|history| {
+        let order = &mut accepted(&mut history[2].0.events[0]).order;
+        order.price.as_mut().unwrap().minor = 1;
+    });
+    assert_eq!(cheaper, (2, Violation::AnswersSomethingElse));
+    let mut before_version_2 = history();
+    for place in [1, 2, 6] {
+        let event = before_version_2[place].0.events.last_mut().unwrap();
+        accepted(event).order.price = None;
+    }
+    for place in [5, 9] {
+        for event in &mut before_version_2[place].0.events {
+            if let Event::OrderReleased(released) = event {
+                released.order.price = None;
+            }
+        }
+    }
+    assert_eq!(audit(before_version_2, 0, |_, _| {}), Ok(()));
 }
 
 /// A decider that recovers has no commands to compare with, but knows its own orders: what does

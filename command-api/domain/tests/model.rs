@@ -40,6 +40,7 @@ enum Answer {
     },
     Refused(RefusalReason),
     Repeated,
+    Conflicted,
     GivenBack,
     Kept(CancelRefusalReason),
     Changed,
@@ -59,6 +60,9 @@ struct Model {
     paused: bool,
     closed: bool,
     attempts: Vec<Attempt>,
+    /// Decisions so far, and how many there were at the last change of the sale.
+    decisions: u64,
+    changed_at: u64,
 }
 
 impl Model {
@@ -119,22 +123,48 @@ impl Model {
                 attempt.fate = Fate::Expired;
             }
         }
+        let before = (self.open, self.closed);
         if !self.paused && !self.closed && terms.opens_at_ms <= self.now {
             self.open = true;
         }
         if terms.closes_at_ms.is_some_and(|closes| closes <= self.now) {
             self.closed = true;
         }
+        if before != (self.open, self.closed) {
+            self.changed_at = self.decisions;
+        }
     }
 
-    fn ask(&mut self, at: TimestampMs, body: &CommandBody) -> Answer {
-        if *body == CommandBody::CorrectClock {
+    fn ask(&mut self, at: TimestampMs, command: &Command) -> Answer {
+        self.decisions += 1;
+        if command.body == CommandBody::CorrectClock {
             return self.correct_clock(at);
         }
         self.pass_time(at);
+        let of_sale = !matches!(
+            command.body,
+            CommandBody::PlaceAttempt(_) | CommandBody::CancelOrder(_) | CommandBody::TimeAdvanced
+        );
+        if let Some(version) = command.if_version
+            && of_sale
+            && version != self.changed_at
+        {
+            return Answer::Unchanged(SaleChangeRefusalReason::VersionDiffers);
+        }
+        let answer = self.carry_out(&command.body);
+        if answer == Answer::Changed {
+            self.changed_at = self.decisions;
+        }
+        answer
+    }
+
+    fn carry_out(&mut self, body: &CommandBody) -> Answer {
         match body {
             CommandBody::PlaceAttempt(place) => self.place(place),
             CommandBody::CancelOrder(cancel) => self.cancel(cancel),
+            CommandBody::PutSale(_) if self.closed => {
+                Answer::Unchanged(SaleChangeRefusalReason::Closed)
+            }
             CommandBody::PutSale(terms) => self.put(terms),
             CommandBody::BeginRound(_) if !self.closed => {
                 Answer::Unchanged(SaleChangeRefusalReason::NoClosedRound)
@@ -171,8 +201,14 @@ impl Model {
     }
 
     fn place(&mut self, place: &PlaceAttempt) -> Answer {
-        if self.attempts.iter().any(|a| a.id == place.attempt_id) {
-            return Answer::Repeated;
+        if let Some(first) = self.attempts.iter().find(|a| a.id == place.attempt_id) {
+            return match first.quantity == place.quantity {
+                true => Answer::Repeated,
+                false => Answer::Conflicted,
+            };
+        }
+        if place.round.is_some_and(|round| round != self.round) {
+            return Answer::Refused(RefusalReason::AnotherRound);
         }
         let reason = self.reason_against(place);
         let hold_until = self.terms.as_ref().and_then(|terms| terms.hold_ms);
@@ -268,6 +304,7 @@ impl Model {
             *self = Model {
                 now: self.now,
                 round: self.round + 1,
+                decisions: self.decisions,
                 ..Model::default()
             };
         } else if terms.stock < stock.reserved + stock.sold {
@@ -300,6 +337,7 @@ fn answer_of(decision: &Decision, body: &CommandBody) -> Answer {
         },
         Event::AttemptRefused(event) => Answer::Refused(event.reason),
         Event::AttemptRepeated(_) => Answer::Repeated,
+        Event::AttemptConflicted(_) => Answer::Conflicted,
         Event::OrderReleased(event) => {
             assert_eq!(event.cause, ReleaseCause::Cancelled);
             Answer::GivenBack
@@ -323,14 +361,18 @@ struct Run {
 }
 
 impl Run {
-    fn step(&mut self, offset: i64, at: TimestampMs, body: CommandBody) {
-        let expected = self.model.ask(at, &body);
-        let round = self.product.head.round;
+    fn step(&mut self, offset: i64, at: TimestampMs, body: CommandBody, version: Version) {
         let command = Command {
             product_id: "p".parse().unwrap(),
             body,
-            if_version: None,
+            if_version: match version {
+                Version::Any => None,
+                Version::Current => Some(self.model.changed_at),
+                Version::Before => Some(self.model.changed_at.saturating_sub(1)),
+            },
         };
+        let expected = self.model.ask(at, &command);
+        let round = self.product.head.round;
         let context = DecisionContext {
             claim: Offset(0),
             offset: Offset(offset),
@@ -360,7 +402,7 @@ impl Run {
                     );
                     event.order.attempt_id
                 }
-                Event::AttemptRefused(event) => event.attempt_id,
+                Event::AttemptRefused(event) if event.is_outcome() => event.attempt_id,
                 _ => continue,
             };
             assert!(!self.outcomes.contains(&attempt), "a second outcome");
@@ -375,7 +417,7 @@ impl Run {
         absorb(&mut self.follower, &read).expect("what was decided can be absorbed");
         assert_eq!(self.follower, self.product);
         let expected_chain = chain_hash(&bytes, self.ledger.chain);
-        let taken = self.ledger.record(&read, &command.body, at, expected_chain);
+        let taken = self.ledger.record(&read, &command, at, expected_chain);
         taken.unwrap_or_else(|violation| panic!("{violation} in {read:?}"));
 
         let mut restored = Product::default();
@@ -385,6 +427,22 @@ impl Run {
         assert_eq!(restored, self.product);
         assert_eq!(snapshot::check(&restored), Ok(()));
     }
+}
+
+/// The version of the sale that a change is made for.
+#[derive(Clone, Copy, Debug)]
+enum Version {
+    Any,
+    Current,
+    Before,
+}
+
+fn version() -> impl Strategy<Value = Version> {
+    prop_oneof![
+        6 => Just(Version::Any),
+        2 => Just(Version::Current),
+        1 => Just(Version::Before),
+    ]
 }
 
 /// All times are on this grid, so that deadlines are often met to the millisecond.
@@ -442,16 +500,23 @@ fn step() -> impl Strategy<Value = i64> {
     prop_oneof![60 => -2i64..8, 1 => -60i64..60]
 }
 
+/// Mostly none or one of the first rounds.
+fn round() -> impl Strategy<Value = Option<u32>> {
+    prop_oneof![4 => Just(None), 4 => (0u32..4).prop_map(Some)]
+}
+
 fn body() -> impl Strategy<Value = CommandBody> {
     prop_oneof![
-        24 => (attempt_id(), buyer_id(), quantity()).prop_map(|(attempt_id, buyer_id, quantity)| {
-            CommandBody::PlaceAttempt(PlaceAttempt { attempt_id, buyer_id, quantity, round: None })
-        }),
+        24 => (attempt_id(), buyer_id(), quantity(), round()).prop_map(
+            |(attempt_id, buyer_id, quantity, round)| {
+                CommandBody::PlaceAttempt(PlaceAttempt { attempt_id, buyer_id, quantity, round })
+            }
+        ),
         8 => (attempt_id(), buyer_id()).prop_map(|(attempt_id, buyer_id)| {
             CommandBody::CancelOrder(CancelOrder { attempt_id, buyer_id })
         }),
         3 => terms().prop_map(CommandBody::PutSale),
-        1 => terms().prop_map(CommandBody::BeginRound),
+        2 => terms().prop_map(CommandBody::BeginRound),
         2 => Just(CommandBody::OpenSale),
         1 => Just(CommandBody::PauseSale),
         1 => Just(CommandBody::CloseSale),
@@ -471,7 +536,7 @@ proptest! {
     /// Steps in time may go back a little, as a clock that is set does, and sometimes far.
     #[test]
     fn the_core_decides_as_the_model_does(
-        commands in proptest::collection::vec((step(), body()), 1..200)
+        commands in proptest::collection::vec((step(), body(), version()), 1..200)
     ) {
         let mut run = Run {
             codec: Codec::embedded(),
@@ -482,9 +547,9 @@ proptest! {
             outcomes: Vec::new(),
         };
         let mut at = 500;
-        for (offset, (step, body)) in commands.into_iter().enumerate() {
+        for (offset, (step, body, version)) in commands.into_iter().enumerate() {
             at += step * GRID_MS;
-            run.step(offset as i64, at, body);
+            run.step(offset as i64, at, body, version);
         }
     }
 }

@@ -77,12 +77,13 @@ pub(super) struct AppendedRecord {
 }
 
 impl CommandApi {
-    /// Appends a command to `purchase-attempts`, with the trace of its request, and waits until it
-    /// is durable.
+    /// Appends a command to `purchase-attempts`, with the version of the sale that it was made for and
+    /// the trace of its request, and waits until it is durable.
     pub(super) async fn append(
         &self,
         product: &ProductId,
         body: CommandBody,
+        if_version: Option<u64>,
         trace: Trace,
     ) -> Result<AppendedRecord, Problem> {
         let trace_id = trace.id.map(display);
@@ -93,7 +94,7 @@ impl CommandApi {
         let value = Bytes::from(self.codec.encode_command(Command {
             product_id,
             body,
-            if_version: None,
+            if_version,
         }));
         let record = NewRecord {
             key,
@@ -164,7 +165,7 @@ impl CommandApi {
     }
 
     /// Waits until the store has the decisions on all records that a partition has now.
-    async fn wait_for_store(&self, partition: Partition) -> Result<(), StoreError> {
+    pub(super) async fn wait_for_store(&self, partition: Partition) -> Result<(), StoreError> {
         let end = self.log.end(Topic::PurchaseAttempts, partition).await;
         let end = end.map_err(|error| StoreError(error.to_string()))?;
         loop {

@@ -83,7 +83,7 @@ pub(super) async fn correct_all(
         let page = page.map_err(no_list)?;
         let Some(last) = page.last() else { break };
         after = Some(last.product_id.clone());
-        let correct = |product| api.append(product, CommandBody::CorrectClock, trace.clone());
+        let correct = |product| api.append(product, CommandBody::CorrectClock, None, trace.clone());
         try_join_all(page.iter().map(|sale| correct(&sale.product_id))).await?;
         products += page.len() as u64;
     }
@@ -116,7 +116,7 @@ pub(super) async fn correct_one(
 ) -> Result<Response, Problem> {
     api.require_known(&product, &trace).await?;
     api.log.correct_clock();
-    change(&api, &product, CommandBody::CorrectClock, trace).await
+    change(&api, &product, CommandBody::CorrectClock, None, trace).await
 }
 
 fn no_list(error: StoreError) -> Problem {

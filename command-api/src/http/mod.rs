@@ -7,6 +7,7 @@ mod admin;
 mod clock_corrections;
 
 mod admission;
+mod rounds;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use web::limits::{Guard, guard};
 use web::receipt::ReceiptKey;
 
 pub use self::admission::KnownProducts;
+pub use self::rounds::{KnownRounds, RecentOrders};
 use crate::log_watch::LogState;
 
 /// The largest body of an order or a cancellation, in bytes.
@@ -35,8 +37,8 @@ pub const MAX_ADMIN_BYTES: usize = 64 * 1024;
 pub struct CommandApi {
     /// Where commands are appended.
     pub log: Arc<dyn EventLog>,
-    /// Queried for whether a product is known, whether the store is current, and for the products
-    /// whose time an operator corrects.
+    /// Queried for whether a product is known, for the round of its sale, whether the store is current,
+    /// and for the products whose time an operator corrects.
     pub store: Arc<dyn ReadStore>,
     /// The records' codec.
     pub codec: Arc<Codec>,
@@ -50,6 +52,10 @@ pub struct CommandApi {
     pub known: KnownProducts,
     /// Whether the log is the one that it should be.
     pub log_state: LogState,
+    /// The rounds that orders with a key are made for.
+    pub rounds: KnownRounds,
+    /// The quantities of the last orders with a key.
+    pub recent: RecentOrders,
 }
 
 /// The routes of the write side, each request bounded by the time given. Without an admin token
@@ -61,6 +67,7 @@ pub fn router(api: Arc<CommandApi>, admin: Option<AdminToken>, timeout: Duration
         .layer(DefaultBodyLimit::max(MAX_ORDER_BYTES));
     let admin = OpenApiRouter::new()
         .routes(routes!(admin::put_sale))
+        .routes(routes!(admin::begin_round))
         .routes(routes!(admin::open_sale))
         .routes(routes!(admin::pause_sale))
         .routes(routes!(admin::close_sale))

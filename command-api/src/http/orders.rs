@@ -49,6 +49,26 @@ pub(super) struct Receipt<'a> {
 /// The problems of orders and cancellations.
 struct OrderProblems;
 
+/// The problem of an attempt that was made for another quantity before.
+struct Conflict;
+
+impl IntoResponses for Conflict {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        describe(&[Code::IdempotencyConflict])
+    }
+}
+
+fn conflict(first: u32) -> Problem {
+    Problem::new(
+        Code::IdempotencyConflict,
+        format!(
+            "An order with this Idempotency-Key was made before, for quantity {first}; it stands. Send \
+             the same quantity to get its receipt again, or another key to order once more."
+        ),
+    )
+    .at("quantity", "that of the first request with this Idempotency-Key")
+}
+
 impl IntoResponses for OrderProblems {
     fn responses() -> BTreeMap<String, RefOr<Described>> {
         describe(&[
@@ -70,8 +90,11 @@ impl IntoResponses for OrderProblems {
 /// Places an attempt to buy units of a sale.
 ///
 /// The answer confirms that the attempt is durably queued, not its outcome. The same
-/// `Idempotency-Key` from the same buyer for the same product is the same attempt, and its
-/// first answer stands.
+/// `Idempotency-Key` from the same buyer for the same product in the same round of its sale is the
+/// same attempt, and its first answer stands. With another quantity it is a conflict: at once where
+/// this service knows the first request, else as the outcome at `Location`. An attempt that was made
+/// for a round which has ended meanwhile is refused with `another_round`; the same request again is
+/// made for the current one.
 #[utoipa::path(
     post,
     path = "/api/flash-sales/{product_id}/order",
@@ -87,6 +110,7 @@ impl IntoResponses for OrderProblems {
         (status = 202, description = "The attempt is queued.", body = Receipt,
             headers(("Location" = String, description = "Where the attempt's outcome is."))),
         OrderProblems,
+        Conflict,
     )
 )]
 pub(super) async fn place_order(
@@ -98,22 +122,33 @@ pub(super) async fn place_order(
     Body(order): Body<OrderRequest>,
 ) -> Result<Response, Problem> {
     api.require_known(&product, &trace).await?;
-    let attempt_id = match key {
-        Some(key) => AttemptId::from_key(&product, &buyer, &key),
-        None => AttemptId::generate(),
+    let (attempt_id, round) = match &key {
+        Some(key) => {
+            let round = api.round(&product).await;
+            let id = AttemptId::from_key(&product, &buyer, key, round);
+            (id, Some(round))
+        }
+        None => (AttemptId::generate(), None),
     };
+    let first = api.recent.quantity(&attempt_id);
+    if let Some(first) = first.filter(|first| *first != order.quantity) {
+        return Err(conflict(first));
+    }
     let place = PlaceAttempt {
         attempt_id,
         buyer_id: buyer,
         quantity: order.quantity,
-        round: None,
+        round,
     };
     let appended = api
-        .append(&product, CommandBody::PlaceAttempt(place), trace)
+        .append(&product, CommandBody::PlaceAttempt(place), None, trace)
         .await?;
+    if key.is_some() {
+        api.recent.remember(attempt_id, order.quantity);
+    }
     counter!(ATTEMPTS_ACCEPTED).increment(1);
-    let location = format!("/api/attempts/{attempt_id}");
-    let location = HeaderValue::try_from(location).expect("an id is visible ASCII");
+    let location = format!("/api/attempts/{attempt_id}?at_least={}", appended.position);
+    let location = HeaderValue::try_from(location).expect("ids and positions are visible ASCII");
     Ok(answer(&api, attempt_id, &product, appended, location))
 }
 
@@ -161,7 +196,7 @@ pub(super) async fn cancel_order(
         buyer_id: buyer,
     };
     let appended = api
-        .append(&product, CommandBody::CancelOrder(cancel), trace)
+        .append(&product, CommandBody::CancelOrder(cancel), None, trace)
         .await?;
     let location = command_location(appended.position);
     Ok(answer(&api, attempt_id, &product, appended, location))

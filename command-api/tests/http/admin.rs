@@ -3,7 +3,7 @@
 use schemas::command::CommandBody;
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN, BUYER, NOW, SALE, world};
+use crate::support::{ADMIN, BUYER, NOW, SALE, World, world};
 
 fn sale() -> Value {
     json!({
@@ -59,13 +59,14 @@ async fn a_sale_is_put_and_can_be_ordered_from_at_once() {
 async fn a_sale_is_opened_paused_closed_and_restocked() {
     let world = world(Some("let-me-in"));
     for (action, body) in [
-        ("open", ""),
-        ("pause", "{}"),
-        ("close", ""),
-        ("stock", r#"{"stock":0}"#),
+        ("open", String::new()),
+        ("pause", "{}".to_owned()),
+        ("close", String::new()),
+        ("stock", r#"{"stock":0}"#.to_owned()),
+        ("rounds", sale().to_string()),
     ] {
         let path = format!("{SALE}/{action}");
-        let answer = world.call("POST", &path, &[ADMIN], body).await;
+        let answer = world.call("POST", &path, &[ADMIN], body.clone()).await;
         assert_eq!(answer.status, 202, "{action}: {}", answer.body);
         let position = &answer.body["position"];
         let at = format!("{}-{}", position["partition"], position["offset"]);
@@ -85,9 +86,95 @@ async fn a_sale_is_opened_paused_closed_and_restocked() {
             CommandBody::OpenSale,
             CommandBody::PauseSale,
             CommandBody::CloseSale,
-            CommandBody::SetStock(_)
+            CommandBody::SetStock(_),
+            CommandBody::BeginRound(_)
         ]
     ));
+}
+
+/// The versions that the changes in the log were made for.
+fn versions(world: &World) -> Vec<Option<u64>> {
+    let commands = world.commands().into_iter();
+    commands.map(|command| command.if_version).collect()
+}
+
+#[tokio::test]
+async fn a_change_carries_the_version_it_was_made_for() {
+    let world = world(Some("let-me-in"));
+    let terms = sale().to_string();
+    let routes = [
+        ("PUT", "", terms.clone()),
+        ("POST", "/rounds", terms),
+        ("POST", "/open", String::new()),
+        ("POST", "/pause", String::new()),
+        ("POST", "/close", String::new()),
+        ("POST", "/stock", r#"{"stock":1}"#.to_owned()),
+    ];
+    for (method, action, body) in routes {
+        let path = format!("{SALE}{action}");
+        let headers = [ADMIN, ("if-match", "\"17\"")];
+        let answer = world.call(method, &path, &headers, body.clone()).await;
+        assert_eq!(answer.status, 202, "{method} {path}: {}", answer.body);
+        assert_eq!(versions(&world).pop(), Some(Some(17)), "{method} {path}");
+        world.call(method, &path, &[ADMIN], body).await;
+        assert_eq!(versions(&world).pop(), Some(None), "{method} {path}");
+    }
+    let appended = world.appended().len();
+    for bad in [
+        "17",
+        "\"\"",
+        "*",
+        "W/\"17\"",
+        "\"17\", \"18\"",
+        "\"-1\"",
+        "\"x\"",
+        "\"9223372036854775808\"",
+    ] {
+        let headers = [ADMIN, ("if-match", bad)];
+        let open = format!("{SALE}/open");
+        let answer = world.call("POST", &open, &headers, "").await;
+        assert_eq!(answer.problem(), (400, "invalid_request"), "{bad}");
+        assert_eq!(answer.body["field"], "If-Match", "{bad}");
+    }
+    assert_eq!(world.appended().len(), appended);
+}
+
+/// A field that is left out may give away what the sale does not. So such a request creates a sale,
+/// and changes none.
+#[tokio::test]
+async fn terms_with_a_field_left_out_only_create_a_sale() {
+    let world = world(Some("let-me-in"));
+    let fields = ["limit_per_buyer", "hold_ms", "opens_at", "closes_at"];
+    for field in fields {
+        let mut terms = sale();
+        terms.as_object_mut().unwrap().remove(field);
+        let body = terms.to_string();
+        assert_eq!(
+            world.call("PUT", SALE, &[ADMIN], body.clone()).await.status,
+            202
+        );
+        assert_eq!(versions(&world).pop(), Some(Some(0)), "without {field}");
+        let headers = [ADMIN, ("if-match", "\"17\"")];
+        let answer = world.call("PUT", SALE, &headers, body.clone()).await;
+        assert_eq!(
+            answer.problem(),
+            (400, "invalid_request"),
+            "without {field}"
+        );
+        assert_eq!(answer.body["field"], field);
+        // With null it is stated.
+        terms[field] = Value::Null;
+        let answer = world.call("PUT", SALE, &[ADMIN], terms.to_string()).await;
+        assert_eq!(answer.status, 202, "{field} null: {}", answer.body);
+        assert_eq!(versions(&world).pop(), Some(None), "{field} null");
+        // A new round has no field to keep.
+        let rounds = format!("{SALE}/rounds");
+        assert_eq!(
+            world.call("POST", &rounds, &[ADMIN], body).await.status,
+            202
+        );
+        assert_eq!(versions(&world).pop(), Some(None));
+    }
 }
 
 #[tokio::test]
@@ -130,6 +217,11 @@ async fn terms_out_of_bounds_are_named() {
     for (place, value, status, field) in cases {
         let mut body = sale();
         *body.pointer_mut(place).unwrap() = value.clone();
+        let rounds = format!("{SALE}/rounds");
+        for (method, path) in [("PUT", SALE), ("POST", &rounds)] {
+            let answer = world.call(method, path, &[ADMIN], body.to_string()).await;
+            assert_eq!(answer.status, status, "{method} {place} {value}");
+        }
         let answer = world.call("PUT", SALE, &[ADMIN], body.to_string()).await;
         let code = if status == 422 {
             "invalid_terms"
@@ -168,6 +260,7 @@ async fn only_the_admin_token_opens_the_administration() {
         ("POST", "/pause"),
         ("POST", "/close"),
         ("POST", "/stock"),
+        ("POST", "/rounds"),
     ];
     let wrong = [
         "",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use kit::OnAppend;
-use ports::read_store::{Progress, Row};
+use ports::read_store::{Progress, Row, SaleRow};
 use ports::{AppendError, NewRecord, ReadStore};
 use runtime::health::Health;
 use runtime::metrics::APPEND_FAILURES;
@@ -14,9 +14,10 @@ use schemas::ids::{AttemptId, Offset, ProductId};
 use schemas::placement::Placement;
 use schemas::topics::Topic;
 use serde_json::json;
+use tokio::time::sleep;
 use web::receipt::ReceiptKey;
 
-use crate::support::{BUYER, CANCEL, NOW, PARTITIONS, sale, world};
+use crate::support::{ADMIN, BUYER, CANCEL, NOW, PARTITIONS, SALE, World, sale, world};
 
 #[tokio::test]
 async fn an_order_is_in_the_log_before_it_is_answered() {
@@ -27,9 +28,10 @@ async fn an_order_is_in_the_log_before_it_is_answered() {
     assert_eq!(answer.status, 202);
 
     let (product, buyer) = ("sneaker".parse().unwrap(), "b-1".parse().unwrap());
-    let id = AttemptId::from_key(&product, &buyer, "k");
+    let id = AttemptId::from_key(&product, &buyer, "k", 1);
     let partition = Placement::new(PARTITIONS).partition_of(&product);
-    assert_eq!(answer.header("location"), format!("/api/attempts/{id}"));
+    let location = format!("/api/attempts/{id}?at_least={}:0", partition.0);
+    assert_eq!(answer.header("location"), location);
     assert_eq!(answer.body["attempt_id"], id.to_string());
     assert_eq!(answer.body["product_id"], "sneaker");
     assert_eq!(
@@ -43,6 +45,7 @@ async fn an_order_is_in_the_log_before_it_is_answered() {
         (place.attempt_id, place.buyer_id, place.quantity),
         (id, buyer, 2)
     );
+    assert_eq!(place.round, Some(1));
     let (at, record) = world.appended().remove(0);
     assert_eq!((at, &record.key[..]), (partition, &b"sneaker"[..]));
 
@@ -71,7 +74,7 @@ async fn the_same_key_is_the_same_attempt_at_a_new_position() {
     let key = ("idempotency-key", "k");
     let first = world.order(&[BUYER, key], r#"{"quantity":1}"#).await;
     let quoted = ("idempotency-key", "\"k\"");
-    let again = world.order(&[BUYER, quoted], r#"{"quantity":3}"#).await;
+    let again = world.order(&[BUYER, quoted], r#"{"quantity":1}"#).await;
     assert_eq!(first.body["attempt_id"], again.body["attempt_id"]);
     assert_eq!(again.body["position"]["offset"], 1);
 
@@ -84,6 +87,131 @@ async fn the_same_key_is_the_same_attempt_at_a_new_position() {
         world.order(&[BUYER], r#"{"quantity":1}"#).await,
     ];
     assert_ne!(no_key[0].body["attempt_id"], no_key[1].body["attempt_id"]);
+}
+
+#[tokio::test]
+async fn the_same_key_with_another_quantity_is_a_conflict() {
+    let world = world(None);
+    let key = ("idempotency-key", "k");
+    let first = world.order(&[BUYER, key], r#"{"quantity":2}"#).await;
+    assert_eq!(first.status, 202);
+    let other = world.order(&[BUYER, key], r#"{"quantity":3}"#).await;
+    assert_eq!(other.problem(), (422, "idempotency_conflict"));
+    assert_eq!(other.body["field"], "quantity");
+    assert_eq!(other.body["retry"], "never");
+    assert_eq!(world.appended().len(), 1);
+    // The first one's receipt can still be had, and another buyer has keys of his own.
+    let again = world.order(&[BUYER, key], r#"{"quantity":2}"#).await;
+    assert_eq!(again.body["attempt_id"], first.body["attempt_id"]);
+    let bob = [("x-buyer-id", "b-2"), key];
+    assert_eq!(world.order(&bob, r#"{"quantity":3}"#).await.status, 202);
+    // Orders without a key never conflict.
+    for quantity in [1, 2] {
+        let body = format!("{{\"quantity\":{quantity}}}");
+        assert_eq!(world.order(&[BUYER], body).await.status, 202);
+    }
+}
+
+/// The round and the id of the last order in the log.
+fn last_order(world: &World) -> (Option<u32>, AttemptId) {
+    match world.commands().pop().unwrap().body {
+        CommandBody::PlaceAttempt(place) => (place.round, place.attempt_id),
+        other => panic!("{other:?} is no order"),
+    }
+}
+
+fn sale_in_round(round: u32) -> Row {
+    Row::Sale(SaleRow {
+        round,
+        version: round.into(),
+        ..sale("sneaker")
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_names_another_attempt_in_each_round() {
+    let world = world(None);
+    let (product, buyer) = ("sneaker".parse().unwrap(), "b-1".parse().unwrap());
+    let id = |round| AttemptId::from_key(&product, &buyer, "k", round);
+    let order = || world.order(&[BUYER, ("idempotency-key", "k")], r#"{"quantity":1}"#);
+    order().await;
+    assert_eq!(last_order(&world), (Some(1), id(1)));
+    // A round that was read just now is not read again for every order.
+    let queries = world.store_queries();
+    world.store.put(sale_in_round(2));
+    order().await;
+    assert_eq!(last_order(&world), (Some(1), id(1)));
+    assert_eq!(world.store_queries(), queries);
+    sleep(Duration::from_secs(1)).await;
+    order().await;
+    assert_eq!(last_order(&world), (Some(2), id(2)));
+
+    // Rounds only grow: an answer that says otherwise is older.
+    world.store.put(sale_in_round(3));
+    sleep(Duration::from_secs(1)).await;
+    order().await;
+    assert_eq!(last_order(&world), (Some(3), id(3)));
+    // Without the store it is the last round known.
+    for silent in [false, true] {
+        world.store.fail(!silent);
+        world.store.keep_silent(silent);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(order().await.status, 202);
+        assert_eq!(last_order(&world), (Some(3), id(3)));
+    }
+    // An order without a key is of whichever round is current.
+    world.order(&[BUYER], r#"{"quantity":1}"#).await;
+    assert_eq!(last_order(&world).0, None);
+}
+
+/// Orders that find the round old at the same time share one read of the store.
+#[tokio::test(start_paused = true)]
+async fn many_orders_at_once_read_the_round_once() {
+    let world = world(None);
+    let order = |n: u32| {
+        let world = &world;
+        async move {
+            let key = format!("k-{n}");
+            let headers = [BUYER, ("idempotency-key", key.as_str())];
+            world.order(&headers, r#"{"quantity":1}"#).await.status
+        }
+    };
+    assert_eq!(order(0).await, 202);
+    sleep(Duration::from_secs(1)).await;
+    let queries = world.store_queries();
+    let all = futures::future::join_all((1..200).map(order)).await;
+    assert!(all.iter().all(|status| *status == 202));
+    assert!(world.store_queries() <= queries + 1);
+}
+
+/// An order after `POST …/rounds` waits for the store to have that command's outcome.
+#[tokio::test(start_paused = true)]
+async fn an_order_after_a_new_round_is_made_for_it() {
+    let world = world(Some("let-me-in"));
+    let order = || world.order(&[BUYER, ("idempotency-key", "k")], r#"{"quantity":1}"#);
+    order().await;
+    assert_eq!(last_order(&world).0, Some(1));
+    let body = r#"{"name":"x","price":{"minor":1,"currency":"EUR"},"stock":1}"#;
+    let rounds = format!("{SALE}/rounds");
+    assert_eq!(
+        world.call("POST", &rounds, &[ADMIN], body).await.status,
+        202
+    );
+    let partition = Placement::new(PARTITIONS).partition_of(&"sneaker".parse().unwrap());
+    let catching_up = async {
+        sleep(Duration::from_millis(35)).await;
+        let progress = Progress {
+            next: Offset(3),
+            claim: Offset(0),
+            answered: Offset(1),
+            log: None,
+        };
+        let rows = vec![sale_in_round(2)];
+        let applied = world.store.apply(partition, rows, progress).await;
+        applied.unwrap();
+    };
+    tokio::join!(order(), catching_up);
+    assert_eq!(last_order(&world).0, Some(2));
 }
 
 #[tokio::test]
@@ -278,7 +406,7 @@ async fn a_product_is_unknown_only_when_the_store_is_current() {
         vec![NewRecord::default()],
     );
     let catching_up = async {
-        tokio::time::sleep(Duration::from_millis(35)).await;
+        sleep(Duration::from_millis(35)).await;
         projected(3, vec![Row::Sale(sale("boot"))]).await;
     };
     let (answer, ()) = tokio::join!(order(), catching_up);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
-use command_api::http::{CommandApi, KnownProducts, router};
+use command_api::http::{CommandApi, KnownProducts, KnownRounds, RecentOrders, router};
 use command_api::log_watch::LogState;
 use http_body_util::BodyExt;
 use kit::{ManualClock, MemoryLog, MemoryStore};
@@ -62,6 +62,8 @@ pub fn world(admin: Option<&str>) -> World {
         clock: clock.clone(),
         known: KnownProducts::default(),
         log_state: log_state.clone(),
+        rounds: KnownRounds::default(),
+        recent: RecentOrders::default(),
     };
     let admin = admin.map(|token| AdminToken::new(token).unwrap());
     let router = router(Arc::new(commands), admin, Duration::from_millis(200)).into();
@@ -216,5 +218,6 @@ pub fn sale(product: &str) -> SaleRow {
         },
         tally: Tally::default(),
         decided_at_ms: 0,
+        sale_version: Some(1),
     }
 }

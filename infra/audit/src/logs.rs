@@ -260,7 +260,7 @@ impl PartitionCheck<'_> {
         let taken = self.ledgers.get_mut(product).map_or(Ok(()), |ledger| {
             let chain = chain_hash(&record.value, ledger.chain);
             let appended_at_ms = answered.record.appended_at_ms;
-            ledger.record(decision, &command.body, appended_at_ms, chain)
+            ledger.record(decision, command, appended_at_ms, chain)
         });
         taken.map_err(|violation| self.breach(at, Some(product), violation))?;
         self.count(decision, &command.body);

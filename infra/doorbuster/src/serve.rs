@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use command_api::decider::{self, CheckpointPolicy, Decider};
-use command_api::http::{CommandApi, KnownProducts};
+use command_api::http::{CommandApi, KnownProducts, KnownRounds, RecentOrders};
 use command_api::log_watch::{LogState, LogWatch};
 use log_embedded::{EmbeddedLog, Options, ScanProgress};
 use ports::clock::SystemClock;
@@ -114,6 +114,8 @@ pub async fn start(settings: Settings, drain: Drain) -> anyhow::Result<Instance>
         clock: clock.clone(),
         known: KnownProducts::default(),
         log_state,
+        rounds: KnownRounds::default(),
+        recent: RecentOrders::default(),
     };
     let api = QueryApi { live, clock };
     let parts = vec![

@@ -177,6 +177,33 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     }
 }
 
+/// The version of the sale that a change was made for, from `If-Match`: one entity tag, as the sale's
+/// `ETag` was. None without the header.
+pub struct IfMatch(pub Option<u64>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(text) = one_header(&parts.headers, "if-match", "If-Match")? else {
+            return Ok(Self(None));
+        };
+        let digits = text
+            .strip_prefix('"')
+            .and_then(|text| text.strip_suffix('"'));
+        let digits = digits.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        // The log has versions as 64-bit numbers with a sign.
+        let version = digits.and_then(|text| text.parse::<i64>().ok());
+        match version.and_then(|version| u64::try_from(version).ok()) {
+            Some(version) => Ok(Self(Some(version))),
+            None => Err(Problem::invalid(
+                "If-Match",
+                "one ETag of the sale, unchanged, such as \"17\"",
+            )),
+        }
+    }
+}
+
 /// The value of a header that may be given at most once.
 fn one_header<'a>(
     headers: &'a HeaderMap,

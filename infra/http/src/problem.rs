@@ -43,6 +43,8 @@ pub enum Code {
     MethodNotAllowed,
     /// A term of a sale is out of its bounds; `field` and `expected` name it.
     InvalidTerms,
+    /// The `Idempotency-Key` was used before, for another request.
+    IdempotencyConflict,
     /// The append queue is full. The request had no effect.
     Overloaded,
     /// It is unknown whether the request was appended to the log.
@@ -75,7 +77,7 @@ pub enum Retry {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 23] = [
+    pub const ALL: [Code; 24] = [
         Code::InvalidRequest,
         Code::UnknownField,
         Code::MissingHeader,
@@ -91,6 +93,7 @@ impl Code {
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::InvalidTerms,
+        Code::IdempotencyConflict,
         Code::Overloaded,
         Code::LogUnavailable,
         Code::ReadModelUnavailable,
@@ -151,6 +154,14 @@ impl Code {
                 "Invalid terms",
                 Never,
                 "invalid_terms",
+            ),
+            // The status that draft-ietf-httpapi-idempotency-key-header gives to a key that is used
+            // again with another payload.
+            Code::IdempotencyConflict => (
+                S::UNPROCESSABLE_ENTITY,
+                "Idempotency key used before",
+                Never,
+                "idempotency_conflict",
             ),
             Code::Overloaded => (S::SERVICE_UNAVAILABLE, "Overloaded", Later, "overloaded"),
             Code::LogUnavailable => (

@@ -148,6 +148,20 @@ impl IntoParams for BuyerHeader {
     }
 }
 
+/// The header `If-Match` of a change of a sale.
+pub struct IfMatchHeader;
+
+impl IntoParams for IfMatchHeader {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let (location, required) = (ParameterIn::Header, Required::False);
+        let schema = text("^\"[0-9]{1,19}\"$", (3, 21));
+        let description = "The `ETag` of the sale that the change was made for. If the sale has \
+                           changed since, the change is refused with `version_differs`; attempts and \
+                           orders do not change the sale.";
+        parameter("If-Match", location, required, schema.into(), description)
+    }
+}
+
 impl IntoParams for KeyHeader {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let (location, required) = (ParameterIn::Header, Required::False);

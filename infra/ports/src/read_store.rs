@@ -9,7 +9,7 @@ use schemas::decision::{
     Tally,
 };
 use schemas::ids::{
-    AttemptId, BuyerId, Offset, Partition, Position, ProductId, TimestampMs, TraceId,
+    AttemptId, BuyerId, Money, Offset, Partition, Position, ProductId, TimestampMs, TraceId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,9 @@ pub struct SaleRow {
     pub tally: Tally,
     /// The time of the last decision, in milliseconds since the Unix epoch.
     pub decided_at_ms: TimestampMs,
+    /// The product's version at the last decision that changed the sale for its seller: its terms, its
+    /// stock or its phase. None in rows that were written before there was one.
+    pub sale_version: Option<u64>,
 }
 
 /// The status of an attempt.
@@ -89,6 +92,9 @@ pub struct AttemptRow {
     pub version: u64,
     /// The trace of the request that led to the status, if that request had one.
     pub trace_id: Option<TraceId>,
+    /// The price of one unit when the order was accepted. None for a refused attempt, and for an order
+    /// of a version that did not record it.
+    pub price: Option<Money>,
 }
 
 /// A command whose outcome is not that of an attempt, and that outcome. Key: position.
@@ -105,9 +111,10 @@ pub struct CommandRow {
     pub kind: Option<CommandKind>,
     /// The buyer who sent a cancellation.
     pub buyer_id: Option<BuyerId>,
-    /// The attempt that a cancellation or a repeated attempt names.
+    /// The attempt that a cancellation names, or that is no outcome of its own: one that came before
+    /// with another quantity, or was made for another round.
     pub attempt_id: Option<AttemptId>,
-    /// The units that a repeated attempt requests.
+    /// The units that such an attempt requests.
     pub quantity: Option<u32>,
     /// The outcome.
     pub outcome: CommandOutcome,
@@ -139,6 +146,8 @@ pub enum CommandRefusal {
     Undecodable,
     /// An operator skipped the record.
     Skipped,
+    /// The attempt was made for a round that was not the current one, and has no outcome in that.
+    AnotherRound,
 }
 
 impl CommandRefusal {
@@ -149,7 +158,12 @@ impl CommandRefusal {
         changes
             .map(Self::SaleChange)
             .chain(cancels.map(Self::Cancel))
-            .chain([Self::IdempotencyConflict, Self::Undecodable, Self::Skipped])
+            .chain([
+                Self::IdempotencyConflict,
+                Self::Undecodable,
+                Self::Skipped,
+                Self::AnotherRound,
+            ])
     }
 
     /// The reason's name, which no other reason has.
@@ -160,6 +174,7 @@ impl CommandRefusal {
             Self::IdempotencyConflict => "idempotency_conflict",
             Self::Undecodable => "undecodable",
             Self::Skipped => "skipped",
+            Self::AnotherRound => RefusalReason::AnotherRound.as_str(),
         }
     }
 }

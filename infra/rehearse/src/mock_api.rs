@@ -242,7 +242,7 @@ async fn order(
     let position = shop.next_position();
     let offset = shop.offset;
     let ids = (product.parse().unwrap(), buyer.parse().unwrap());
-    let mut id = AttemptId::from_key(&ids.0, &ids.1, &key).to_string();
+    let mut id = AttemptId::from_key(&ids.0, &ids.1, &key, 1).to_string();
     if shop.fault == Fault::BuysTwice && shop.attempts.contains_key(&id) {
         id = AttemptId::generate().to_string();
     }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The version of the file's format. Raise it with every change of the bytes.
-pub(crate) const FORMAT: u64 = 6;
+pub(crate) const FORMAT: u64 = 7;
 
 /// The tables, one for each query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -278,6 +278,10 @@ pub(crate) mod tests {
             hold_until_ms: Some(1_790_000_600_000),
             version,
             trace_id: None,
+            price: Some(Money {
+                minor: 1999,
+                currency: "GBP".into(),
+            }),
         }
     }
 
@@ -352,6 +356,7 @@ pub(crate) mod tests {
                 expired: 0,
             },
             decided_at_ms: 1_790_000_000_000,
+            sale_version: Some(9),
         };
         let sale = encode(&Row::Sale(sale)).unwrap();
         let order = encode(&Row::Order(attempt(0xab, 9))).unwrap();
@@ -367,7 +372,7 @@ pub(crate) mod tests {
         let refusals = refusals.flat_map(|why| postcard::to_allocvec(&why).unwrap());
         let refusals: Vec<u8> = refusals.collect();
         let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        assert_eq!(FORMAT, 6);
+        assert_eq!(FORMAT, 7);
         assert_eq!(
             hex(&statuses),
             "000102000201020202030204020502060207020803000301"
@@ -376,7 +381,7 @@ pub(crate) mod tests {
         assert_eq!(hex(&sale.key), hex(b"lamp"));
         assert_eq!(
             hex(&sale.value),
-            "0000000000000009046c616d7009020641206c616d709e1f03474250640102000101e0c50801645a08020aac02010080b083c59868"
+            "0000000000000009046c616d7009020641206c616d709e1f03474250640102000101e0c50801645a08020aac02010080b083c598680109"
         );
         assert_eq!(
             hex(&attempt.key),
@@ -384,7 +389,7 @@ pub(crate) mod tests {
         );
         assert_eq!(
             hex(&attempt.value),
-            "000000000000000910abababababababababababababababab046c616d7003616e6eac0203e41c0180b083c598680180cfccc598680900"
+            "000000000000000910abababababababababababababababab046c616d7003616e6eac0203e41c0180b083c598680180cfccc598680900019e1f03474250"
         );
         assert_eq!(
             hex(&order.key),
@@ -399,7 +404,10 @@ pub(crate) mod tests {
             (&attempt.value, &attempt.value)
         );
         assert_eq!(hex(&kinds), "000102030405060708");
-        assert_eq!(hex(&refusals), "000000010002000300040005000601000101020304");
+        assert_eq!(
+            hex(&refusals),
+            "00000001000200030004000500060100010102030405"
+        );
         assert_eq!(hex(&command.key), "00000003800000000000073f");
         assert_eq!(
             hex(&command.value),

@@ -34,6 +34,8 @@ pub(crate) const ATTEMPT_COLUMNS: &[&str] = &[
     "hold_until_ms",
     "version",
     "trace_id",
+    "price_minor",
+    "price_currency",
 ];
 
 /// The columns of [`CommandColumns`].
@@ -74,6 +76,7 @@ pub(crate) const SALE_COLUMNS: &[&str] = &[
     "cancelled",
     "expired",
     "decided_at_ms",
+    "sale_version",
 ];
 
 /// An attempt in the columns of its tables: attempts, orders and intents.
@@ -91,6 +94,9 @@ pub(crate) struct AttemptColumns<'a> {
     hold_until_ms: i64,
     version: i64,
     trace_id: &'a [u8],
+    /// Null in rows of versions before the column.
+    price_minor: Option<i64>,
+    price_currency: Option<&'a str>,
 }
 
 /// A command in the columns of its table.
@@ -133,6 +139,8 @@ pub(crate) struct SaleColumns<'a> {
     cancelled: i64,
     expired: i64,
     decided_at_ms: i64,
+    /// Null in rows of versions before the column.
+    sale_version: Option<i64>,
 }
 
 /// A partition's progress in the columns of its table.
@@ -174,6 +182,8 @@ impl<'a> AttemptColumns<'a> {
             hold_until_ms: row.hold_until_ms.unwrap_or(NONE),
             version: written_version(row.version)?,
             trace_id: row.trace_id.as_ref().map_or(&[], |id| id.as_bytes()),
+            price_minor: Some(row.price.as_ref().map_or(NONE, |price| price.minor)),
+            price_currency: Some(row.price.as_ref().map_or("", |price| &price.currency)),
         })
     }
 
@@ -211,6 +221,13 @@ impl<'a> AttemptColumns<'a> {
             hold_until_ms: present(self.hold_until_ms),
             version: self.version.try_into().ok()?,
             trace_id: trace_id(self.trace_id)?,
+            price: match (self.price_minor, self.price_currency) {
+                (None | Some(NONE), _) => None,
+                (Some(minor), currency) => Some(Money {
+                    minor,
+                    currency: currency?.into(),
+                }),
+            },
         })
     }
 }
@@ -321,6 +338,7 @@ impl<'a> SaleColumns<'a> {
             cancelled: count(row.tally.cancelled)?,
             expired: count(row.tally.expired)?,
             decided_at_ms: row.decided_at_ms,
+            sale_version: Some(row.sale_version.map_or(Ok(NONE), count)?),
         })
     }
 
@@ -372,6 +390,10 @@ impl<'a> SaleColumns<'a> {
                 expired: self.expired.try_into().ok()?,
             },
             decided_at_ms: self.decided_at_ms,
+            sale_version: match self.sale_version {
+                None | Some(NONE) => None,
+                Some(version) => Some(version.try_into().ok()?),
+            },
         })
     }
 }

@@ -53,6 +53,7 @@ pub fn attempt_rows(partition: Partition, decision: &Decision, trace: Option<Tra
                     hold_until_ms: None,
                     version: decision.version,
                     trace_id: trace,
+                    price: None,
                 };
                 rows.push(Row::Intent(row.clone()));
                 rows.push(Row::Attempt(row));
@@ -100,6 +101,7 @@ fn order_row(
         },
         version: decision.version,
         trace_id: None,
+        price: order.price.clone(),
     }
 }
 
@@ -186,6 +188,13 @@ mod tests {
         assert_eq!(traces(vec![accepted(4)], trace), [(id(4), None); 2]);
         let repeated = Event::AttemptRepeated(AttemptRepeated { attempt_id: id(9) });
         assert_eq!(traces(vec![repeated], trace), []);
+        let of_another_round = Event::AttemptRefused(AttemptRefused {
+            attempt_id: id(9),
+            buyer_id: "b".parse().unwrap(),
+            quantity: 1,
+            reason: RefusalReason::AnotherRound,
+        });
+        assert_eq!(traces(vec![of_another_round], trace), []);
         assert_eq!(traces(vec![refused], None), [(id(9), None); 2]);
     }
 }

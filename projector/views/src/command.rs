@@ -5,8 +5,8 @@ use schemas::decision::{CommandKind, Decision, Event, ReleaseCause, Skipped};
 use schemas::ids::{Partition, Position, TimestampMs, TraceId};
 
 /// The row of the command that a decision answers. None for an attempt, whose outcome is its own
-/// row, and for the passing of time. An attempt that came before with another quantity has a row:
-/// its outcome is not that of the first.
+/// row, and for the passing of time. An attempt that came before with another quantity has a row, and
+/// one that was made for another round: neither has an outcome under its id.
 ///
 /// A decision made before decisions named the kind of their command gives a row if its events can
 /// only answer one: a sale that opened or closed may have done so by time.
@@ -30,10 +30,12 @@ pub fn command_row(
         Some(Event::AttemptConflicted(_)) => {
             CommandOutcome::Refused(CommandRefusal::IdempotencyConflict)
         }
+        Some(Event::AttemptRefused(_)) => CommandOutcome::Refused(CommandRefusal::AnotherRound),
         _ => CommandOutcome::Done,
     };
     let (buyer_id, attempt_id) = match last {
         Some(Event::AttemptConflicted(conflicted)) => (None, Some(conflicted.attempt_id)),
+        Some(Event::AttemptRefused(refused)) => (None, Some(refused.attempt_id)),
         Some(Event::CancelRefused(refused)) => {
             (Some(refused.buyer_id.clone()), Some(refused.attempt_id))
         }
@@ -54,6 +56,7 @@ pub fn command_row(
         attempt_id,
         quantity: match last {
             Some(Event::AttemptConflicted(conflicted)) => Some(conflicted.quantity),
+            Some(Event::AttemptRefused(refused)) => Some(refused.quantity),
             _ => None,
         },
         outcome,
@@ -75,6 +78,7 @@ fn only_kind(decision: &Decision, last: &Event) -> Option<CommandKind> {
             Some(CommandKind::CancelOrder)
         }
         Event::AttemptConflicted(_) => Some(CommandKind::PlaceAttempt),
+        Event::AttemptRefused(refused) if !refused.is_outcome() => Some(CommandKind::PlaceAttempt),
         Event::ClockCorrected(_) => Some(CommandKind::CorrectClock),
         Event::SaleOpened
         | Event::SaleClosed
@@ -118,8 +122,9 @@ pub fn skipped_row(
 mod tests {
     use schemas::command::SaleTerms;
     use schemas::decision::{
-        AttemptConflicted, AttemptRepeated, CancelRefusalReason, CancelRefused, Order,
-        OrderReleased, SaleChangeRefusalReason, SaleChangeRefused, SaleSet, Stock, StockSet, Tally,
+        AttemptConflicted, AttemptRefused, AttemptRepeated, CancelRefusalReason, CancelRefused,
+        Order, OrderReleased, RefusalReason, SaleChangeRefusalReason, SaleChangeRefused, SaleSet,
+        Stock, StockSet, Tally,
     };
     use schemas::ids::{AttemptId, ChainHash, Money, Offset};
 
@@ -283,6 +288,24 @@ mod tests {
             (Some(CommandKind::PlaceAttempt), refused)
         );
         assert_eq!((row.attempt_id, row.quantity), (Some(id()), Some(5)));
+    }
+
+    #[test]
+    fn an_attempt_of_another_round_is_refused_at_its_own_position_and_under_no_id() {
+        let refused = |reason| {
+            Event::AttemptRefused(AttemptRefused {
+                attempt_id: id(),
+                buyer_id: "ann".parse().unwrap(),
+                quantity: 5,
+                reason,
+            })
+        };
+        let row = row_of(None, vec![refused(RefusalReason::AnotherRound)]).unwrap();
+        let another = CommandOutcome::Refused(CommandRefusal::AnotherRound);
+        let kind = Some(CommandKind::PlaceAttempt);
+        assert_eq!((row.kind, row.outcome), (kind, another));
+        assert_eq!((row.attempt_id, row.quantity), (Some(id()), Some(5)));
+        assert_eq!(row_of(None, vec![refused(RefusalReason::SoldOut)]), None);
     }
 
     #[test]

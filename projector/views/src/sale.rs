@@ -19,6 +19,9 @@ pub fn next_sale(previous: Option<&SaleRow>, decision: &Decision) -> Option<Sale
     sale.stock = decision.stock;
     sale.tally = decision.tally;
     sale.decided_at_ms = decision.decided_at_ms;
+    if decision.events.iter().any(Event::changes_sale) {
+        sale.sale_version = Some(decision.version);
+    }
     Some(sale)
 }
 
@@ -40,6 +43,7 @@ fn after_event(sale: Option<SaleRow>, event: &Event, decision: &Decision) -> Opt
             stock: decision.stock,
             tally: decision.tally,
             decided_at_ms: decision.decided_at_ms,
+            sale_version: None,
         });
     }
     let mut sale = sale?;

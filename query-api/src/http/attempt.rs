@@ -18,7 +18,8 @@ use web::problem::{Code, Problem};
 use web::rfc3339::Moment;
 use web::schema;
 
-use super::retry::attempt_can_succeed;
+use super::retry::{attempt_can_succeed, command_can_succeed};
+use super::sales::Price;
 use super::{LookupProblems, NO_STORE, PositionBody, QueryApi, as_text, as_text_or_null};
 use crate::live::{AttemptState, CommandState, QueuedAttempt};
 
@@ -61,8 +62,13 @@ pub(super) async fn get_attempt(
     if let Some(at) = later
         && let Some(CommandState::Decided(row)) = api.live.command(at, Duration::ZERO).await?
     {
-        if let Some(conflict) = Attempt::conflict(&row, id) {
-            return Ok((NO_STORE, Json(conflict)));
+        let sale = match &row.product_id {
+            Some(product) => api.live.sale(product)?,
+            None => None,
+        };
+        if let Some(refused) = Attempt::without_outcome(&row, id, sale.as_ref(), api.clock.now_ms())
+        {
+            return Ok((NO_STORE, Json(refused)));
         }
         if row.product_id.is_none() {
             return Err(Problem::new(
@@ -99,7 +105,8 @@ pub(super) struct AttemptQuery {
     wait: Option<u32>,
     /// Answer no older than the decision on this position, `partition:offset`. Where that is a
     /// request with the same key and another quantity, the answer is what became of that request:
-    /// `refused` with `idempotency_conflict`.
+    /// `refused` with `idempotency_conflict`. Where it is a request that was made for another round,
+    /// the answer is `refused` with `another_round`.
     #[param(value_type = Option<String>, pattern = "^[0-9]{1,10}:[0-9]{1,19}$", min_length = 3,
         max_length = 30, example = "3:1842")]
     #[serde(default, deserialize_with = "query_position")]
@@ -146,6 +153,10 @@ pub(super) struct Attempt {
     /// The order's number, if it got units.
     #[serde(skip_serializing_if = "Option::is_none")]
     order_number: Option<String>,
+    /// The price of one unit when the order was accepted, which later terms do not change. Absent
+    /// while there is no order, and for an order of a version that did not record it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price: Option<Price>,
     /// The trace id by W3C Trace Context of the request that led to its status, if that had a
     /// valid `traceparent`.
     #[schema(value_type = Option<String>, pattern = "^[0-9a-f]{32}$",
@@ -199,6 +210,7 @@ impl Attempt {
             ahead: None,
             decided_at: Some(Moment(row.decided_at_ms)),
             hold_until: row.hold_until_ms.map(Moment),
+            price: row.price.as_ref().map(Price::new),
             order_number: reason.is_none().then(|| format!("{partition}-{offset}")),
             trace_id: row.trace_id,
         }
@@ -213,19 +225,27 @@ impl Attempt {
         }
     }
 
-    /// A request for an attempt that came before with another quantity; none if the row is of
-    /// something else.
-    fn conflict(row: &CommandRow, id: AttemptId) -> Option<Self> {
-        let conflict = CommandRefusal::IdempotencyConflict;
-        let is_conflict = row.outcome == CommandOutcome::Refused(conflict);
-        if !is_conflict || row.attempt_id != Some(id) {
+    /// A request that has no outcome under its attempt's id: the attempt came before with another
+    /// quantity, or was made for another round. None if the row is of something else.
+    fn without_outcome(
+        row: &CommandRow,
+        id: AttemptId,
+        sale: Option<&SaleRow>,
+        now: TimestampMs,
+    ) -> Option<Self> {
+        use CommandRefusal::{AnotherRound, IdempotencyConflict};
+        let reason = match row.outcome {
+            CommandOutcome::Refused(reason @ (AnotherRound | IdempotencyConflict)) => reason,
+            _ => return None,
+        };
+        if row.attempt_id != Some(id) {
             return None;
         }
         Some(Self {
             attempt_id: id,
             status: Status::Refused,
-            reason: Some(conflict.as_str()),
-            retry_can_help: Some(false),
+            reason: Some(reason.as_str()),
+            retry_can_help: Some(command_can_succeed(reason, sale, now)),
             product_id: row.product_id.clone()?,
             buyer_id: None,
             quantity: row.quantity?,
@@ -234,6 +254,7 @@ impl Attempt {
             decided_at: Some(Moment(row.decided_at_ms)),
             hold_until: None,
             order_number: None,
+            price: None,
             trace_id: row.trace_id,
         })
     }
@@ -252,6 +273,7 @@ impl Attempt {
             decided_at: None,
             hold_until: None,
             order_number: None,
+            price: None,
             trace_id: None,
         }
     }

@@ -61,6 +61,10 @@ pub(super) fn command_can_succeed(
             CancelRefusalReason::UnknownOrder | CancelRefusalReason::NotYours,
         )
         | CommandRefusal::IdempotencyConflict => false,
+        // The same key names another attempt in the round that is current now.
+        CommandRefusal::AnotherRound => {
+            sale.is_some_and(|sale| state(sale, now) != SaleState::Closed)
+        }
         // The record was damaged; a new one need not be.
         CommandRefusal::Undecodable | CommandRefusal::Skipped => true,
     }
@@ -104,6 +108,7 @@ mod tests {
             },
             tally: Tally::default(),
             decided_at_ms: 0,
+            sale_version: None,
         }
     }
 
@@ -172,7 +177,7 @@ mod tests {
                 CommandRefusal::SaleChange(Change::UnknownProduct) => {
                     [false, true, true, true, true, true]
                 }
-                CommandRefusal::SaleChange(Change::Closed) => {
+                CommandRefusal::SaleChange(Change::Closed) | CommandRefusal::AnotherRound => {
                     [false, true, true, true, true, false]
                 }
                 CommandRefusal::SaleChange(Change::StockBelowCommitted) => {

@@ -2,10 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::IntoResponse;
+use axum::http::{HeaderName, header};
+use axum::response::{AppendHeaders, IntoResponse};
 use ports::read_store::{MAX_PAGE, SalePhase, SaleRow};
 use schemas::currency::minor_units;
-use schemas::ids::{Position, ProductId, TimestampMs};
+use schemas::ids::{Money, Position, ProductId, TimestampMs};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use web::extract::{Path, Query, query_number, query_position};
@@ -68,7 +69,8 @@ pub(super) async fn list_sales(
     get, path = "/api/flash-sales/{product_id}", tag = "shoppers",
     params(schema::ProductInPath, SaleQuery),
     responses(
-        (status = OK, description = "The sale as it is now.", body = SaleNow),
+        (status = OK, description = "The sale as it is now.", body = SaleNow,
+            headers(("ETag" = String, description = "The version of the sale, for `If-Match`."))),
         LookupProblems,
     )
 )]
@@ -83,11 +85,17 @@ pub(super) async fn get_sale(
     let row = api.live.current_sale(&path.product_id).await?;
     let row = row.ok_or_else(|| unknown_product(&path.product_id))?;
     let now = api.clock.now_ms();
+    let tag = row.sale_version.map(entity_tag);
     let sale = SaleNow {
         server_time: Moment(now),
         sale: Sale::new(row, now),
     };
-    Ok((REVALIDATE, Json(sale)))
+    Ok((REVALIDATE, AppendHeaders(tag), Json(sale)))
+}
+
+/// The header `ETag` of a version of a sale.
+fn entity_tag(version: u64) -> (HeaderName, String) {
+    (header::ETAG, format!("\"{version}\""))
 }
 
 pub(super) fn unknown_product(product: &ProductId) -> Problem {
@@ -199,13 +207,17 @@ struct Sale {
     attempts: Counts,
     /// How many decisions the product has had.
     version: u64,
+    /// The version of the sale itself, which is also its `ETag`: it changes when the terms, the stock
+    /// or the state change, not with attempts and orders. A change of the sale with `If-Match` takes
+    /// effect at this version only. Null for a sale that has not changed since an upgrade.
+    sale_version: Option<u64>,
     /// When the last decision was made.
     as_of: Moment,
 }
 
 /// Money in minor units (cents, pence) of a currency.
 #[derive(Serialize, ToSchema)]
-struct Price {
+pub(super) struct Price {
     /// Minor units.
     #[schema(example = 12345)]
     minor: i64,
@@ -216,6 +228,16 @@ struct Price {
     /// browser's own table differs for some currencies, such as HUF.
     #[schema(minimum = 0, maximum = 4, example = 2)]
     minor_units: u8,
+}
+
+impl Price {
+    pub(super) fn new(price: &Money) -> Self {
+        Self {
+            minor: price.minor,
+            currency: price.currency.as_ref().to_owned(),
+            minor_units: minor_units(&price.currency),
+        }
+    }
 }
 
 /// The state of a sale.
@@ -266,11 +288,7 @@ impl Sale {
             state: state(&row, now),
             product_id: row.product_id,
             name: row.terms.name.as_ref().to_owned(),
-            price: Price {
-                minor: row.terms.price.minor,
-                currency: row.terms.price.currency.as_ref().to_owned(),
-                minor_units: minor_units(&row.terms.price.currency),
-            },
+            price: Price::new(&row.terms.price),
             stock: Units {
                 total: row.stock.total,
                 available: row.stock.available,
@@ -289,6 +307,7 @@ impl Sale {
                 expired: row.tally.expired,
             },
             version: row.version,
+            sale_version: row.sale_version,
             as_of: Moment(row.decided_at_ms),
         }
     }

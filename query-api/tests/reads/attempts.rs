@@ -35,6 +35,7 @@ async fn an_undecided_attempt_is_queued_and_a_waiting_read_returns_once_it_is_de
     let expected = json!({
         "attempt_id": id(1).to_string(), "status": "sold", "product_id": "p", "quantity": 1,
         "position": {"partition": 0, "offset": 1}, "order_number": "0-1",
+        "price": {"minor": 1500, "currency": "HUF", "minor_units": 2},
         "decided_at": "2026-11-21T08:00:00.000Z",
     });
     assert_eq!(answer.body, expected);

@@ -5,13 +5,13 @@ use std::time::Duration;
 use query_api::live::LiveSettings;
 use schemas::command::{CancelOrder, CommandBody, PlaceAttempt, SetStock};
 use schemas::decision::{
-    AttemptConflicted, CancelRefusalReason, CancelRefused, Event, OrderReleased, ReleaseCause,
-    SaleChangeRefusalReason, SaleChangeRefused, StockSet,
+    AttemptConflicted, CancelRefusalReason, CancelRefused, Event, OrderReleased, RefusalReason,
+    ReleaseCause, SaleChangeRefusalReason, SaleChangeRefused, StockSet,
 };
-use schemas::ids::Offset;
+use schemas::ids::{AttemptId, Offset};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Shop, id, order, repeated, sold};
+use crate::support::{Answer, Shop, id, order, refused, repeated, sold};
 
 const STAFF: (&str, &str) = ("authorization", "Bearer a-good-token");
 const BUYER: (&str, &str) = ("x-buyer-id", "buyer");
@@ -328,4 +328,36 @@ async fn a_conflict_is_the_outcome_of_its_own_position() {
     let body = shop.get(&path(second)).await.body;
     assert_eq!(body["reason"], "idempotency_conflict");
     assert!(shop.store.calls().contains_key("command"));
+}
+
+/// An attempt that was made for another round has an outcome at its own position, and its id keeps the
+/// outcome of its own round.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_of_another_round_keeps_the_answer_of_its_own() {
+    let shop = Shop::open();
+    shop.put_sale(0, "p", 5);
+    let path = |id: AttemptId, at: Offset| format!("/api/attempts/{id}?at_least=0:{at}");
+    let first = shop.ask(0, "p", id(1));
+    shop.decide(0, "p", first, sold(id(1), first));
+    let late = shop.ask(0, "p", id(1));
+    shop.decide(0, "p", late, refused(id(1), RefusalReason::AnotherRound));
+    let early = shop.ask(0, "p", id(2));
+    shop.decide(0, "p", early, refused(id(2), RefusalReason::AnotherRound));
+    for projected in [false, true] {
+        if projected {
+            shop.project(0).await;
+        }
+        shop.settle().await;
+        for (attempt, at) in [(id(1), late), (id(2), early)] {
+            let body = shop.get(&path(attempt, at)).await.body;
+            assert_eq!(body["status"], "refused");
+            assert_eq!(body["reason"], "another_round");
+            assert_eq!(body["retry_can_help"], true);
+            assert_eq!(body["position"]["offset"], json!(at.0));
+        }
+        assert_eq!(shop.get(&path(id(1), first)).await.body["status"], "sold");
+        assert_eq!(shop.status(id(1)).await, "sold");
+        let unknown = shop.get(&format!("/api/attempts/{}", id(2))).await;
+        assert_eq!(unknown.status, 404);
+    }
 }

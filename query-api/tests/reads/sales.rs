@@ -33,9 +33,11 @@ async fn the_stock_goes_down_as_attempts_are_accepted() {
         "limit_per_buyer": null, "hold_ms": null,
         "opens_at": "2026-11-21T07:59:59.000Z", "closes_at": null, "round": 1,
         "attempts": {"accepted": 1, "refused": 1, "cancelled": 0, "expired": 0},
-        "version": 3, "as_of": "2026-11-21T08:00:00.000Z",
+        "version": 3, "sale_version": 1, "as_of": "2026-11-21T08:00:00.000Z",
     });
     assert_eq!(answer.body, expected);
+    // Attempts and orders do not change the sale: it is at the version of its first terms.
+    assert_eq!(answer.headers["etag"], "\"1\"");
     assert_eq!(
         answer.headers["cache-control"],
         "public, max-age=0, must-revalidate"

@@ -421,7 +421,10 @@ pub fn order(id: AttemptId, at: Offset) -> Order {
         attempt_offset: at,
         accepted_at_ms: NOW,
         hold_until_ms: None,
-        price: None,
+        price: Some(Money {
+            minor: 1_500,
+            currency: "HUF".into(),
+        }),
     }
 }
 

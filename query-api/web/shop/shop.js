@@ -254,7 +254,7 @@ function newCard(product) {
 function resume(card, entry) {
   const view = newView(card, entry);
   // If the result cannot be read now, nothing is lost: the entry stays.
-  if (entry.attempt) follow(view, "").catch(() => {});
+  if (entry.attempt) follow(view).catch(() => {});
   else if (Math.abs(Date.now() - entry.at) < RESEND_MS) place(view);
   else showUnfinished(view, "The answer to your last order was lost");
 }
@@ -441,8 +441,10 @@ async function place(view) {
       ),
     );
     entry.attempt = receipt.attempt_id;
+    const { partition, offset } = receipt.position;
+    entry.position = `${partition}:${offset}`;
     saveAttempt(entry);
-    await follow(view, "");
+    await follow(view);
   } catch (error) {
     if (entry.attempt) {
       showAnswer(view, "no", "Your order is placed", `Its result cannot be shown now. ${error.message}`);
@@ -460,9 +462,11 @@ async function place(view) {
   if (card.sale) drawButton(card);
 }
 
-// Follows an attempt until it is decided or its card is removed.
-async function follow(view, query) {
+// Follows an attempt until it is decided or its card is removed. The answer is no older than the
+// decision on `position`, by default that of the order itself.
+async function follow(view, position = view.entry.position) {
   const { card, entry } = view;
+  const query = position ? `&at_least=${position}` : "";
   let failures = 0;
   while (cards.get(card.product) === card || !card.sale) {
     try {
@@ -497,13 +501,15 @@ const REASONS = {
   sold_out: ["Sold out", "All units went to orders ahead of yours."],
   not_enough_left: ["Not enough left", "Fewer units were left than you ordered."],
   idempotency_conflict: ["Already ordered", "This order was sent before with another quantity. Its first answer stands."],
+  another_round: ["A new round has begun", "Your order was for the round before. Try again."],
 };
 
 function showAttempt(view, attempt) {
   view.waiting = false;
   view.entry.state = ["sold", "reserved"].includes(attempt.status) ? "won" : "lost";
   saveAttempt(view.entry);
-  const order = attempt.order_number ? `Order ${attempt.order_number}` : "";
+  const paid = attempt.price ? `, ${price(attempt.price)}` : "";
+  const order = attempt.order_number ? `Order ${attempt.order_number}${paid}` : "";
   const cancel = () => cancelOrder(view, attempt);
   switch (attempt.status) {
     case "sold":
@@ -539,7 +545,7 @@ function drawHold(view) {
     setText(text, `${hold.order}, held for ${duration(left)}.`);
   } else if (left < -1500) {
     view.hold = null;
-    follow(view, "").catch(() => {});
+    follow(view).catch(() => {});
   }
 }
 
@@ -554,7 +560,7 @@ async function cancelOrder(view, attempt) {
     );
     const { partition, offset } = receipt.position;
     const cancellation = await outcomeOf(`${partition}-${offset}`);
-    await follow(view, `&at_least=${partition}:${offset}`);
+    await follow(view, `${partition}:${offset}`);
     if (cancellation.status === "refused") {
       addNote(view, CANCEL_REASONS[cancellation.reason] ?? cancellation.reason);
     }

@@ -154,7 +154,7 @@ pub fn attempt(number: u32) -> Command {
     let buyer_id = format!("buyer-{number}").parse().expect("it is an id");
     Command {
         body: CommandBody::PlaceAttempt(PlaceAttempt {
-            attempt_id: AttemptId::from_key(&product_id, &buyer_id, "once"),
+            attempt_id: AttemptId::from_key(&product_id, &buyer_id, "once", 1),
             buyer_id,
             quantity: 1,
             round: None,

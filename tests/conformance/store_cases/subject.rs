@@ -117,6 +117,10 @@ pub(super) fn attempt(product: &str, buyer: &str, number: i64, version: u64) -> 
         hold_until_ms: None,
         version,
         trace_id: None,
+        price: (number % 2 == 0).then(|| Money {
+            minor: 1999 + number,
+            currency: "GBP".into(),
+        }),
     }
 }
 
@@ -168,6 +172,7 @@ pub(super) fn sale(product: &str, version: u64) -> SaleRow {
             expired: 3,
         },
         decided_at_ms: 1_790_000_000_000,
+        sale_version: (!version.is_multiple_of(3)).then_some(version),
     }
 }
 

@@ -122,8 +122,10 @@ class Product:
         self.move(event["order"], 1)
         self.tally["accepted"] += 1
 
-    def on_attempt_refused(self, _):
-        self.tally["refused"] += 1
+    def on_attempt_refused(self, event):
+        """An attempt that was made for another round has no outcome in this one."""
+        if event["reason"] != "another_round":
+            self.tally["refused"] += 1
 
     def on_order_released(self, event):
         self.move(event["order"], -1)

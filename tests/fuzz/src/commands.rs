@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use command_api::http::{CommandApi, KnownProducts};
+use command_api::http::{CommandApi, KnownProducts, KnownRounds, RecentOrders};
 use command_api::log_watch::LogState;
 use kit::{ManualClock, MemoryLog, MemoryStore};
 use ports::LogRecord;
@@ -100,6 +100,8 @@ impl WriteSide {
             clock,
             known: KnownProducts::default(),
             log_state: LogState::default(),
+            rounds: KnownRounds::default(),
+            recent: RecentOrders::default(),
         };
         let process = Process::new(async || doorbuster::routes::commands(commands, &settings()));
         Self { process, log }

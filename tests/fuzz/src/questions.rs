@@ -111,6 +111,7 @@ fn attempt(n: u8, status: AttemptStatus) -> AttemptRow {
         hold_until_ms: None,
         version: n.into(),
         trace_id: None,
+        price: None,
     }
 }
 
@@ -146,5 +147,6 @@ pub(crate) fn open_sale(product: &str) -> SaleRow {
             expired: 0,
         },
         decided_at_ms: NOW,
+        sale_version: None,
     }
 }

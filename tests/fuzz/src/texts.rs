@@ -29,7 +29,7 @@ pub(crate) fn run(input: &[u8]) {
         assert!((1..=MAX_ID_BYTES).contains(&text.len()));
         assert!(Placement::new(7).partition_of(&product).0 < 7);
         let buyer: BuyerId = text.parse().expect("both have the same form");
-        AttemptId::from_key(&product, &buyer, text);
+        AttemptId::from_key(&product, &buyer, text, 2);
     }
     read_as_shown::<AttemptId>(text);
     if let Some(position) = read_as_shown::<Position>(text) {

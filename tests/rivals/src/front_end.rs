@@ -94,7 +94,7 @@ async fn place_order(
     Body(order): Body<OrderRequest>,
 ) -> Result<Response, Problem> {
     let attempt_id = match key {
-        Some(key) => AttemptId::from_key(&product, &buyer, &key),
+        Some(key) => AttemptId::from_key(&product, &buyer, &key, 1),
         None => AttemptId::generate(),
     };
     let attempt = Attempt {

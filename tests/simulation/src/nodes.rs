@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use command_api::decider::{self, CheckpointPolicy, Decider};
-use command_api::http::{CommandApi, KnownProducts};
+use command_api::http::{CommandApi, KnownProducts, KnownRounds, RecentOrders};
 use command_api::log_watch::{LogState, LogWatch};
 use futures::stream::{FuturesUnordered, StreamExt};
 use hyper::server::conn::http1;
@@ -74,6 +74,8 @@ fn command_api(connection: &Arc<Connection>) -> Router {
         clock: connection.clone(),
         known: KnownProducts::default(),
         log_state,
+        rounds: KnownRounds::default(),
+        recent: RecentOrders::default(),
     };
     let admin = AdminToken::new(ADMIN_TOKEN);
     command_api::http::router(Arc::new(commands), admin, REQUEST_TIMEOUT).into()

@@ -122,8 +122,10 @@ pub enum Request {
         /// Who requests.
         by: u32,
     },
-    /// The seller puts a sale on, or changes its terms.
+    /// The seller puts a sale on, changes its terms, or begins a new round.
     Put {
+        /// Whether it begins a new round.
+        begins_round: bool,
         /// The product.
         product: usize,
         /// Units.
@@ -234,6 +236,7 @@ impl Plan {
             steps,
         };
         plan.add_backpressure();
+        plan.add_rounds(products);
         plan.add_clock_jump();
         plan
     }
@@ -287,6 +290,60 @@ impl Plan {
     }
 }
 
+/// New rounds, drawn apart.
+impl Plan {
+    /// Lets the seller end rounds, put terms just after the end, and begin further rounds, while
+    /// buyers send the keys of earlier orders again.
+    fn add_rounds(&mut self, products: usize) {
+        let mut rng = StdRng::seed_from_u64(self.seed ^ 0x20_0D);
+        if !rng.random_bool(0.5) {
+            return;
+        }
+        let is_order = |step: &Step| match step.action {
+            Action::Request(Request::Order {
+                product,
+                buyer,
+                key,
+                ..
+            }) => Some((product, buyer, key)),
+            _ => None,
+        };
+        let orders: Vec<OrderName> = self.steps.iter().filter_map(is_order).collect();
+        for _ in 0..rng.random_range(1..4) {
+            let product = rng.random_range(0..products);
+            let end = rng.random_range(1_000..SCRIPT_MS - 2_000);
+            let mut add = |at, request| {
+                let action = Action::Request(request);
+                self.steps.push(Step { at, action });
+            };
+            let how = "close";
+            add(end, Request::Change { product, how });
+            if rng.random_bool(0.5) {
+                add(end + rng.random_range(0..100), put(&mut rng, product));
+            }
+            // While units are held, no round begins: it is tried again.
+            let mut at = end;
+            for _ in 0..rng.random_range(1..4) {
+                at += rng.random_range(1..700);
+                add(at, in_new_round(put(&mut rng, product)));
+            }
+            let again: Vec<_> = orders.iter().filter(|name| name.0 == product).collect();
+            for _ in 0..again.len().min(rng.random_range(0..12)) {
+                let name = *again[rng.random_range(0..again.len())];
+                add(end + rng.random_range(0..2_500), order(&mut rng, name));
+            }
+        }
+        self.steps.sort_by_key(|step| step.at);
+    }
+}
+
+fn in_new_round(mut request: Request) -> Request {
+    if let Request::Put { begins_round, .. } = &mut request {
+        *begins_round = true;
+    }
+    request
+}
+
 fn deployment(rng: &mut StdRng) -> Deployment {
     let embedded = rng.random_bool(0.25);
     Deployment {
@@ -326,6 +383,7 @@ fn request_time(rng: &mut StdRng) -> Ms {
 
 fn put(rng: &mut StdRng, product: usize) -> Request {
     Request::Put {
+        begins_round: false,
         product,
         stock: rng.random_range(0..25),
         limit: rng.random_bool(0.5).then(|| rng.random_range(1..5)),
@@ -384,7 +442,7 @@ fn order(rng: &mut StdRng, (product, buyer, key): OrderName) -> Request {
         product,
         buyer,
         key,
-        // The same key with another quantity is the same order: its first answer stands.
+        // The same key with another quantity is a conflict: the first answer stands.
         quantity: rng.random_range(1..4),
         copies: if rng.random_bool(0.15) { 2 } else { 1 },
         insists: rng.random_bool(0.9),

@@ -149,8 +149,8 @@ impl Shoppers {
                 let send = |copy| self.order(n + copy, order, quantity, insists);
                 let copies: Vec<_> = (0..usize::from(copies)).map(send).collect();
                 let taken = futures::future::join_all(copies).await;
-                if let Some(attempt) = taken.into_iter().flatten().next() {
-                    self.follow(n, &attempt, None).await;
+                if let Some((attempt, position)) = taken.into_iter().flatten().next() {
+                    self.follow(n, &attempt, Some(position)).await;
                 }
             }
             Request::Cancel {
@@ -177,6 +177,7 @@ impl Shoppers {
                 }
             }
             Request::Put {
+                begins_round,
                 product,
                 stock,
                 limit,
@@ -191,7 +192,11 @@ impl Shoppers {
                     "stock": stock, "limit_per_buyer": limit, "hold_ms": hold_ms,
                     "opens_at": moment(opens_in), "closes_at": moment(closes_in),
                 });
-                self.change(n, "PUT", product, "", Some(body)).await;
+                let (method, path) = match begins_round {
+                    true => ("POST", "/rounds"),
+                    false => ("PUT", ""),
+                };
+                self.change(n, method, product, path, Some(body)).await;
             }
             Request::Change { product, how } => {
                 self.change(n, "POST", product, &format!("/{how}"), None)
@@ -212,14 +217,14 @@ impl Shoppers {
         }
     }
 
-    /// Sends an order until it is accepted; returns the attempt if it was.
+    /// Sends an order until it is accepted; returns the attempt and its position if it was.
     async fn order(
         &self,
         n: usize,
         order: (usize, u32, u32),
         quantity: u32,
         insists: bool,
-    ) -> Option<String> {
+    ) -> Option<(String, (u32, i64))> {
         let (product, buyer, key) = order;
         let path = format!("/api/flash-sales/{}/order", PRODUCTS[product]);
         let (buyer, key) = (format!("buyer-{buyer}"), format!("key-{key}"));
@@ -248,7 +253,7 @@ impl Shoppers {
             position,
             receipt,
         });
-        Some(attempt)
+        Some((attempt, position))
     }
 
     /// Reads an attempt until it is decided.

@@ -155,12 +155,12 @@ fn the_same_attempt_again_gets_no_second_answer_in_any_state() {
         .when(OPENS, attempt(2, "bob", 1))
         .when(OPENS, attempt(3, "cy", 1))
         .then([refused(3, "cy", 1, SoldOut)])
-        // Accepted, refused, and sent again with another buyer or quantity.
+        // Accepted, refused, and sent again by another buyer.
         .when(OPENS, attempt(1, "ann", 1))
         .then([repeated(1)])
         .when(OPENS, attempt(3, "cy", 1))
         .then([repeated(3)])
-        .when(OPENS, attempt(1, "eve", 2))
+        .when(OPENS, attempt(1, "eve", 1))
         .then([repeated(1)])
         // Given back: units are free, but not for the same attempt.
         .when(OPENS, cancel(1, "ann"))
@@ -213,4 +213,80 @@ fn the_order_of_two_attempts_is_the_order_of_their_places() {
             .when(OPENS, attempt(2, second, 1))
             .then([refused(2, second, 1, SoldOut)]);
     }
+}
+
+#[test]
+fn an_attempt_of_another_round_is_refused_and_leaves_nothing_behind() {
+    let second = || {
+        on_sale(terms(3))
+            .when(OPENS, attempt_in(Some(1), 1, "ann", 1))
+            .then([SaleOpened, accepted(sold(1, "ann", 1, 1, OPENS))])
+            .when(OPENS, CloseSale)
+            .when(OPENS, begin_round(terms(3)))
+    };
+    let then = second()
+        // The same key, sent by a client or a server that has not learned of the new round.
+        .when(OPENS, attempt_in(Some(1), 1, "ann", 1))
+        .then([refused(1, "ann", 1, AnotherRound)])
+        .stock(3, 0, 0);
+    assert_eq!(then.product().remembered(), 0);
+    assert_eq!(then.product().head.tally, Default::default());
+    then.when(OPENS, attempt_in(Some(1), 1, "ann", 1))
+        .then([refused(1, "ann", 1, AnotherRound)])
+        .when(OPENS, attempt_in(Some(3), 2, "ann", 1))
+        .then([refused(2, "ann", 1, AnotherRound)])
+        .when(OPENS, attempt_in(Some(2), 3, "ann", 1))
+        .then([accepted(sold(3, "ann", 1, 7, OPENS))])
+        // The round's own attempt again is a repetition, whichever round the record names.
+        .when(OPENS, attempt_in(Some(1), 3, "ann", 1))
+        .then([repeated(3)]);
+    given([])
+        .when(0, attempt_in(Some(1), 1, "ann", 1))
+        .then([refused(1, "ann", 1, AnotherRound)]);
+}
+
+#[test]
+fn the_same_attempt_for_another_quantity_is_a_conflict() {
+    on_sale(limited(10, 3))
+        .when(OPENS, attempt(1, "ann", 2))
+        .when(OPENS, attempt(1, "ann", 1))
+        .then([conflicted(1, 1)])
+        .when(OPENS, attempt(1, "ann", 2))
+        .then([repeated(1)])
+        // Refused ones, of one unit and of several.
+        .when(OPENS, attempt(2, "ann", 5))
+        .then([refused(2, "ann", 5, OverBuyerLimit)])
+        .when(OPENS, attempt(2, "ann", 1))
+        .then([conflicted(2, 1)])
+        .when(OPENS, attempt(2, "ann", 5))
+        .then([repeated(2)])
+        .when(OPENS, PauseSale)
+        .when(OPENS, attempt(3, "bob", 1))
+        .then([refused(3, "bob", 1, Paused)])
+        .when(OPENS, attempt(3, "bob", 2))
+        .then([conflicted(3, 2)])
+        // Cancelled ones.
+        .when(OPENS, cancel(1, "ann"))
+        .when(OPENS, attempt(1, "ann", 1))
+        .then([conflicted(1, 1)])
+        .when(OPENS, attempt(1, "ann", 2))
+        .then([repeated(1)])
+        .stock(10, 0, 0);
+}
+
+#[test]
+fn an_order_keeps_its_price_when_the_terms_change() {
+    let mut dearer = terms(10);
+    dearer.price.minor = 1;
+    let order = sold(1, "ann", 3, 1, OPENS);
+    on_sale(terms(10))
+        .when(OPENS, attempt(1, "ann", 3))
+        .when(OPENS, put(dearer.clone()))
+        .when(OPENS, cancel(1, "ann"))
+        .then([released(order, Cancelled)])
+        .when(OPENS, attempt(2, "bob", 1))
+        .then([accepted(schemas::decision::Order {
+            price: Some(dearer.price),
+            ..sold(2, "bob", 1, 4, OPENS)
+        })]);
 }

@@ -1,11 +1,11 @@
 //! The check of a product's whole history.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
-use schemas::command::{CommandBody, SaleTerms};
+use schemas::command::{Command, CommandBody, SaleTerms};
 use schemas::decision::{
     CancelRefusalReason, CancelRefused, ClockCorrected, Decision, Event, Order, OrderAccepted,
-    RefusalReason, ReleaseCause,
+    RefusalReason, ReleaseCause, SaleChangeRefusalReason,
 };
 use schemas::ids::{AttemptId, BuyerId, ChainHash, Offset, TimestampMs};
 
@@ -23,6 +23,8 @@ pub struct Ledger {
     pub figures: Figures,
     /// The chain hash after it.
     pub chain: ChainHash,
+    /// The version of the last decision that changed the sale.
+    sale_version: u64,
     round: Round,
 }
 
@@ -33,7 +35,8 @@ struct Round {
     terms: Option<SaleTerms>,
     standing: HashMap<AttemptId, Order, AttemptIdHash>,
     holds: BTreeSet<(TimestampMs, AttemptId)>,
-    answered: HashSet<AttemptId, AttemptIdHash>,
+    /// The attempts with an outcome, and the quantities that they requested.
+    answered: HashMap<AttemptId, u32, AttemptIdHash>,
     units_of: HashMap<BuyerId, u32, BuyerIdHash>,
 }
 
@@ -44,7 +47,7 @@ impl Ledger {
     pub fn record(
         &mut self,
         decision: &Decision,
-        command: &CommandBody,
+        command: &Command,
         appended_at_ms: TimestampMs,
         expected_chain: ChainHash,
     ) -> Result<(), Violation> {
@@ -56,7 +59,8 @@ impl Ledger {
             });
         }
         let window = self.window();
-        let time = match command {
+        let before = (self.figures.round, self.sale_version);
+        let time = match command.body {
             CommandBody::CorrectClock => appended_at_ms.clamp(0, LAST_MOMENT_MS),
             _ => appended_at_ms
                 .min(LAST_MOMENT_MS)
@@ -76,10 +80,22 @@ impl Ledger {
                 .record(event, decision.decided_at_ms, self.figures.stock.available)?;
         }
         self.nothing_overdue(decision)?;
-        let by_time = by_time(decision, command, &window).ok_or(Violation::AnswersSomethingElse)?;
+        let by_time =
+            by_time(decision, &command.body, &window).ok_or(Violation::AnswersSomethingElse)?;
         by_time
             .iter()
-            .try_for_each(|event| window.check_due(event, time))
+            .try_for_each(|event| window.check_due(event, time))?;
+        let (round, sale_version) = before;
+        let answer = decision.events.get(by_time.len());
+        check_round(&command.body, answer, round)?;
+        let at_version = command.if_version.is_none_or(|version| {
+            version == sale_version && !by_time.iter().any(Event::changes_sale)
+        });
+        check_version(answer, at_version)?;
+        if decision.events.iter().any(Event::changes_sale) {
+            self.sale_version = decision.version;
+        }
+        Ok(())
     }
 
     fn window(&self) -> Window {
@@ -157,7 +173,7 @@ impl Round {
             }
             Event::OrderAccepted(accepted) => self.accept(accepted, now),
             Event::AttemptRefused(refused) if refused.is_outcome() => {
-                self.first_outcome(refused.attempt_id)?;
+                self.first_outcome(refused.attempt_id, refused.quantity)?;
                 let has = self.units_of.get(&refused.buyer_id).copied().unwrap_or(0);
                 let wants = u64::from(has) + u64::from(refused.quantity);
                 let justified = match (refused.reason, &self.terms) {
@@ -180,8 +196,17 @@ impl Round {
                 })
             }
             Event::OrderReleased(released) => self.release(&released.order),
-            Event::AttemptRepeated(repeated) if !self.answered.contains(&repeated.attempt_id) => {
+            // Before version 2 an attempt for another quantity was repeated, too.
+            Event::AttemptRepeated(repeated)
+                if !self.answered.contains_key(&repeated.attempt_id) =>
+            {
                 Err(Violation::AnswersSomethingElse)
+            }
+            Event::AttemptConflicted(conflicted) => {
+                match self.answered.get(&conflicted.attempt_id) {
+                    Some(quantity) if *quantity != conflicted.quantity => Ok(()),
+                    _ => Err(Violation::NoConflict(conflicted.attempt_id)),
+                }
             }
             Event::CancelRefused(refused) => self.keep(refused),
             Event::ClockCorrected(corrected) => {
@@ -213,11 +238,14 @@ impl Round {
 
     fn accept(&mut self, accepted: &OrderAccepted, now: TimestampMs) -> Result<(), Violation> {
         let order = &accepted.order;
-        self.first_outcome(order.attempt_id)?;
+        self.first_outcome(order.attempt_id, order.quantity)?;
         let terms = self.terms.as_ref();
         let hold = terms.and_then(|terms| terms.hold_ms);
         let hold_until_ms = hold.map(|hold| now.saturating_add(hold));
-        if order.accepted_at_ms != now || order.hold_until_ms != hold_until_ms {
+        // Before version 2 an order had no price.
+        let price = terms.map(|terms| &terms.price);
+        let differs = order.price.is_some() && order.price.as_ref() != price;
+        if order.accepted_at_ms != now || order.hold_until_ms != hold_until_ms || differs {
             return Err(Violation::AnswersSomethingElse);
         }
         if let Some(deadline) = order.hold_until_ms {
@@ -264,12 +292,49 @@ impl Round {
         }
     }
 
-    fn first_outcome(&mut self, attempt: AttemptId) -> Result<(), Violation> {
-        if self.answered.insert(attempt) {
-            Ok(())
-        } else {
-            Err(Violation::SecondOutcome(attempt))
+    fn first_outcome(&mut self, attempt: AttemptId, quantity: u32) -> Result<(), Violation> {
+        match self.answered.insert(attempt, quantity) {
+            None => Ok(()),
+            Some(_) => Err(Violation::SecondOutcome(attempt)),
         }
+    }
+}
+
+/// An attempt has an outcome only in the round that it was made for, and a new round begins when the
+/// seller commands it. Before version 2 terms for a closed sale began one, too.
+fn check_round(command: &CommandBody, answer: Option<&Event>, round: u32) -> Result<(), Violation> {
+    match (command, answer) {
+        (CommandBody::PlaceAttempt(place), Some(event)) => {
+            let of_another = place.round.is_some_and(|of| of != round);
+            let has_outcome = match event {
+                Event::OrderAccepted(_) => true,
+                Event::AttemptRefused(refused) => refused.is_outcome(),
+                _ => return Ok(()),
+            };
+            match of_another == has_outcome {
+                true => Err(Violation::AnotherRound(place.attempt_id)),
+                false => Ok(()),
+            }
+        }
+        (CommandBody::BeginRound(_), Some(Event::SaleSet(set))) if set.round <= round => {
+            Err(Violation::RoundGap {
+                expected: round.saturating_add(1),
+                found: set.round,
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A change of the sale takes effect at the version that it was made for, and only there.
+fn check_version(answer: Option<&Event>, at_version: bool) -> Result<(), Violation> {
+    let differs = SaleChangeRefusalReason::VersionDiffers;
+    let refused =
+        |event: &Event| matches!(event, Event::SaleChangeRefused(it) if it.reason == differs);
+    match answer {
+        Some(event) if event.changes_sale() && !at_version => Err(Violation::AnotherVersion),
+        Some(event) if refused(event) && at_version => Err(Violation::AnswersSomethingElse),
+        _ => Ok(()),
     }
 }
 
@@ -319,6 +384,9 @@ fn answer(event: &Event, command: &CommandBody, offset: Offset) -> bool {
         }
         (CommandBody::PlaceAttempt(place), Event::AttemptRepeated(event)) => {
             event.attempt_id == place.attempt_id
+        }
+        (CommandBody::PlaceAttempt(place), Event::AttemptConflicted(event)) => {
+            event.attempt_id == place.attempt_id && event.quantity == place.quantity
         }
         (CommandBody::CancelOrder(cancel), Event::OrderReleased(event)) => {
             event.cause == ReleaseCause::Cancelled

@@ -113,6 +113,15 @@ pub enum Violation {
     /// An attempt has a second outcome.
     #[error("attempt {0} has a second outcome")]
     SecondOutcome(AttemptId),
+    /// An attempt has an outcome in a round that it was not made for, or has none in its own.
+    #[error("attempt {0} has an outcome in another round than it was made for, or none in its own")]
+    AnotherRound(AttemptId),
+    /// An attempt is called a conflict with one for the same quantity, or with none.
+    #[error("attempt {0} conflicts with no earlier attempt of that id")]
+    NoConflict(AttemptId),
+    /// A change of the sale took effect at another version than it was made for.
+    #[error("a change of the sale took effect, but was made for another version of it")]
+    AnotherVersion,
     /// An order was released that does not exist or differs from the one released.
     #[error("the order of attempt {0} was released, but no such order was held or sold")]
     NoSuchOrder(AttemptId),

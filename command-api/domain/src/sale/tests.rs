@@ -251,7 +251,7 @@ fn a_new_round_forgets_ids_limits_stock_and_counts() {
         .when(OPENS, cancel(1, "ann"))
         .when(OPENS, attempt(3, "ann", 1))
         .when(OPENS, CloseSale)
-        .when(OPENS, put(limited(5, 1)))
+        .when(OPENS, begin_round(limited(5, 1)))
         .then([sale_set(limited(5, 1), 2), SaleOpened])
         .stock(5, 0, 0);
     assert_eq!(then.product().head.tally, Default::default());
@@ -267,9 +267,109 @@ fn a_new_round_waits_for_the_holds_of_the_old_one() {
     on_sale(held(10, 500))
         .when(OPENS, attempt(1, "ann", 1))
         .when(OPENS, CloseSale)
-        .when(OPENS + 499, put(terms(5)))
+        .when(OPENS + 499, begin_round(terms(5)))
         .then([unchanged(HoldsOutstanding)])
-        .when(OPENS + 500, put(terms(5)))
+        .when(OPENS + 500, begin_round(terms(5)))
         .then([released(order, Expired), sale_set(terms(5), 2), SaleOpened])
         .stock(5, 0, 0);
+}
+
+#[test]
+fn terms_that_arrive_after_the_end_begin_no_round() {
+    let ends_at = |closes_at_ms| SaleTerms {
+        closes_at_ms: Some(closes_at_ms),
+        ..terms(3)
+    };
+    let (sale, later) = (ends_at(OPENS + 100), ends_at(OPENS + 900));
+    on_sale(sale)
+        .when(OPENS, attempt(1, "ann", 3))
+        .when(OPENS + 150, put(later.clone()))
+        .then([SaleClosed, unchanged(Closed)])
+        .stock(0, 0, 3)
+        .when(OPENS + 151, put(later.clone()))
+        .then([unchanged(Closed)])
+        .when(OPENS + 152, begin_round(later.clone()))
+        .then([sale_set(later, 2), SaleOpened])
+        .stock(3, 0, 0);
+}
+
+#[test]
+fn a_round_begins_only_after_a_closed_one() {
+    given([])
+        .when(0, begin_round(terms(1)))
+        .then([unchanged(NoClosedRound)]);
+    on_sale(terms(1))
+        .when(0, begin_round(terms(1)))
+        .then([unchanged(NoClosedRound)])
+        .when(OPENS, begin_round(terms(1)))
+        .then([SaleOpened, unchanged(NoClosedRound)])
+        .when(OPENS, PauseSale)
+        .when(OPENS, begin_round(terms(1)))
+        .then([unchanged(NoClosedRound)])
+        .when(OPENS, CloseSale)
+        .when(OPENS, begin_round(terms(MAX_STOCK + 1)))
+        .then([unchanged(InvalidTerms)])
+        .when(OPENS, begin_round(terms(2)))
+        .then([sale_set(terms(2), 2), SaleOpened])
+        // The command again does not begin a third.
+        .when(OPENS, begin_round(terms(2)))
+        .then([unchanged(NoClosedRound)]);
+}
+
+#[test]
+fn a_change_made_for_another_version_of_the_sale_is_refused() {
+    // Version 0: there is no sale yet. The decision on these terms is the product's first.
+    given([])
+        .when_if(0, put(terms(1)), Some(1))
+        .then([unchanged(VersionDiffers)])
+        .when_if(0, put(terms(10)), 0)
+        .then([sale_set(terms(10), 1)])
+        .when_if(0, put(terms(20)), 0)
+        .then([unchanged(VersionDiffers)])
+        .when_if(0, put(terms(20)), 2)
+        .then([sale_set(terms(20), 1)])
+        // The sale opens, as its fifth decision; attempts, cancellations and refusals do not change it.
+        .when(OPENS, attempt(1, "ann", 1))
+        .when(OPENS, attempt(2, "ann", 30))
+        .when(OPENS, cancel(1, "ann"))
+        .when_if(OPENS, set_stock(5), 4)
+        .then([unchanged(VersionDiffers)])
+        .when_if(OPENS, set_stock(5), 5)
+        .then([stock_set(5)]);
+}
+
+#[test]
+fn every_kind_of_change_can_be_made_for_a_version() {
+    for body in [
+        put(terms(2)),
+        begin_round(terms(2)),
+        OpenSale,
+        PauseSale,
+        CloseSale,
+        set_stock(2),
+    ] {
+        on_sale(terms(1))
+            .when(0, set_stock(3))
+            .when_if(0, body, 1)
+            .then([unchanged(VersionDiffers)]);
+    }
+}
+
+#[test]
+fn what_time_changes_is_newer_than_any_version_a_seller_has_read() {
+    on_sale(terms(1))
+        .when(0, set_stock(3))
+        .when_if(OPENS, set_stock(4), 2)
+        .then([SaleOpened, unchanged(VersionDiffers)])
+        .when_if(OPENS, set_stock(4), 3)
+        .then([stock_set(4)]);
+}
+
+#[test]
+fn a_version_that_an_older_checkpoint_does_not_have_is_unknown_until_the_sale_changes() {
+    let mut given = given([(0, put(terms(1))), (0, set_stock(3))]).product;
+    given.head.sale_version = None;
+    let due = |product: &_| crate::time::due(product, 0);
+    assert!(super::is_at_version(&given, &due(&given), Some(2)));
+    assert!(super::is_at_version(&given, &due(&given), None));
 }

@@ -260,7 +260,7 @@ fn what_a_wrong_time_opened_or_closed_stays_so_and_a_new_window_opens_in_its_tim
         .when(OPENS + 1, CorrectClock)
         .when(OPENS + 2, attempt(1, "ann", 1))
         .then([refused(1, "ann", 1, Closed)])
-        .when(OPENS + 3, put(next.clone()))
+        .when(OPENS + 3, begin_round(next.clone()))
         .then([sale_set(next, 2)])
         .when(OPENS + 199, attempt(1, "ann", 1))
         .then([refused(1, "ann", 1, NotOpenYet)])

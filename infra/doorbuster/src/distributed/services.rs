@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use command_api::decider::{self, CheckpointPolicy, Decider};
-use command_api::http::{CommandApi, KnownProducts};
+use command_api::http::{CommandApi, KnownProducts, KnownRounds, RecentOrders};
 use command_api::log_watch::{LogState, LogWatch};
 use log_kafka::{KafkaLog, OpenError};
 use ports::clock::SystemClock;
@@ -194,6 +194,8 @@ impl ServiceStart {
                     clock,
                     known: KnownProducts::default(),
                     log_state,
+                    rounds: KnownRounds::default(),
+                    recent: RecentOrders::default(),
                 };
                 Ok(Some(routes::commands(commands, &settings.http)))
             }

@@ -29,6 +29,7 @@ pub fn attempt(partition: u32, number: i64) -> AttemptRow {
         hold_until_ms: None,
         version: number as u64 + 1,
         trace_id: None,
+        price: None,
     }
 }
 

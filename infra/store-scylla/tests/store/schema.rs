@@ -19,7 +19,12 @@ async fn several_stores_may_start_at_the_same_time() {
     let recorded: Vec<(i32, String)> = recorded.rows().unwrap().map(Result::unwrap).collect();
     let mut recorded = recorded;
     recorded.sort();
-    let expected = [(1, "read_models"), (2, "commands"), (3, "log_marks")];
+    let expected = [
+        (1, "read_models"),
+        (2, "commands"),
+        (3, "log_marks"),
+        (4, "prices_and_sale_versions"),
+    ];
     assert_eq!(
         recorded,
         expected.map(|(number, name)| (number, name.to_owned()))
@@ -66,7 +71,7 @@ async fn the_lock_is_waited_for() {
     let recorded = keyspace
         .cql("SELECT number FROM ks.schema_migrations")
         .await;
-    assert_eq!(recorded.into_rows_result().unwrap().rows_num(), 3);
+    assert_eq!(recorded.into_rows_result().unwrap().rows_num(), 4);
     drop(store);
     keyspace.drop().await;
 }

@@ -106,6 +106,7 @@ pub fn attempt(partition: u32, offset: i64, version: u64) -> AttemptRow {
         hold_until_ms: None,
         version,
         trace_id: None,
+        price: None,
     }
 }
 
@@ -130,5 +131,6 @@ pub fn sale(product: &str, version: u64) -> SaleRow {
         stock: Default::default(),
         tally: Default::default(),
         decided_at_ms: version as i64,
+        sale_version: None,
     }
 }

@@ -1,11 +1,11 @@
 //! One product's account: what each decision may contain, by the rules of a sale, stated again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use schemas::command::{Command, CommandBody, PlaceAttempt, SaleTerms};
 use schemas::decision::{
     CancelRefusalReason, Decision, Event, Order, RefusalReason, ReleaseCause,
-    SaleChangeRefusalReason, Stock, Tally,
+    SaleChangeRefusalReason, SaleChangeRefused, Stock, Tally,
 };
 use schemas::ids::{AttemptId, BuyerId, ChainHash, Offset, Partition, TimestampMs};
 
@@ -55,7 +55,22 @@ pub struct Account {
     stock: Stock,
     tally: Tally,
     standing: BTreeMap<AttemptId, Order>,
-    answered: BTreeSet<AttemptId>,
+    /// The attempts with an outcome in this round, and the quantity of each.
+    answered: BTreeMap<AttemptId, u32>,
+    /// The version at which the seller's sale last changed: its terms, its stock or its phase.
+    changed_at: u64,
+}
+
+/// Whether the sale is another one to its seller after this event.
+fn is_change(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::SaleSet(_)
+            | Event::SaleOpened
+            | Event::SalePaused
+            | Event::SaleClosed
+            | Event::StockSet(_)
+    )
 }
 
 /// Fails with this text unless `holds`.
@@ -104,13 +119,17 @@ impl Account {
                     !answered
                         || matches!(
                             command.body,
-                            CommandBody::TimeAdvanced | CommandBody::PutSale(_)
+                            CommandBody::TimeAdvanced
+                                | CommandBody::PutSale(_)
+                                | CommandBody::BeginRound(_)
                         ),
                     || "time takes effect after the answer".into(),
                 )?;
+                self.note_change(event);
             } else {
                 must(!answered, || format!("{event:?} is a second answer"))?;
                 self.overdue(now)?;
+                self.at_version(command, event)?;
                 self.answer(&command.body, event, decision.answers, now)?;
                 if let Event::ClockCorrected(corrected) = event {
                     let times = (corrected.from_ms, corrected.to_ms);
@@ -119,6 +138,7 @@ impl Account {
                     })?;
                     self.correct_holds(before - now, now);
                 }
+                self.note_change(event);
                 answered = true;
             }
             let Stock {
@@ -150,6 +170,30 @@ impl Account {
         })?;
         self.figures.push((self.stock, self.tally, at));
         Ok(())
+    }
+
+    /// Remembers the version of a change of the seller's sale.
+    fn note_change(&mut self, event: &Event) {
+        if is_change(event) {
+            self.changed_at = self.version() + 1;
+        }
+    }
+
+    /// A change of the sale takes effect at the version that it was made for, and only there.
+    fn at_version(&self, command: &Command, event: &Event) -> Result<(), String> {
+        let differs = Event::SaleChangeRefused(SaleChangeRefused {
+            reason: SaleChangeRefusalReason::VersionDiffers,
+        });
+        let of_sale = is_change(event) || matches!(event, Event::SaleChangeRefused(_));
+        let is_right = command
+            .if_version
+            .is_none_or(|version| version == self.changed_at);
+        must(!of_sale || is_right != (*event == differs), || {
+            format!(
+                "it was made for version {:?} of a sale at {}, and {event:?} came of it",
+                command.if_version, self.changed_at
+            )
+        })
     }
 
     /// Takes an event that is due by time alone; returns whether it was one.
@@ -239,7 +283,7 @@ impl Account {
                     format!("accepted, where {against:?} holds with {:?}", self.stock)
                 })?;
                 let hold_ms = self.terms.as_ref().and_then(|terms| terms.hold_ms);
-                must(!self.answered.contains(&place.attempt_id), || {
+                must(!self.answered.contains_key(&place.attempt_id), || {
                     "it is accepted a second time".into()
                 })?;
                 let expected = Order {
@@ -249,13 +293,13 @@ impl Account {
                     attempt_offset: offset,
                     accepted_at_ms: now,
                     hold_until_ms: hold_ms.map(|hold| now + hold),
-                    price: None,
+                    price: self.terms.as_ref().map(|terms| terms.price.clone()),
                 };
                 self.accept(expected.clone());
                 accepted.order == expected
             }
             (CommandBody::PlaceAttempt(place), Event::AttemptRefused(refused)) => {
-                must(!self.answered.contains(&place.attempt_id), || {
+                must(!self.answered.contains_key(&place.attempt_id), || {
                     "it is refused after its answer".into()
                 })?;
                 let justified = self.refusal(place);
@@ -265,13 +309,23 @@ impl Account {
                         refused.reason, self.stock
                     )
                 })?;
-                self.answered.insert(place.attempt_id);
-                self.tally.refused += 1;
+                // One that was made for another round has no outcome in this one.
+                if refused.reason != RefusalReason::AnotherRound {
+                    self.answered.insert(place.attempt_id, place.quantity);
+                    self.tally.refused += 1;
+                }
                 (refused.attempt_id, &refused.buyer_id, refused.quantity)
                     == (place.attempt_id, &place.buyer_id, place.quantity)
             }
             (CommandBody::PlaceAttempt(place), Event::AttemptRepeated(repeated)) => {
-                self.answered.contains(&place.attempt_id) && repeated.attempt_id == place.attempt_id
+                self.answered.get(&place.attempt_id) == Some(&place.quantity)
+                    && repeated.attempt_id == place.attempt_id
+            }
+            (CommandBody::PlaceAttempt(place), Event::AttemptConflicted(conflicted)) => {
+                let first = self.answered.get(&place.attempt_id);
+                first.is_some_and(|quantity| *quantity != place.quantity)
+                    && (conflicted.attempt_id, conflicted.quantity)
+                        == (place.attempt_id, place.quantity)
             }
             (CommandBody::CancelOrder(cancel), Event::OrderReleased(released)) => {
                 let standing = self.standing.get(&cancel.attempt_id);
@@ -294,12 +348,20 @@ impl Account {
                 reason == Some(refused.reason) && refused.attempt_id == cancel.attempt_id
             }
             (CommandBody::PutSale(terms), Event::SaleSet(set)) => {
-                let next = self.terms.is_none() || self.closed;
-                must(set.round == self.round + u32::from(next), || {
+                must(!self.closed, || "late terms begin a round".into())?;
+                let first = self.terms.is_none();
+                must(set.round == self.round + u32::from(first), || {
                     format!("round {} follows {}", set.round, self.round)
                 })?;
                 must(set.terms == *terms, || "the terms are others".into())?;
-                self.set_terms(terms, next)
+                self.set_terms(terms, first)
+            }
+            (CommandBody::BeginRound(terms), Event::SaleSet(set)) => {
+                must(self.closed && set.round == self.round + 1, || {
+                    format!("round {} follows {}", set.round, self.round)
+                })?;
+                must(set.terms == *terms, || "the terms are others".into())?;
+                self.set_terms(terms, true)
             }
             (CommandBody::OpenSale, Event::SaleOpened) => {
                 (self.opened, self.paused) = (true, false);
@@ -332,6 +394,9 @@ impl Account {
 
     /// Why an attempt cannot be accepted now, if it cannot.
     fn refusal(&self, place: &PlaceAttempt) -> Option<RefusalReason> {
+        if place.round.is_some_and(|round| round != self.round) {
+            return Some(RefusalReason::AnotherRound);
+        }
         let Some(terms) = &self.terms else {
             return Some(RefusalReason::UnknownProduct);
         };
@@ -358,13 +423,27 @@ impl Account {
         now: TimestampMs,
     ) -> bool {
         let committed = self.stock.reserved + self.stock.sold;
+        let over = |terms: &SaleTerms| {
+            let closes = terms.closes_at_ms;
+            closes.is_some_and(|closes| closes <= now || closes <= terms.opens_at_ms)
+        };
         match (command, reason) {
-            (CommandBody::PutSale(terms), SaleChangeRefusalReason::InvalidTerms) => terms
-                .closes_at_ms
-                .is_some_and(|closes| closes <= now || closes <= terms.opens_at_ms),
-            (CommandBody::PutSale(terms), SaleChangeRefusalReason::HoldsOutstanding) => {
-                self.stock.reserved > 0 && (self.closed || terms.hold_ms.is_none())
+            (_, SaleChangeRefusalReason::VersionDiffers) => true,
+            (CommandBody::BeginRound(_), SaleChangeRefusalReason::NoClosedRound) => !self.closed,
+            (CommandBody::BeginRound(terms), SaleChangeRefusalReason::InvalidTerms) => {
+                self.closed && over(terms)
             }
+            (CommandBody::BeginRound(_), SaleChangeRefusalReason::HoldsOutstanding) => {
+                self.closed && self.stock.reserved > 0
+            }
+            (CommandBody::BeginRound(_), _) => false,
+            (CommandBody::PutSale(terms), SaleChangeRefusalReason::InvalidTerms) => {
+                !self.closed && over(terms)
+            }
+            (CommandBody::PutSale(terms), SaleChangeRefusalReason::HoldsOutstanding) => {
+                self.is_under_way() && self.stock.reserved > 0 && terms.hold_ms.is_none()
+            }
+            (CommandBody::PutSale(_), SaleChangeRefusalReason::Closed) => self.closed,
             (CommandBody::PutSale(terms), SaleChangeRefusalReason::StockBelowCommitted) => {
                 self.is_under_way() && terms.stock < committed
             }
@@ -393,7 +472,7 @@ impl Account {
             None => self.stock.sold += order.quantity,
         }
         self.tally.accepted += 1;
-        self.answered.insert(order.attempt_id);
+        self.answered.insert(order.attempt_id, order.quantity);
         self.standing.insert(order.attempt_id, order);
     }
 
@@ -477,7 +556,7 @@ impl Account {
                     outcome(status, None, order.attempt_offset),
                 ))
             }
-            Event::AttemptRefused(refused) => Some((
+            Event::AttemptRefused(refused) if refused.is_outcome() => Some((
                 refused.attempt_id,
                 outcome("refused", Some(refused.reason), decision.answers),
             )),

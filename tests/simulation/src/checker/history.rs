@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::codec::{Codec, chain_hash};
 use schemas::command::{Command, CommandBody};
-use schemas::decision::{Decision, DecisionRecord};
+use schemas::decision::{Decision, DecisionRecord, Event};
 use schemas::ids::{AttemptId, Offset, Partition, ProductId};
 
 use super::LOGS;
@@ -20,7 +20,7 @@ pub struct History {
     pub commands: BTreeMap<Partition, Vec<Command>>,
     /// Each product at the end.
     pub products: BTreeMap<ProductId, Account>,
-    /// Each attempt's outcomes in all rounds, from first to last.
+    /// Each attempt's outcomes, from first to last.
     pub outcomes: BTreeMap<AttemptId, Vec<AttemptOutcome>>,
     /// The rules that were broken.
     pub violations: Vec<String>,
@@ -137,10 +137,10 @@ impl History {
         Ok(result.and(self.check_outcomes(partition)))
     }
 
-    /// Every attempt has an outcome, and only one in a round.
+    /// Every attempt has one outcome, in one round, unless it was made for another round.
     fn check_outcomes(&self, partition: Partition) -> Result<(), String> {
-        let decided = self.decisions[&partition].len();
-        for command in self.commands[&partition].iter().take(decided) {
+        let decisions = &self.decisions[&partition];
+        for (command, decision) in self.commands[&partition].iter().zip(decisions) {
             if let CommandBody::PlaceAttempt(place) = &command.body {
                 let outcomes = self
                     .outcomes
@@ -152,8 +152,9 @@ impl History {
                     .filter(first)
                     .map(|outcome| outcome.round)
                     .collect();
-                let distinct: BTreeSet<_> = rounds.iter().collect();
-                if rounds.is_empty() || distinct.len() != rounds.len() {
+                let is_of_another = |event: &Event| matches!(event, Event::AttemptRefused(refused) if !refused.is_outcome());
+                let of_another = decision.events.iter().any(is_of_another);
+                if rounds.len() > 1 || (rounds.is_empty() && !of_another) {
                     let attempt = place.attempt_id;
                     return Err(format!(
                         "attempt {attempt} has {} outcomes, in rounds {rounds:?}",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ports::read_store::{AttemptRow, AttemptStatus, CommandOutcome, CommandRow, Row};
 use schemas::command::CommandBody;
-use schemas::decision::{CommandKind, Event};
+use schemas::decision::{CommandKind, Decision, Event};
 use schemas::ids::{AttemptId, Partition, ProductId};
 use schemas::placement::Placement;
 use serde_json::Value;
@@ -31,12 +31,14 @@ pub fn check(history: &History, end: &EndState, observations: &[(Ms, Observation
                 position,
                 receipt,
             } => {
-                let first = named.entry(*order).or_insert_with(|| attempt.clone());
-                let same = first == attempt;
-                let same = if same {
+                let round = round_of(history, *position);
+                let first = named
+                    .entry((*order, round))
+                    .or_insert_with(|| attempt.clone());
+                let same = if first == attempt {
                     Ok(())
                 } else {
-                    Err("one key names two attempts".to_owned())
+                    Err("one key names two attempts of one round".to_owned())
                 };
                 same.and(taken(history, end, order.0, attempt, *position, receipt))
             }
@@ -48,7 +50,7 @@ pub fn check(history: &History, end: &EndState, observations: &[(Ms, Observation
             } => attempt_status(history, end, attempt, body, *at_least, *at_the_end),
             Observation::Command { at, body } => command(history, &outcomes, *at, body),
             Observation::Sale { body, at_the_end } => sale(history, end, body, *at_the_end),
-            Observation::Unknown { .. } => Err("the attempt had been accepted".into()),
+            Observation::Unknown { attempt } => unknown(history, attempt),
             Observation::Wrong(_) => Err("no client should get this response".into()),
         };
         if let Err(why) = result {
@@ -57,6 +59,33 @@ pub fn check(history: &History, end: &EndState, observations: &[(Ms, Observation
     }
     violations.extend(rows(history, end));
     violations
+}
+
+/// The round that the attempt at a position was made for.
+fn round_of(history: &History, (partition, offset): (u32, i64)) -> Option<u32> {
+    let commands = history.commands.get(&Partition(partition))?;
+    match &commands.get(offset as usize)?.body {
+        CommandBody::PlaceAttempt(place) => place.round,
+        _ => None,
+    }
+}
+
+/// An attempt is known once it has been accepted, unless it was made for another round.
+fn unknown(history: &History, attempt: &str) -> Result<(), String> {
+    let id: AttemptId = attempt.parse().map_err(|_| "it has no id")?;
+    match history.outcomes.get(&id) {
+        Some(outcomes) => Err(format!("its outcomes are {outcomes:?}")),
+        None => Ok(()),
+    }
+}
+
+/// Why the attempt at a position has no outcome under its id, if it has none.
+fn without_outcome(decision: &Decision) -> Option<&'static str> {
+    match decision.events.last() {
+        Some(Event::AttemptConflicted(_)) => Some("idempotency_conflict"),
+        Some(Event::AttemptRefused(refused)) if !refused.is_outcome() => Some("another_round"),
+        _ => None,
+    }
 }
 
 /// A receipt matches the record at its position.
@@ -126,6 +155,22 @@ fn attempt_status(
         {
             Some(CommandBody::PlaceAttempt(place)) if place.attempt_id == id => Ok(()),
             other => Err(format!("{other:?} is at that position")),
+        };
+    }
+    // Where the request at the requested position has no outcome under the id, the answer is that of
+    // the request, and not the attempt's.
+    let requested = at_least.and_then(|(partition, offset)| {
+        let decision = history.decisions.get(&Partition(partition))?;
+        without_outcome(decision.get(offset as usize)?)
+    });
+    if let Some(reason) = requested {
+        let is_its_own = at_least.map(|(partition, offset)| (Some(partition.into()), Some(offset)))
+            == Some(position);
+        return match body["reason"] == reason && is_its_own {
+            true => Ok(()),
+            false => Err(format!(
+                "the request at that position is a case of {reason}"
+            )),
         };
     }
     let is_shown = |outcome: &AttemptOutcome| {
@@ -282,20 +327,25 @@ fn rows(history: &History, end: &EndState) -> Vec<String> {
 /// The kind of a command, and why it was refused if it was.
 type CommandResult = (Option<CommandKind>, Option<&'static str>);
 
-/// What became of each decided command that is no attempt, by its position.
+/// What became of each decided command that is no attempt, or an attempt without an outcome under its
+/// id, by its position.
 fn commands(history: &History) -> BTreeMap<(u32, i64), CommandResult> {
     let mut results = BTreeMap::new();
     for (partition, decisions) in &history.decisions {
         for decision in decisions {
             let command = &history.commands[partition][decision.answers.0 as usize];
+            let turned_away = without_outcome(decision);
             let kind = match &command.body {
+                CommandBody::PlaceAttempt(_) if turned_away.is_some() => {
+                    Some(CommandKind::PlaceAttempt)
+                }
                 CommandBody::PlaceAttempt(_) | CommandBody::TimeAdvanced => continue,
                 body => body.kind(),
             };
             let reason = match decision.events.last() {
                 Some(Event::SaleChangeRefused(refused)) => Some(refused.reason.as_str()),
                 Some(Event::CancelRefused(refused)) => Some(refused.reason.as_str()),
-                _ => None,
+                _ => turned_away,
             };
             results.insert((partition.0, decision.answers.0), (kind, reason));
         }
