@@ -278,9 +278,11 @@ impl Shoppers {
                         return;
                     }
                 }
-                Some((404, _)) => self.observe(Observation::Unknown {
-                    attempt: attempt.to_owned(),
-                }),
+                // An attempt that was made for another round has no outcome. The checker tells.
+                Some((404, _)) => {
+                    let attempt = attempt.to_owned();
+                    return self.observe(Observation::Unknown { attempt });
+                }
                 Some((503 | 504, _)) | None => {}
                 Some((status, body)) => {
                     self.observe(Observation::Wrong(format!("{path} got {status}: {body}")))
