@@ -33,7 +33,7 @@ pub enum ProjectError {
     /// The log failed.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A record of `stock-decisions` cannot be decoded.
+    /// A record of `stock-decisions` cannot be decoded, and may be a newer version's.
     #[error("record {offset} of stock-decisions, partition {partition}: {error}")]
     Decode {
         /// Its partition.
@@ -117,13 +117,15 @@ impl Projection {
         let mut changed = BTreeSet::new();
         for record in batch {
             let offset = record.offset;
-            let decoded = codec.decode_decision(&record.value);
+            let decoded = codec.decode_for_fence(&record.value);
             let decoded = decoded.map_err(|error| ProjectError::Decode {
                 partition,
                 offset,
                 error,
             })?;
-            let verdict = self.fence.pass(offset, &decoded);
+            let verdict = decoded
+                .as_ref()
+                .map_or(Verdict::Dropped, |decoded| self.fence.pass(offset, decoded));
             self.next = offset.next();
             if verdict == Verdict::Dropped {
                 self.count_dropped(1);
@@ -131,14 +133,14 @@ impl Projection {
             }
             let trace = trace_of(&record.headers);
             let decision = match decoded {
-                DecisionRecord::Decision(decision) => decision,
-                DecisionRecord::Skipped(skipped) => {
+                Some(DecisionRecord::Decision(decision)) => decision,
+                Some(DecisionRecord::Skipped(skipped)) => {
                     let at_ms = record.appended_at_ms;
                     let row = views::skipped_row(partition, &skipped, at_ms, trace);
                     rows.push(Row::Command(row));
                     continue;
                 }
-                DecisionRecord::Claim(_) => continue,
+                Some(DecisionRecord::Claim(_)) | None => continue,
             };
             rows.extend(views::attempt_rows(partition, &decision, trace));
             rows.extend(views::command_row(partition, &decision, trace).map(Row::Command));

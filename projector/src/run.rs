@@ -62,9 +62,10 @@ async fn project_until_stopped(
     next: &AtomicI64,
     stop: &CancellationToken,
 ) {
+    let mut stands_at = None;
     loop {
         let projected = tokio::select! {
-            result = project(projector, partition, component, next) => result,
+            result = project(projector, partition, stands_at, component, next) => result,
             () = stop.cancelled() => return,
         };
         let Err(error) = projected;
@@ -73,6 +74,11 @@ async fn project_until_stopped(
             return stop.cancelled().await;
         }
         component.failed(&error);
+        if let ProjectError::Decode { offset, .. } = error {
+            stands_at = Some(offset);
+            // The other partitions are well, and stay ready.
+            component.blocked(error.to_string(), 1);
+        }
         if retry::pause_or_stop(stop).await {
             return;
         }
@@ -98,9 +104,12 @@ async fn measure_lag(
     }
 }
 
+/// Projects one partition. Records before `stands_at`, which could not be decoded before, are projected
+/// by themselves.
 async fn project(
     projector: &Projector,
     partition: Partition,
+    stands_at: Option<Offset>,
     component: &Component,
     done: &AtomicI64,
 ) -> Result<Infallible, ProjectError> {
@@ -127,7 +136,9 @@ async fn project(
             }
             continue;
         };
-        for batch in records?.chunks(MAX_BATCH) {
+        let records = records?;
+        let parts = records.chunk_by(|_, next| Some(next.offset) != stands_at);
+        for batch in parts.flat_map(|part| part.chunks(MAX_BATCH)) {
             let (codec, store) = (&projector.codec, &*projector.store);
             let rows = projection.rows(codec, store, batch).await?;
             let count = rows.len() as u64;

@@ -252,6 +252,16 @@ impl Codec {
         })
     }
 
+    /// Decodes a record of `stock-decisions` for a reader that passes it through the fence; none if it
+    /// is garbage, which the fence drops. Fails on what a newer version may have written.
+    pub fn decode_for_fence(&self, bytes: &[u8]) -> Result<Option<DecisionRecord>, DecodeError> {
+        match self.decode_decision(bytes) {
+            Ok(record) => Ok(Some(record)),
+            Err(error) if error.is_garbage() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Encodes a record of a checkpoint.
     pub fn encode_snapshot(&self, record: &SnapshotRecord) -> Vec<u8> {
         self.encode(Topic::ProductSnapshots, record)

@@ -8,9 +8,10 @@ use audit::{Scope, Source, audit};
 use bytes::Bytes;
 use indicatif::ProgressBar;
 use ports::NewRecord;
+use schemas::codec::Codec;
 use schemas::command::CommandBody;
 use schemas::decision::{
-    AttemptRefused, DecisionRecord, Event, Order, OrderAccepted, RefusalReason, Stock,
+    AttemptRefused, DecisionRecord, Event, Order, OrderAccepted, RefusalReason, Skipped, Stock,
 };
 use schemas::ids::Offset;
 use schemas::topics::Topic;
@@ -365,11 +366,16 @@ async fn unreadable_records_are_reported_with_their_place() {
             history.asked.pop();
         }
         let log = history.log();
-        let garbage = NewRecord {
-            value: Bytes::from_static(b"?"),
+        // Garbage in `stock-decisions` never counts, but a newer version's record may.
+        let (value, why) = match topic {
+            DECISIONS => (&b"\0\0\0\0\x63newer"[..], "schema 99"),
+            _ => (&b"?"[..], "does not begin with a zero byte and a schema id"),
+        };
+        let record = NewRecord {
+            value: value.into(),
             ..NewRecord::default()
         };
-        log.put(topic, PARTITION, vec![garbage]);
+        log.put(topic, PARTITION, vec![record]);
         let report = audited(log, None).await;
         let expected = LogPosition {
             topic: topic.name(),
@@ -378,10 +384,72 @@ async fn unreadable_records_are_reported_with_their_place() {
         };
         assert_eq!(place(&report), Some(expected));
         let what = report.violation.unwrap().what;
-        assert!(
-            what.contains("does not begin with a zero byte and a schema id"),
-            "{what}"
-        );
+        assert!(what.contains(why), "{what}");
+    }
+}
+
+/// What a skipped record may answer: garbage and what was deleted since, or, if an operator skipped it,
+/// anything.
+#[tokio::test]
+async fn skipped_records_are_no_violation_unless_a_decider_skipped_what_it_could_decode() {
+    let good = Codec::embedded().encode_command(attempt("cap", 99, "zoe", 1));
+    let (none, carol) = (None, Some("carol"));
+    for (name, record, by, violation) in [
+        ("garbage", Some(b"garbage".to_vec()), none, None),
+        ("a tombstone", Some(vec![]), none, None),
+        (
+            "an attempt, by an operator",
+            Some(good.clone()),
+            carol,
+            None,
+        ),
+        (
+            "an attempt, by a decider",
+            Some(good),
+            none,
+            Some("a decider has skipped this record, although it can be decoded"),
+        ),
+        (
+            "nothing",
+            None,
+            carol,
+            Some("there is no record at offset 13"),
+        ),
+    ] {
+        let mut history = history();
+        let last = history.decision(14).answers;
+        let skipped = Skipped {
+            claim: history.decision(14).claim,
+            answers: last.next(),
+            follows: last,
+            reason: "a test".into(),
+            by: by.map(Into::into),
+        };
+        history.decided.push(DecisionRecord::Skipped(skipped));
+        let log = history.log();
+        let put = |topic, value: &[u8]| {
+            let record = NewRecord {
+                value: Bytes::copy_from_slice(value),
+                ..NewRecord::default()
+            };
+            log.put(topic, PARTITION, vec![record])
+        };
+        if let Some(record) = &record {
+            put(ATTEMPTS, record);
+        }
+        put(DECISIONS, b"garbage");
+        let report = audited(log.clone(), None).await;
+        let found = report.violation.as_ref().map(|found| found.what.as_str());
+        match violation {
+            Some(violation) => assert!(found.unwrap().contains(violation), "{name}: {found:?}"),
+            None => {
+                assert_eq!(found, None, "{name}");
+                let of = &report.partitions[0];
+                assert_eq!((of.skipped, of.dropped, of.undecided), (1, 1, 0), "{name}");
+                let line = report.summary(false).to_string();
+                assert!(line.contains("offset 13: skipped by"), "{line}");
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod another_log;
 mod backpressure;
 mod log_time;
 mod overlap;
+mod poison;
 mod recovery;
 mod reports;
 mod support;

@@ -79,7 +79,7 @@ impl History {
         while let Some(fenced) = decisions.next().await.unwrap() {
             let record = fenced.record;
             match (fenced.verdict, fenced.content) {
-                (_, DecisionRecord::Claim(claim)) => claims.push(Claimed {
+                (_, Some(DecisionRecord::Claim(claim))) => claims.push(Claimed {
                     partition,
                     claim: record.offset,
                     claimed_at_ms: record.appended_at_ms,
@@ -96,7 +96,7 @@ impl History {
                         .get_or_insert(record.appended_at_ms);
                     current.counting += 1;
                 }
-                (_, DecisionRecord::Decision(decision)) => {
+                (_, Some(DecisionRecord::Decision(decision))) => {
                     let current = claims.last().unwrap().claim;
                     let its = claims
                         .iter_mut()
@@ -105,9 +105,7 @@ impl History {
                     its.dropped += 1;
                     its.superseded += usize::from(decision.claim < current);
                 }
-                (_, DecisionRecord::Skipped(skipped)) => {
-                    panic!("no record of a rehearsal is skipped: {skipped:?}")
-                }
+                (_, other) => panic!("no record of a rehearsal is skipped: {other:?}"),
             }
         }
         claims

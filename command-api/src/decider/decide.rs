@@ -4,7 +4,8 @@ use bytes::Bytes;
 use domain::DecisionContext;
 use ports::{LogRecord, NewRecord};
 use runtime::health::Component;
-use runtime::metrics::{CHECKPOINTS, DECISION_SECONDS};
+use runtime::metrics::{CHECKPOINTS, DECISION_SECONDS, RECORDS_SKIPPED};
+use schemas::codec::DecodeError;
 use schemas::command::{Command, CommandBody};
 use schemas::fence::DecisionLink;
 use schemas::ids::ProductId;
@@ -39,6 +40,7 @@ impl<'a> PartitionDecider<'a> {
         let label = [("partition", recovered.partition().to_string())];
         Outcomes::default().report(&label[0].1);
         metrics::counter!(CHECKPOINTS, &label).increment(0);
+        metrics::counter!(RECORDS_SKIPPED, &label).increment(0);
         let (policy, clock) = (decider.checkpoints, decider.clock.clone());
         Ok(Self {
             decider,
@@ -60,7 +62,13 @@ impl<'a> PartitionDecider<'a> {
                 first_deadline: self.products.deadlines.first(),
             };
             match self.partition.next_step(status, component, stop).await? {
-                Step::Decide(records) => self.decide(&records)?,
+                Step::Decide(records) => {
+                    if let Err(error) = self.decide(&records) {
+                        // What was decided before is sound, and need not be decided again.
+                        self.partition.finish().await?;
+                        return Err(error);
+                    }
+                }
                 Step::Deadline => self.let_time_pass(),
                 Step::Checkpoint => self.partition.write_checkpoint(self.products.parts()),
                 Step::Stop => return self.partition.finish().await,
@@ -72,16 +80,29 @@ impl<'a> PartitionDecider<'a> {
     /// been read back.
     fn decide(&mut self, records: &[LogRecord]) -> Result<(), PartitionError> {
         let mut outcomes = Outcomes::default();
-        for records in records.chunks(PREFETCH) {
-            let commands = self.decode(records)?;
+        let mut left = records;
+        let mut decided = Ok(());
+        while decided.is_ok() && !left.is_empty() {
+            let (some, after) = left.split_at(left.len().min(PREFETCH));
+            let (commands, undecodable) = self.decode(some);
             self.products.prefetch(&commands);
-            for (record, command) in records.iter().zip(&commands) {
-                self.answer(record, command, &mut outcomes)?;
-            }
+            decided = some
+                .iter()
+                .zip(&commands)
+                .try_for_each(|(record, command)| self.answer(record, command, &mut outcomes));
+            left = match undecodable {
+                Some(error) if decided.is_ok() => {
+                    let undecodable = &left[commands.len()..];
+                    self.partition.take_undecodable(undecodable, &error)
+                }
+                _ => after,
+            };
         }
         outcomes.report(&self.label[0].1);
-        self.report_delays(records);
-        Ok(())
+        let last = self.partition.decided();
+        let done = records.partition_point(|record| record.offset <= last);
+        self.report_delays(&records[..done]);
+        decided
     }
 
     /// Reports how long each command waited. Records of one batch of the log have the same time.
@@ -94,12 +115,16 @@ impl<'a> PartitionDecider<'a> {
         }
     }
 
-    fn decode(&self, records: &[LogRecord]) -> Result<Vec<Command>, PartitionError> {
-        let decode = |record: &LogRecord| {
-            let command = self.decider.codec.decode_command(&record.value);
-            command.map_err(PartitionError::decode(TOPICS.commands, record.offset))
-        };
-        records.iter().map(decode).collect()
+    /// The commands up to the first record that cannot be decoded, and why it cannot be.
+    fn decode(&self, records: &[LogRecord]) -> (Vec<Command>, Option<DecodeError>) {
+        let mut commands = Vec::with_capacity(records.len());
+        for record in records {
+            match self.decider.codec.decode_command(&record.value) {
+                Ok(command) => commands.push(command),
+                Err(error) => return (commands, Some(error)),
+            }
+        }
+        (commands, None)
     }
 
     /// Decides on one command, and hands the decision to the shell, chained to the product's last

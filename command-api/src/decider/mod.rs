@@ -13,20 +13,23 @@ mod outcomes;
 mod products;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ports::{Clock, EventLog, Group};
-use runtime::health::{Component, Health};
+use runtime::health::{Component, Health, REPORT_EVERY};
 use runtime::metrics::DECIDER_LAG;
 use runtime::{partitions, retry};
 use schemas::codec::Codec;
 use schemas::ids::{Partition, RecordHash};
 use schemas::topics::Topic;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use self::decide::PartitionDecider;
 pub use crate::partition::checkpoint::CheckpointPolicy;
 use crate::partition::progress;
+use crate::partition::undecodable::stands_at;
 use crate::partition::{CoreTopics, PartitionError, PartitionLog, WaitingAppends};
 
 /// The topics of products.
@@ -73,6 +76,10 @@ pub async fn run(decider: Decider, stop: CancellationToken) {
     partitions::run_each(assigned, stop, work).await;
 }
 
+/// The longest pause before a partition is claimed again whose records violate an invariant, or whose
+/// decisions a newer version has written. Only another program or an operator can change that.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
 /// Decides on one partition until `stop`. After a failure it claims the partition anew and
 /// recovers, since its state may no longer be what the log has. In another log than before, or than
 /// that of its checkpoint, it makes no claim and stops until the process ends.
@@ -81,9 +88,24 @@ async fn keep_deciding(decider: Decider, partition: Partition, stop: Cancellatio
         .health
         .partition("decider", partition, Some(DECIDER_LAG));
     let mut known = None;
+    let mut standing = String::new();
+    let mut pause = retry::RETRY_AFTER;
     while let Err(error) =
         decide_partition(&decider, partition, &mut known, &component, &stop).await
     {
+        if let Some((topic, offset)) = error.stands_at() {
+            let why = stands_at(topic, partition, offset, &error);
+            pause = match why == standing {
+                true => (2 * pause).min(MAX_PAUSE),
+                false => retry::RETRY_AFTER,
+            };
+            component.failed(&why);
+            standing = why;
+            if pause_degraded(&component, &standing, pause, &stop).await {
+                return;
+            }
+            continue;
+        }
         match error {
             PartitionError::Read(error) if error.is_of_another_log() => {
                 component.broken(&error);
@@ -100,6 +122,25 @@ async fn keep_deciding(decider: Decider, partition: Partition, stop: Cancellatio
             return;
         }
     }
+}
+
+/// Waits, and reports all the while that this partition is not decided on, which leaves the others
+/// ready; returns whether `stop` was cancelled.
+async fn pause_degraded(
+    component: &Component,
+    why: &str,
+    pause: Duration,
+    stop: &CancellationToken,
+) -> bool {
+    let until = Instant::now() + pause;
+    while Instant::now() < until {
+        component.blocked(why, 1);
+        tokio::select! {
+            () = sleep_until(until.min(Instant::now() + REPORT_EVERY)) => {}
+            () = stop.cancelled() => return true,
+        }
+    }
+    false
 }
 
 /// Claims and recovers a partition and decides on it until `stop`. `known` is the log in which this

@@ -5,7 +5,8 @@
 //! it ([`recovery`]), and then asks [`owned_partition`] for the next step: a batch of commands, a
 //! due checkpoint, a passed deadline. It computes the answer from its state and hands it back.
 //! Appending ([`appending`]), reading back ([`read_back`]) and reporting ([`progress`]) happen
-//! between two steps. The core sets its timers in [`deadlines`].
+//! between two steps. The core sets its timers in [`deadlines`]. Records that cannot be decoded are
+//! skipped, or stop the partition ([`undecodable`]).
 
 pub(crate) mod claim;
 pub(crate) mod log_check;
@@ -19,6 +20,7 @@ mod appending;
 mod log_time;
 pub(crate) mod progress;
 mod read_back;
+pub(crate) mod undecodable;
 
 pub(crate) mod deadlines;
 
@@ -100,8 +102,12 @@ impl PartitionLog {
         Box::pin(async move { append_when_there_is_room(&log, topic, records).await })
     }
 
-    fn decode_decision(&self, record: &LogRecord) -> Result<DecisionRecord, PartitionError> {
-        let decoded = self.codec.decode_decision(&record.value);
+    /// The decision, skipped record or claim in a record; none if it is garbage, which does not count.
+    fn decode_decision(
+        &self,
+        record: &LogRecord,
+    ) -> Result<Option<DecisionRecord>, PartitionError> {
+        let decoded = self.codec.decode_for_fence(&record.value);
         decoded.map_err(PartitionError::decode(self.topics.decisions, record.offset))
     }
 }
@@ -150,6 +156,17 @@ impl PartitionError {
             self,
             Self::Append(AppendError::Stopped(_)) | Self::Read(ReadError::Closed)
         )
+    }
+
+    /// The record at which the partition stands until another program or an operator gets it past that,
+    /// if this is such an error.
+    pub(crate) fn stands_at(&self) -> Option<(Topic, Offset)> {
+        match self {
+            Self::Decode { topic, offset, .. } | Self::Violation { topic, offset, .. } => {
+                Some((*topic, *offset))
+            }
+            _ => None,
+        }
     }
 
     /// Names the record that could not be decoded.

@@ -8,9 +8,11 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, OptionFuture};
 use ports::{AppendError, Clock, LogReader, LogRecord, NewRecord};
 use runtime::health::Component;
+use schemas::codec::DecodeError;
 use schemas::fence::DecisionLink;
 use schemas::ids::{Offset, RecordHash, TimestampMs};
 use schemas::snapshot::ProductPart;
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use super::appending::{Appender, next_batch};
@@ -18,6 +20,7 @@ use super::checkpoint::{Checkpoint, CheckpointPolicy, CheckpointWriter, report_f
 use super::progress::{self, Progress};
 use super::read_back::ReadBack;
 use super::recovery::Recovery;
+use super::undecodable::Undecodable;
 use super::{PartitionError, PartitionLog};
 
 /// The most decisions appended but not read back; at that, no more commands are read.
@@ -61,6 +64,7 @@ pub(crate) struct OwnedPartition {
     /// The append of commands by which deadlines take effect.
     timer: Option<BoxFuture<'static, ()>>,
     progress: Progress,
+    undecodable: Undecodable,
 }
 
 /// When the next checkpoint is due, and the one that is being written.
@@ -105,6 +109,7 @@ impl OwnedPartition {
             },
             timer: None,
             progress: Progress::new(),
+            undecodable: Undecodable::default(),
             log,
         })
     }
@@ -156,11 +161,19 @@ impl OwnedPartition {
                     self.progress.measuring = None;
                     let answered = self.read_back.fence.answered;
                     let complaint = self.read_back.log_time.complaint(self.log.partition);
+                    let lag = end.as_ref().map(|end| (end.0 - answered.next().0).max(0) as u64);
+                    let lag = lag.ok();
                     let progress = &self.progress;
                     progress.report(&self.log, component, answered, end, complaint)?;
+                    if let Some(lag) = lag {
+                        self.undecodable.report(component, lag);
+                    }
                 }
                 Some(()) = OptionFuture::from(until_deadline.map(tokio::time::sleep)) => {
                     return Ok(Step::Deadline);
+                }
+                Some(()) = OptionFuture::from(self.undecodable.retry_at().map(sleep_until)) => {
+                    return Ok(Step::Decide(self.undecodable.take()));
                 }
                 records = self.commands.next(), if self.may_read(core) => {
                     return Ok(Step::Decide(records?));
@@ -171,19 +184,59 @@ impl OwnedPartition {
 
     /// Takes the decision on a command: it will be appended, and then read back.
     pub(crate) fn push(&mut self, command: &LogRecord, value: Bytes, link: DecisionLink) {
-        self.read_back.expect(value.clone(), link, &*self.clock);
-        self.appender.push(NewRecord {
+        let record = NewRecord {
             key: command.key.clone(),
             value,
             headers: command.headers.clone(),
-        });
-        self.decided = command.offset;
+        };
+        self.push_answer(record, link);
+    }
+
+    fn push_answer(&mut self, record: NewRecord, link: DecisionLink) {
+        self.read_back
+            .expect(record.value.clone(), link, &*self.clock);
+        self.appender.push(record);
+        self.decided = link.answers;
         self.checkpoints.since += 1;
+    }
+
+    /// Takes records, the first of which cannot be decoded. What no version of the program can decode
+    /// is answered as skipped; returns the records after it. What a newer version may have written
+    /// stops the partition: the records are kept, and are returned by a later step.
+    pub(crate) fn take_undecodable<'a>(
+        &mut self,
+        records: &'a [LogRecord],
+        error: &DecodeError,
+    ) -> &'a [LogRecord] {
+        let Some((first, rest)) = records.split_first() else {
+            return records;
+        };
+        let (topic, partition) = (self.log.topics.commands, self.log.partition);
+        if !error.is_garbage() {
+            let records = records.to_vec();
+            self.undecodable.hold(topic, partition, records, error);
+            return &[];
+        }
+        let link = DecisionLink {
+            claim: self.claim,
+            follows: self.decided,
+            answers: first.offset,
+        };
+        let skipped = self.undecodable.skip(topic, partition, link, error);
+        let record = NewRecord {
+            value: Bytes::from(self.log.codec.encode_decision(skipped)),
+            ..NewRecord::default()
+        };
+        self.push_answer(record, link);
+        rest
     }
 
     fn may_read(&self, core: CoreStatus) -> bool {
         let unconfirmed = self.decided.0 - self.read_back.fence.answered.0;
-        !self.checkpoint_is_due(core) && self.appender.has_room() && unconfirmed < MAX_UNCONFIRMED
+        !self.undecodable.holds()
+            && !self.checkpoint_is_due(core)
+            && self.appender.has_room()
+            && unconfirmed < MAX_UNCONFIRMED
     }
 
     /// Whether a checkpoint is due. It begins once all decisions have been read back; until then
@@ -221,7 +274,8 @@ impl OwnedPartition {
     /// How long until the first deadline, unless the commands of an earlier one are being
     /// appended.
     fn until_deadline(&self, core: CoreStatus) -> Option<Duration> {
-        let deadline = core.first_deadline?;
+        // Behind a record at which the partition stands, no command takes effect.
+        let deadline = core.first_deadline.filter(|_| !self.undecodable.holds())?;
         let wait_ms = (deadline - self.clock.now_ms()).max(0);
         let wait = Duration::from_millis(wait_ms as u64);
         Some(wait).filter(|_| self.timer.is_none())

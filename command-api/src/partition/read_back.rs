@@ -84,7 +84,9 @@ impl ReadBack {
     /// Passes a record through the fence that is not the next own decision.
     fn pass_other(&mut self, record: &LogRecord, log: &PartitionLog) -> Result<(), PartitionError> {
         let offset = record.offset;
-        let decoded = log.decode_decision(record)?;
+        let Some(decoded) = log.decode_decision(record)? else {
+            return Ok(());
+        };
         match (self.fence.pass(offset, &decoded), decoded) {
             (Verdict::Claimed, _) => Err(PartitionError::Superseded(offset)),
             (Verdict::Dropped, DecisionRecord::Decision(Decision { claim, .. }))

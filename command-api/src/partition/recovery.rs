@@ -86,7 +86,10 @@ impl Recovery {
 
     /// The decision of a record, if it counts.
     fn pass(&mut self, record: &LogRecord) -> Result<Option<Decision>, PartitionError> {
-        let decoded = self.log.decode_decision(record)?;
+        let Some(decoded) = self.log.decode_decision(record)? else {
+            self.count_dropped(1);
+            return Ok(None);
+        };
         match (self.fence.pass(record.offset, &decoded), decoded) {
             (Verdict::Counts, DecisionRecord::Decision(decision)) => return Ok(Some(decision)),
             (Verdict::Claimed, _) if record.offset > self.claim => {

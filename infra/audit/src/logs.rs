@@ -3,24 +3,26 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use domain::invariants::{Ledger, TurnOrder, check_answers_next, check_product};
+use domain::invariants::{Ledger, TurnOrder, Violation, check_answers_next, check_product};
 use history::{CommandRecord, Entry, FencedRecord, History, HistoryError, PartitionEnd};
 use indicatif::ProgressBar;
 use ports::read_store::Progress;
 use ports::{EventLog, LogRecord, ReadError, log_mark};
 use schemas::codec::{Codec, chain_hash};
 use schemas::command::CommandBody;
-use schemas::decision::{Decision, DecisionRecord, Event, ReleaseCause};
+use schemas::decision::{Decision, DecisionRecord, Event, ReleaseCause, Skipped};
 use schemas::fence::Verdict;
 use schemas::ids::{Offset, Partition, ProductId};
 use schemas::placement::Placement;
 use schemas::topics::Topic;
 
-use crate::report::{Breach, ChainHead, LogPosition, PartitionFigures, Report};
+use crate::report::{Breach, ChainHead, LogPosition, PartitionFigures, Report, SkippedRecord};
 use crate::{AuditError, Scope};
 
 /// How often the bar moves, in records.
 const BAR_STEP: u64 = 1_000;
+/// The most skipped records that the report lists; all are counted.
+const MAX_SKIPPED: usize = 100;
 
 /// Where the partitions ended when the audit began.
 #[derive(Debug, Clone)]
@@ -85,6 +87,7 @@ pub async fn check(
             order: TurnOrder::default(),
             ledgers: HashMap::new(),
             projected,
+            attempts_end: end.attempts,
             figures: PartitionFigures::new(partition),
             report: &mut report,
         };
@@ -160,6 +163,8 @@ struct PartitionCheck<'a> {
     ledgers: HashMap<ProductId, Ledger>,
     /// The offset of `stock-decisions` that the read models reach.
     projected: Offset,
+    /// The end of `purchase-attempts`.
+    attempts_end: Offset,
     figures: PartitionFigures,
     report: &'a mut Report,
 }
@@ -197,10 +202,20 @@ impl PartitionCheck<'_> {
             content,
             verdict,
         } = &entry.fenced;
+        let Some(content) = content else {
+            // Garbage, which every reader drops.
+            self.figures.dropped += 1;
+            return Ok(());
+        };
         self.order
             .observe(record.offset, content)
             .map_err(|(offset, violation)| self.breach(offset, None, violation))?;
         match (verdict, content) {
+            (Verdict::Counts, DecisionRecord::Skipped(skipped)) => {
+                self.figures.skipped += 1;
+                self.figures.not_applied += u64::from(record.offset >= self.projected);
+                self.take_skipped(record.offset, skipped, entry.command.as_ref())
+            }
             (Verdict::Counts, DecisionRecord::Decision(decision)) => {
                 self.figures.decisions += 1;
                 self.figures.not_applied += u64::from(record.offset >= self.projected);
@@ -264,6 +279,45 @@ impl PartitionCheck<'_> {
         });
         taken.map_err(|violation| self.breach(at, Some(product), violation))?;
         self.count(decision, &command.body);
+        Ok(())
+    }
+
+    /// Takes a skipped record that counts, with the record that was skipped, if that was not deleted
+    /// since. A decider skips only what cannot be decoded; an operator may skip anything.
+    fn take_skipped(
+        &mut self,
+        at: Offset,
+        skipped: &Skipped,
+        record: Option<&CommandRecord>,
+    ) -> Result<(), Stop> {
+        let Skipped {
+            answers,
+            reason,
+            by,
+            ..
+        } = skipped;
+        match record {
+            Some(earlier) if earlier.record.offset < *answers => {
+                return Err(self.breach_at_command(earlier, Violation::Unanswered));
+            }
+            Some(record) if by.is_none() && record.command.is_ok() => {
+                let what = "a decider has skipped this record, although it can be decoded";
+                return Err(self.breach_at_command(record, what));
+            }
+            None if *answers >= self.attempts_end => {
+                return Err(self.breach(at, None, Violation::AnswersNothing(*answers)));
+            }
+            _ => {}
+        }
+        self.figures.records += u64::from(record.is_some());
+        if self.report.skipped.len() < MAX_SKIPPED {
+            self.report.skipped.push(SkippedRecord {
+                partition: self.figures.partition,
+                offset: *answers,
+                reason: reason.to_string(),
+                by: by.as_deref().map(str::to_owned),
+            });
+        }
         Ok(())
     }
 

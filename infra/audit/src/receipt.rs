@@ -7,9 +7,9 @@ use std::fmt;
 
 use history::{Decisions, HistoryError};
 use ports::{EventLog, log_mark};
-use schemas::codec::Codec;
+use schemas::codec::{Codec, DecodeError};
 use schemas::command::CommandBody;
-use schemas::decision::{Decision, Event, ReleaseCause};
+use schemas::decision::{Decision, Event, ReleaseCause, Skipped};
 use schemas::ids::{AttemptId, Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 use serde::Serialize;
@@ -56,6 +56,8 @@ pub enum RequestKind {
     SaleChange,
     /// A deadline that was due, requested by a decider.
     Deadline,
+    /// A record that cannot be decoded.
+    Undecodable,
     /// An operator's correction of the product's time.
     ClockCorrection,
 }
@@ -97,22 +99,28 @@ pub async fn check(
     };
     report.claims = Some(claims.clone());
     match find(log, codec, &claims).await? {
-        Ok(body) => {
-            report.request = Some(request(&body));
-            follow(log, codec, &claims, &body, &mut report).await?;
+        Ok(found) => {
+            report.request = Some(match &found {
+                Ok(body) => request(body),
+                Err(error) => Request {
+                    kind: RequestKind::Undecodable,
+                    what: format!("a record that cannot be decoded: {error}"),
+                },
+            });
+            follow(log, codec, &claims, found.as_ref().ok(), &mut report).await?;
         }
         Err(violation) => report.violation = Some(violation),
     }
     Ok(report)
 }
 
-/// The record's command, if `purchase-attempts` has it exactly as the receipt claims; otherwise
-/// how the log differs.
+/// The record's command, or why it cannot be decoded, if `purchase-attempts` has the record exactly as
+/// the receipt claims; otherwise how the log differs.
 async fn find(
     log: &dyn EventLog,
     codec: &Codec,
     claims: &Claims,
-) -> Result<Result<CommandBody, String>, AuditError> {
+) -> Result<Result<Result<CommandBody, DecodeError>, String>, AuditError> {
     let topic = Topic::PurchaseAttempts;
     let (partition, offset) = (Partition(claims.partition), Offset(claims.offset));
     if partition.0 >= log.partitions() {
@@ -153,7 +161,7 @@ async fn find(
     let place = format!("{topic}, partition {partition}, offset {offset},");
     let command = match codec.decode_command(&record.value) {
         Ok(command) => command,
-        Err(error) => return Ok(Err(format!("{place} cannot be read: {error}"))),
+        Err(error) => return Ok(Ok(Err(error))),
     };
     let product = command.product_id.as_str();
     if product != claims.product {
@@ -168,7 +176,7 @@ async fn find(
             "{place} is about attempt {attempt}, but the receipt claims {}",
             claims.sub
         )),
-        _ => Ok(command.body),
+        _ => Ok(Ok(command.body)),
     })
 }
 
@@ -233,10 +241,10 @@ async fn follow(
     log: &dyn EventLog,
     codec: &Codec,
     claims: &Claims,
-    body: &CommandBody,
+    body: Option<&CommandBody>,
     report: &mut ReceiptReport,
 ) -> Result<(), AuditError> {
-    let attempt = attempt_of(body);
+    let attempt = body.and_then(attempt_of);
     let partition = Partition(claims.partition);
     let end = log.end(Topic::StockDecisions, partition).await?;
     let mut decisions = Decisions::open(log, codec, partition, end).await?;
@@ -250,6 +258,18 @@ async fn follow(
                 return Ok(());
             }
         };
+        if let Some(skipped) = fenced.skipped() {
+            if skipped.answers.0 == claims.offset {
+                report.decided = true;
+                report.events.push(ReceiptEvent {
+                    decision: fenced.record.offset,
+                    answers: skipped.answers,
+                    at_ms: fenced.record.appended_at_ms,
+                    what: why_skipped(skipped),
+                });
+            }
+            continue;
+        }
         let Some(decision) = fenced.counting() else {
             continue;
         };
@@ -275,6 +295,15 @@ async fn follow(
             at_ms: decision.decided_at_ms,
             what,
         }));
+    }
+}
+
+/// Why no product decided on a record, in words.
+fn why_skipped(skipped: &Skipped) -> String {
+    let reason = &skipped.reason;
+    match &skipped.by {
+        Some(operator) => format!("refused: operator {operator} skipped the record: {reason}"),
+        None => format!("refused: the record cannot be decoded: {reason}"),
     }
 }
 
@@ -399,6 +428,7 @@ impl fmt::Display for ReceiptReport {
             Some(RequestKind::Cancellation) => "cancellation",
             Some(RequestKind::SaleChange) => "change of the sale",
             Some(RequestKind::Deadline) => "deadline",
+            Some(RequestKind::Undecodable) => "record",
             Some(RequestKind::ClockCorrection) => "correction",
             Some(RequestKind::Attempt) | None => "attempt",
         };

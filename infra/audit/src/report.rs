@@ -5,6 +5,7 @@ use std::fmt;
 
 use schemas::decision::Stock;
 use schemas::ids::{Offset, Partition, ProductId};
+use schemas::topics::Topic;
 use serde::Serialize;
 
 /// What an audit found.
@@ -16,6 +17,8 @@ pub struct Report {
     pub read_models: ReadModels,
     /// The partitions audited; the last one only up to the violation if there is one.
     pub partitions: Vec<PartitionFigures>,
+    /// The first records that were skipped, at most 100.
+    pub skipped: Vec<SkippedRecord>,
     /// Counts over all products audited.
     pub totals: Totals,
     /// How many products were audited.
@@ -25,6 +28,19 @@ pub struct Report {
     pub undecided_of_product: u64,
     /// The head of each product's chain, by product.
     pub heads: Vec<ChainHead>,
+}
+
+/// A record of `purchase-attempts` on which no product decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SkippedRecord {
+    /// Its partition.
+    pub partition: Partition,
+    /// Its offset.
+    pub offset: Offset,
+    /// Why it was skipped.
+    pub reason: String,
+    /// The operator who skipped it; `None`: a decider, because it cannot be decoded.
+    pub by: Option<String>,
 }
 
 /// A violation and its position.
@@ -59,7 +75,9 @@ pub struct PartitionFigures {
     pub records: u64,
     /// Decisions that count.
     pub decisions: u64,
-    /// Decisions that the fence drops.
+    /// Records of `purchase-attempts` that were skipped.
+    pub skipped: u64,
+    /// Records of `stock-decisions` that the fence drops.
     pub dropped: u64,
     /// Claims of deciders.
     pub claims: u64,
@@ -169,6 +187,7 @@ impl PartitionFigures {
             partition,
             records: 0,
             decisions: 0,
+            skipped: 0,
             dropped: 0,
             claims: 0,
             undecided: 0,
@@ -202,6 +221,26 @@ impl fmt::Display for Breach {
             subject.push(format!("product {product}"));
         }
         write!(f, "{}: {}", subject.join(", "), self.what)
+    }
+}
+
+impl fmt::Display for SkippedRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            partition,
+            offset,
+            reason,
+            by,
+        } = self;
+        let topic = Topic::PurchaseAttempts;
+        let by = match by {
+            Some(operator) => format!("by operator {operator}"),
+            None => "by the decider".to_owned(),
+        };
+        write!(
+            f,
+            "{topic}, partition {partition}, offset {offset}: skipped {by}: {reason}"
+        )
     }
 }
 
@@ -239,6 +278,9 @@ impl fmt::Display for Summary<'_> {
             }
         }
         writeln!(f)?;
+        for record in &report.skipped {
+            writeln!(f, "{record}")?;
+        }
         let (undecided, not_applied) =
             report
                 .partitions

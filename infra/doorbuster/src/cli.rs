@@ -51,9 +51,10 @@ pub enum Action {
     /// Run the query API alone: answers queries over HTTP and serves the page
     #[command(after_help = DISTRIBUTED)]
     QueryApi(Flags),
-    // The help of the next two stands at their arguments.
+    // The help of the next three stands at their arguments.
     Rehearse(Box<rehearse::Args>),
     Audit(Box<audit::command::Args>),
+    Skip(Box<doorbuster::skip::Args>),
 }
 
 /// Reads the command line. Ends the process when the command line asks for help or is wrong.
@@ -67,9 +68,13 @@ fn command() -> clap::Command {
     let services = Service::ALONE.into_iter();
     let shown = services.chain([Service::Serve, Service::Audit]);
     let cli = settings::help_for(Service::Serve, Cli::command());
-    shown.fold(cli, |cli, service| {
+    let cli = shown.fold(cli, |cli, service| {
         cli.mut_subcommand(service.name(), |command| {
             settings::help_for(service, command)
         })
+    });
+    // It opens the logs as an audit does.
+    cli.mut_subcommand("skip", |command| {
+        settings::help_for(Service::Audit, command)
     })
 }

@@ -6,6 +6,7 @@ pub mod serve;
 pub mod distributed;
 
 pub mod audit_source;
+pub mod skip;
 
 mod clock_health;
 pub mod demo;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use doorbuster::instance::Instance;
-use doorbuster::{audit_source, file_limit, serve};
+use doorbuster::{audit_source, file_limit, serve, skip};
 use runtime::drain::{Drain, Signals};
 use runtime::output::Output;
 use runtime::settings::{Flags, LogFormat, Service, Settings};
@@ -34,6 +34,7 @@ async fn main() -> ExitCode {
         Action::QueryApi(flags) => run(Service::QueryApi, &flags).await,
         Action::Rehearse(args) => rehearse::run(*args).await,
         Action::Audit(args) => audit::command::run(*args, audit_source::open).await,
+        Action::Skip(args) => skip::run(*args).await,
     };
     let status = result.unwrap_or_else(|error| {
         telemetry::report_end(format_args!("{error:#}"));

@@ -2,7 +2,7 @@
 
 use ports::{EventLog, LogRecord, ReadError};
 use schemas::codec::Codec;
-use schemas::decision::{Decision, DecisionRecord};
+use schemas::decision::{Decision, DecisionRecord, Skipped};
 use schemas::fence::{Fence, Verdict};
 use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
@@ -23,8 +23,8 @@ pub struct Decisions<'a> {
 pub struct FencedRecord {
     /// The record as the log has it.
     pub record: LogRecord,
-    /// The claim or decision in it.
-    pub content: DecisionRecord,
+    /// The claim, decision or skipped record in it; none if it is garbage, which never counts.
+    pub content: Option<DecisionRecord>,
     /// What the fence makes of it.
     pub verdict: Verdict,
 }
@@ -45,19 +45,27 @@ impl<'a> Decisions<'a> {
         })
     }
 
+    /// The fence after the records read so far.
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
     /// The next record; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<FencedRecord>, HistoryError> {
         let Some(record) = self.records.next().await? else {
             return Ok(None);
         };
-        let content = self.codec.decode_decision(&record.value).map_err(|error| {
-            HistoryError::Undecodable {
+        let content = self
+            .codec
+            .decode_for_fence(&record.value)
+            .map_err(|error| HistoryError::Undecodable {
                 partition: self.partition,
                 offset: record.offset,
                 error,
-            }
-        })?;
-        let verdict = self.fence.pass(record.offset, &content);
+            })?;
+        let verdict = content.as_ref().map_or(Verdict::Dropped, |content| {
+            self.fence.pass(record.offset, content)
+        });
         Ok(Some(FencedRecord {
             record,
             content,
@@ -70,7 +78,15 @@ impl FencedRecord {
     /// The decision, if the record is one that counts.
     pub fn counting(&self) -> Option<&Decision> {
         match (&self.content, self.verdict) {
-            (DecisionRecord::Decision(decision), Verdict::Counts) => Some(decision),
+            (Some(DecisionRecord::Decision(decision)), Verdict::Counts) => Some(decision),
+            _ => None,
+        }
+    }
+
+    /// The skipped record, if it is one that counts.
+    pub fn skipped(&self) -> Option<&Skipped> {
+        match (&self.content, self.verdict) {
+            (Some(DecisionRecord::Skipped(skipped)), Verdict::Counts) => Some(skipped),
             _ => None,
         }
     }

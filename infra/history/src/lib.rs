@@ -28,7 +28,7 @@ pub enum HistoryError {
     /// The log could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A record of `stock-decisions` is neither a claim nor a decision that is known here.
+    /// A newer version may have written a record of `stock-decisions`.
     #[error("{topic}, partition {partition}, offset {offset}: {error}", topic = Topic::StockDecisions)]
     Undecodable {
         /// The record's partition.

@@ -22,11 +22,22 @@ impl Records {
         partition: Partition,
         end: Offset,
     ) -> Result<Self, ReadError> {
-        let reader = log.read(topic, partition, Offset(0)).await?;
+        Self::open_at(log, topic, partition, Offset(0), end).await
+    }
+
+    /// Reads from the first record at `from` or later on, up to but not including `end`.
+    pub async fn open_at(
+        log: &dyn EventLog,
+        topic: Topic,
+        partition: Partition,
+        from: Offset,
+        end: Offset,
+    ) -> Result<Self, ReadError> {
+        let reader = log.read(topic, partition, from).await?;
         Ok(Self {
             reader,
             buffer: Vec::new().into_iter(),
-            next: Offset(0),
+            next: from,
             end,
         })
     }

@@ -22,6 +22,8 @@ pub struct History<'a> {
     codec: &'a Codec,
     decisions: Decisions<'a>,
     attempts: Records,
+    /// The next record of `purchase-attempts`, if it was read already.
+    read_ahead: Option<CommandRecord>,
 }
 
 /// A record of `stock-decisions` and what stands beside it.
@@ -31,7 +33,9 @@ pub struct Entry {
     pub fenced: FencedRecord,
     /// Beside a decision that counts, the first record of `purchase-attempts` that no earlier
     /// decision answers; in a sound history this is the record at the offset that the decision
-    /// answers. `None` at the end of the topic, and beside any other record.
+    /// answers. Beside a skipped record that counts the same, unless it is a later one: the record
+    /// that was skipped may have been deleted since. `None` at the end of the topic, and beside any
+    /// other record.
     pub command: Option<CommandRecord>,
 }
 
@@ -68,6 +72,7 @@ impl<'a> History<'a> {
             codec,
             decisions: Decisions::open(log, codec, partition, end.decisions).await?,
             attempts: attempts.await?,
+            read_ahead: None,
         })
     }
 
@@ -76,16 +81,24 @@ impl<'a> History<'a> {
         let Some(fenced) = self.decisions.next().await? else {
             return Ok(None);
         };
-        let command = match fenced.counting() {
-            Some(_) => self.next_command().await?,
-            None => None,
-        };
+        let mut command = None;
+        if fenced.counting().is_some() {
+            command = self.next_command().await?;
+        } else if let Some(skipped) = fenced.skipped() {
+            match self.next_command().await? {
+                Some(next) if next.record.offset > skipped.answers => self.read_ahead = Some(next),
+                next => command = next,
+            }
+        }
         Ok(Some(Entry { fenced, command }))
     }
 
     /// The next record of `purchase-attempts` that no decision so far answers; `None` at the
     /// end. After the last entry these are the records that are not decided yet.
     pub async fn next_command(&mut self) -> Result<Option<CommandRecord>, ReadError> {
+        if let Some(next) = self.read_ahead.take() {
+            return Ok(Some(next));
+        }
         let record = self.attempts.next().await?;
         Ok(record.map(|record| CommandRecord {
             command: self.codec.decode_command(&record.value),
@@ -103,7 +116,7 @@ mod tests {
     use ports::NewRecord;
     use ports::clock::SystemClock;
     use schemas::command::CommandBody;
-    use schemas::decision::{Claim, Decision, DecisionRecord, Stock, Tally};
+    use schemas::decision::{Claim, Decision, DecisionRecord, Skipped, Stock, Tally};
     use schemas::fence::Verdict;
     use schemas::ids::ChainHash;
 
@@ -194,17 +207,58 @@ mod tests {
         assert!(history.next_command().await.unwrap().is_none());
     }
 
+    fn skipped(follows: i64, answers: i64) -> DecisionRecord {
+        DecisionRecord::Skipped(Skipped {
+            claim: Offset(0),
+            answers: Offset(answers),
+            follows: Offset(follows),
+            reason: "garbage".into(),
+            by: None,
+        })
+    }
+
     #[tokio::test]
-    async fn a_record_that_cannot_be_decoded_is_named() {
+    async fn a_skipped_record_stands_beside_its_command_which_may_be_deleted() {
+        let codec = Codec::embedded();
+        let decisions = [claim(), skipped(-1, 0), skipped(0, 1), decision(0, 1, 2)];
+        let log = log(&codec, &decisions);
+        append(&log, Topic::StockDecisions, b"garbage".to_vec());
+        for deleted in [None, Some(0), Some(1)] {
+            if let Some(deleted) = deleted {
+                log.delete(Topic::PurchaseAttempts, PARTITION, Offset(deleted));
+            }
+            let end = PartitionEnd::find(&log, PARTITION).await.unwrap();
+            let mut history = History::open(&log, &codec, PARTITION, end).await.unwrap();
+            let mut walked = Vec::new();
+            while let Some(entry) = history.next().await.unwrap() {
+                let command = entry.command.map(|it| it.record.offset.0);
+                walked.push((entry.fenced.verdict, command));
+            }
+            let beside = |offset| Some(offset).filter(|_| deleted.is_none_or(|it| it < offset));
+            let expected = [
+                (Verdict::Claimed, None),
+                (Verdict::Counts, beside(0)),
+                (Verdict::Counts, beside(1)),
+                (Verdict::Counts, Some(2)),
+                (Verdict::Dropped, None),
+            ];
+            assert_eq!(walked, expected, "deleted {deleted:?}");
+            assert!(history.next_command().await.unwrap().is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_of_a_newer_version_is_named() {
         let codec = Codec::embedded();
         let log = log(&codec, &[claim()]);
-        append(&log, Topic::StockDecisions, Bytes::from_static(b"?").into());
+        let newer = Bytes::from_static(&[0, 0, 0, 0, 99, 1]);
+        append(&log, Topic::StockDecisions, newer.into());
         let end = PartitionEnd::find(&log, PARTITION).await.unwrap();
         let mut history = History::open(&log, &codec, PARTITION, end).await.unwrap();
         assert!(history.next().await.unwrap().is_some());
         let error = history.next().await.unwrap_err().to_string();
         assert!(
-            error.starts_with("stock-decisions, partition 0, offset 1: the record does not begin"),
+            error.starts_with("stock-decisions, partition 0, offset 1: schema 99"),
             "{error}"
         );
     }

@@ -43,6 +43,8 @@ pub const DECIDER_LAG: &str = "doorbuster_decider_lag_records";
 pub const CLAIMS: &str = "doorbuster_decider_claims_total";
 /// Decisions that a reader dropped at the fence. Labels: `reader`, `partition`.
 pub const DECISIONS_DROPPED: &str = "doorbuster_decisions_dropped_total";
+/// Records of `purchase-attempts` that were skipped because they cannot be decoded. Label: `partition`.
+pub const RECORDS_SKIPPED: &str = "doorbuster_records_skipped_total";
 /// Checkpoints written. Label: `partition`.
 pub const CHECKPOINTS: &str = "doorbuster_checkpoints_total";
 /// Time from a decider's claim until it is ready to decide. Label: `partition`.
@@ -134,6 +136,10 @@ pub fn describe() {
     describe_counter!(
         DECISIONS_DROPPED,
         "Decisions dropped at the fence, by reader."
+    );
+    describe_counter!(
+        RECORDS_SKIPPED,
+        "Records of purchase-attempts skipped because they cannot be decoded."
     );
     describe_counter!(CHECKPOINTS, "Checkpoints written by deciders.");
     describe_histogram!(

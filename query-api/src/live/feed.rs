@@ -145,7 +145,7 @@ async fn follow_store(live: &Live, component: &Component) {
 }
 
 /// A record of `stock-decisions`, the trace of the request that it answers, and its time.
-type TimedRecord = (DecisionRecord, Option<TraceId>, TimestampMs);
+type TimedRecord = (Option<DecisionRecord>, Option<TraceId>, TimestampMs);
 
 /// Tails `stock-decisions`. Only decisions that pass the fence reach the answers.
 async fn follow_decisions(tail: Tail, from: Progress) {
@@ -160,7 +160,7 @@ async fn follow_decisions(tail: Tail, from: Progress) {
         answered: from.answered,
     };
     let decode = |record: &LogRecord| {
-        let decoded = live.codec.decode_decision(&record.value)?;
+        let decoded = live.codec.decode_for_fence(&record.value)?;
         Ok((decoded, trace_of(&record.headers), record.appended_at_ms))
     };
     // The end that the topic had at the start.
@@ -170,6 +170,10 @@ async fn follow_decisions(tail: Tail, from: Progress) {
         let mut accepted = Vec::with_capacity(records.len());
         let mut commands = Vec::new();
         for (offset, (record, trace, at_ms)) in records {
+            let Some(record) = record else {
+                dropped.increment(1);
+                continue;
+            };
             match (fence.pass(offset, &record), record) {
                 (Verdict::Counts, DecisionRecord::Decision(decision)) => {
                     let command = views::command_row(partition, &decision, trace);
@@ -207,9 +211,14 @@ async fn follow_attempts(tail: Tail, mut undecided: Undecided) {
     let live = tail.live.clone();
     let at = &live.partitions[tail.partition.0 as usize];
     let room = (live.settings.max_undecided / live.partitions.len()).max(1);
-    let decode = |record: &LogRecord| live.codec.decode_command(&record.value);
+    // Garbage is no attempt that anybody could look up. It is queued until it is skipped.
+    let decode = |record: &LogRecord| match live.codec.decode_command(&record.value) {
+        Ok(command) => Ok(Some(command)),
+        Err(error) if error.is_garbage() => Ok(None),
+        Err(error) => Err(error),
+    };
     let has_room = || at.queue_len() < room;
-    let take = |records: Vec<(Offset, Command)>| {
+    let take = |records: Vec<(Offset, Option<Command>)>| {
         let Some(next) = records.last().map(|(offset, _)| offset.next()) else {
             return;
         };
@@ -276,6 +285,10 @@ impl Tail {
                     return std::future::pending().await;
                 }
                 self.component.failed(&error);
+                if matches!(error, TailError::Decode { .. }) {
+                    // The other partitions are well, and their answers stay ready.
+                    self.component.blocked(error.to_string(), 1);
+                }
                 if self.topic == Topic::StockDecisions {
                     let partition = &self.live.partitions[self.partition.0 as usize];
                     partition.completeness.tail_failed();

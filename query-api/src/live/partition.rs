@@ -182,12 +182,12 @@ impl LivePartition {
         state.queue.answered_up_to(answered);
     }
 
-    /// Takes the next records of `purchase-attempts`.
-    pub fn take_commands(&self, records: Vec<(Offset, Command)>) {
+    /// Takes the next records of `purchase-attempts`; none in place of those that cannot be decoded.
+    pub fn take_commands(&self, records: Vec<(Offset, Option<Command>)>) {
         let now = Instant::now();
         let mut state = self.state.lock();
         for (offset, command) in records {
-            state.queue.push(offset, now, pending(command));
+            state.queue.push(offset, now, command.and_then(pending));
         }
     }
 }

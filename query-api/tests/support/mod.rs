@@ -20,7 +20,7 @@ use schemas::codec::Codec;
 use schemas::command::{Command, CommandBody, PlaceAttempt, SaleTerms};
 use schemas::decision::{
     AttemptRefused, AttemptRepeated, Claim, CommandKind, Decision, DecisionRecord, Event, Order,
-    OrderAccepted, RefusalReason, SaleSet, Stock, Tally,
+    OrderAccepted, RefusalReason, SaleSet, Skipped, Stock, Tally,
 };
 use schemas::fence::{Fence, Verdict};
 use schemas::ids::{AttemptId, ChainHash, Money, Offset, Partition, ProductId, TimestampMs};
@@ -281,6 +281,21 @@ impl Shop {
             chain: ChainHash::default(),
         });
         let bytes = self.codec.encode_decision(decision);
+        self.put(Topic::StockDecisions, partition, bytes);
+    }
+
+    /// The current decider skips an offset of `purchase-attempts`.
+    pub fn skip(&self, partition: u32, answers: Offset) {
+        let mut deciders = self.decider.lock();
+        let decider = deciders.get_mut(&partition).unwrap();
+        let skipped = DecisionRecord::Skipped(Skipped {
+            claim: decider.claim.unwrap(),
+            answers,
+            follows: std::mem::replace(&mut decider.answered, answers),
+            reason: "garbage".into(),
+            by: None,
+        });
+        let bytes = self.codec.encode_decision(skipped);
         self.put(Topic::StockDecisions, partition, bytes);
     }
 

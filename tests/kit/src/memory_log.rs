@@ -52,6 +52,7 @@ struct Stored {
     records: Mutex<Vec<LogRecord>>,
     /// Whether the next record may have an earlier time than the last one.
     corrected: AtomicBool,
+    deleted: Mutex<BTreeSet<Offset>>,
     /// Records below this offset are forgotten: no reader returns them.
     forgotten: AtomicI64,
     /// Wakes readers: there may be new records.
@@ -156,6 +157,11 @@ impl MemoryLog {
         std::mem::replace(&mut records[offset.0 as usize].value, value)
     }
 
+    /// Deletes a record, which leaves a gap.
+    pub fn delete(&self, topic: Topic, partition: Partition, offset: Offset) {
+        self.stored(topic, partition).deleted.lock().insert(offset);
+    }
+
     fn stored(&self, topic: Topic, partition: Partition) -> &Arc<Stored> {
         &self.0.stored[&(topic, partition)]
     }
@@ -180,6 +186,7 @@ impl Stored {
         Self {
             records: Mutex::default(),
             corrected: AtomicBool::new(false),
+            deleted: Mutex::default(),
             forgotten: AtomicI64::new(0),
             changed: watch::Sender::new(()),
         }
@@ -370,7 +377,9 @@ impl Reader {
             )));
         }
         let from = self.next.max(first) as usize;
-        let new = records.iter().skip(from);
+        let deleted = self.stored.deleted.lock();
+        let is_there = |record: &&LogRecord| !deleted.contains(&record.offset);
+        let new = records.iter().skip(from).filter(is_there);
         Ok(new.take(READ_AT_ONCE).cloned().collect())
     }
 }

@@ -33,5 +33,16 @@ pub(crate) async fn open(settings: &Settings) -> anyhow::Result<(KafkaLog, Store
     Ok((log, store, codec))
 }
 
+/// Opens Kafka to append to it, and reads the registry's schema ids.
+pub(crate) async fn open_log(settings: &Settings) -> anyhow::Result<(KafkaLog, Codec)> {
+    let codec = registry::connect(&adapter_options::registry(settings))
+        .await
+        .context("cannot use the schema registry")?;
+    let log = KafkaLog::open(adapter_options::kafka(settings))
+        .await
+        .context("cannot use Kafka")?;
+    Ok((log, codec))
+}
+
 /// The store, or why it cannot be read.
 type StoreOrReason = Result<ScyllaStore, String>;

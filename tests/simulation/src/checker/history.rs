@@ -14,10 +14,11 @@ use crate::world::EndState;
 
 /// What happened.
 pub struct History {
-    /// The decisions that count, by partition, in their order.
-    pub decisions: BTreeMap<Partition, Vec<Decision>>,
-    /// The commands in `purchase-attempts`, by partition and offset.
-    pub commands: BTreeMap<Partition, Vec<Command>>,
+    /// The decisions that count, by partition and the offset that they answer; none in place of a
+    /// skipped record that counts.
+    pub decisions: BTreeMap<Partition, Vec<Option<Decision>>>,
+    /// The commands in `purchase-attempts`, by partition and offset; none in place of garbage.
+    pub commands: BTreeMap<Partition, Vec<Option<Command>>>,
     /// Each product at the end.
     pub products: BTreeMap<ProductId, Account>,
     /// Each attempt's outcomes, from first to last.
@@ -56,19 +57,20 @@ impl History {
             &end.records[&(LOGS.0, partition)],
             &end.records[&(LOGS.1, partition)],
         );
-        let decode = |value: &[u8]| codec.decode_command(value).map_err(|e| e.to_string());
+        // What cannot be decoded is what the plan has appended: whatever else was is compared with what
+        // its sender got acknowledged.
         let commands: Vec<_> = attempts
             .iter()
-            .map(|r| decode(&r.value))
-            .collect::<Result<_, _>>()?;
+            .map(|record| codec.decode_command(&record.value).ok())
+            .collect();
         let mut counting = Vec::new();
         let mut result = Ok(());
         let (mut claim, mut claims) = (Offset(-1), BTreeSet::new());
         for record in decisions {
-            let decision = match codec
-                .decode_decision(&record.value)
-                .map_err(|e| e.to_string())?
-            {
+            let Ok(decoded) = codec.decode_decision(&record.value) else {
+                continue;
+            };
+            let decision = match decoded {
                 DecisionRecord::Claim(_) => {
                     claim = record.offset;
                     claims.insert(claim);
@@ -76,7 +78,19 @@ impl History {
                 }
                 DecisionRecord::Decision(decision) => decision,
                 DecisionRecord::Skipped(skipped) => {
-                    return Ok(Err(format!("{} skips {skipped:?}", record.offset)));
+                    let next = Offset(counting.len() as i64);
+                    let counts = skipped.claim == claim
+                        && skipped.answers == next
+                        && skipped.follows == Offset(next.0 - 1);
+                    if !counts {
+                        continue;
+                    }
+                    if !matches!(commands.get(next.0 as usize), Some(None)) {
+                        let at = record.offset;
+                        result = result.and(Err(format!("{at} skips {next}, which is a command")));
+                    }
+                    counting.push(None);
+                    continue;
                 }
             };
             // A decision counts only under the current claim, and only if it is the next one.
@@ -99,7 +113,11 @@ impl History {
                 )));
                 break;
             };
-            let command = &commands[answers.0 as usize];
+            let Some(command) = &commands[answers.0 as usize] else {
+                let at = record.offset;
+                result = result.and(Err(format!("{at} decides on {answers}, which is garbage")));
+                break;
+            };
             let account = self
                 .products
                 .entry(decision.product_id.clone())
@@ -119,7 +137,7 @@ impl History {
             for (attempt, outcome) in account.outcomes_of(partition, record.offset, &decision) {
                 self.outcomes.entry(attempt).or_default().push(outcome);
             }
-            counting.push(decision);
+            counting.push(Some(decision));
         }
         // Records that arrived during the last reads may be undecided.
         let due = end
@@ -141,6 +159,9 @@ impl History {
     fn check_outcomes(&self, partition: Partition) -> Result<(), String> {
         let decisions = &self.decisions[&partition];
         for (command, decision) in self.commands[&partition].iter().zip(decisions) {
+            let (Some(command), Some(decision)) = (command, decision) else {
+                continue;
+            };
             if let CommandBody::PlaceAttempt(place) = &command.body {
                 let outcomes = self
                     .outcomes

@@ -64,7 +64,7 @@ pub fn check(history: &History, end: &EndState, observations: &[(Ms, Observation
 /// The round that the attempt at a position was made for.
 fn round_of(history: &History, (partition, offset): (u32, i64)) -> Option<u32> {
     let commands = history.commands.get(&Partition(partition))?;
-    match &commands.get(offset as usize)?.body {
+    match &commands.get(offset as usize)?.as_ref()?.body {
         CommandBody::PlaceAttempt(place) => place.round,
         _ => None,
     }
@@ -103,8 +103,8 @@ fn taken(
         .get(&(LOGS.0, partition))
         .and_then(|all| all.get(offset as usize));
     let record = record.ok_or("there is no record at its position")?;
-    let command = &history.commands[&partition][offset as usize];
-    match &command.body {
+    let command = history.commands[&partition][offset as usize].as_ref();
+    match &command.ok_or("there is garbage at its position")?.body {
         CommandBody::PlaceAttempt(place) if place.attempt_id.to_string() == attempt => {}
         other => return Err(format!("{other:?} is at its position")),
     }
@@ -150,7 +150,7 @@ fn attempt_status(
         };
         let commands = history.commands.get(&Partition(partition as u32));
         return match commands
-            .and_then(|all| all.get(offset as usize))
+            .and_then(|all| all.get(offset as usize)?.as_ref())
             .map(|command| &command.body)
         {
             Some(CommandBody::PlaceAttempt(place)) if place.attempt_id == id => Ok(()),
@@ -161,7 +161,7 @@ fn attempt_status(
     // the request, and not the attempt's.
     let requested = at_least.and_then(|(partition, offset)| {
         let decision = history.decisions.get(&Partition(partition))?;
-        without_outcome(decision.get(offset as usize)?)
+        without_outcome(decision.get(offset as usize)?.as_ref()?)
     });
     if let Some(reason) = requested {
         let is_its_own = at_least.map(|(partition, offset)| (Some(partition.into()), Some(offset)))
@@ -208,7 +208,7 @@ fn command(
 ) -> Result<(), String> {
     let all = history.commands.get(&Partition(at.0));
     let command = all.and_then(|all| all.get(at.1 as usize));
-    let kind = command.and_then(|command| command.body.kind());
+    let kind = command.and_then(|command| command.as_ref()?.body.kind());
     let kind = kind.ok_or("there is no such command")?;
     if body["kind"] != kind.as_str() {
         return Err(format!("it is a {kind}"));
@@ -332,8 +332,12 @@ type CommandResult = (Option<CommandKind>, Option<&'static str>);
 fn commands(history: &History) -> BTreeMap<(u32, i64), CommandResult> {
     let mut results = BTreeMap::new();
     for (partition, decisions) in &history.decisions {
-        for decision in decisions {
-            let command = &history.commands[partition][decision.answers.0 as usize];
+        let commands = &history.commands[partition];
+        for (offset, (decision, command)) in (0..).zip(decisions.iter().zip(commands)) {
+            let (Some(decision), Some(command)) = (decision, command) else {
+                results.insert((partition.0, offset), (None, Some("undecodable")));
+                continue;
+            };
             let turned_away = without_outcome(decision);
             let kind = match &command.body {
                 CommandBody::PlaceAttempt(_) if turned_away.is_some() => {

@@ -27,6 +27,9 @@ pub fn check(codec: &Codec, history: &History, end: &EndState) -> Vec<String> {
             .iter()
             .zip(history.commands[partition].iter().zip(counting))
         {
+            let (Some(command), Some(original)) = (command, original) else {
+                continue;
+            };
             let context = DecisionContext {
                 claim: original.claim,
                 offset: record.offset,
