@@ -101,8 +101,8 @@ fn commands() -> Vec<CommandRow> {
     let row = |n: usize| CommandRow {
         product_id: (n % 5 != 4).then(|| id("lamp")),
         kind: kinds[n % kinds.len()],
-        buyer_id: (n % 3 == 0).then(|| id("ann")),
-        attempt_id: (n % 2 == 0).then(|| attempt_id(n as u64)),
+        buyer_id: n.is_multiple_of(3).then(|| id("ann")),
+        attempt_id: n.is_multiple_of(2).then(|| attempt_id(n as u64)),
         quantity: [None, Some(0), Some(u32::MAX)][n % 3],
         outcome: outcomes[n % outcomes.len()],
         trace_id: TraceId::from_bytes([n as u8; 16]),
@@ -221,7 +221,7 @@ pub(super) async fn overlapping_writers(subject: &mut Subject) {
             attempt.position.partition = Partition(product.len() as u32);
             attempt.decided_at_ms = random.random();
             rows.push(Row::Attempt(attempt.clone()));
-            rows.push(if number % 2 == 0 {
+            rows.push(if number.is_multiple_of(2) {
                 Row::Order(attempt)
             } else {
                 Row::Intent(attempt)
