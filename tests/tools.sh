@@ -91,7 +91,8 @@ no_hidden_tests() {
         # binary alone says `test = false`.
         local sources
         sources=$(dirname "$manifest")/src
-        grep -q '^\[lib\]' "$manifest" || sources=$sources/main.rs
+        awk '/^\[/ { table = $0 } /^test = false/ { print table }' "$manifest" | grep -qF '[lib]' ||
+            sources=$sources/main.rs
         [ -e "$sources" ] || continue
         if grep -rnE '^ *#\[(tokio::)?test\b' "$sources"; then
             echo "$manifest says test = false, so these tests do not run" >&2
