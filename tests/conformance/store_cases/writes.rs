@@ -221,7 +221,7 @@ pub(super) async fn overlapping_writers(subject: &mut Subject) {
             attempt.position.partition = Partition(product.len() as u32);
             attempt.decided_at_ms = random.random();
             rows.push(Row::Attempt(attempt.clone()));
-            rows.push(if number.is_multiple_of(2) {
+            rows.push(if number % 2 == 0 {
                 Row::Order(attempt)
             } else {
                 Row::Intent(attempt)
