@@ -272,7 +272,7 @@ impl Process {
     pub async fn needs_an_operator(&self, reason: &str) {
         let what = format!("{} needs an operator: {reason}", self.service.name());
         eventually(&what, async || {
-            let (status, body) = get(&format!("{}/healthz", self.url)).await?;
+            let (status, body) = get(&format!("{}/healthz", self.operations)).await?;
             let body = String::from_utf8(body.to_vec()).unwrap();
             (status == 503 && body.contains(reason)).then_some(())
         })

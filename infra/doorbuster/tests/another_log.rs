@@ -42,7 +42,7 @@ fn is_refused(dir: &Path, reason: &str) {
         assert!(order.contains("log_unavailable"), "{order}");
         assert!(order.contains("was not accepted"), "{order}");
         let health = wait_until("it is red", || {
-            let health = serving.call("GET", "/healthz", "");
+            let health = serving.ask("/healthz");
             health.starts_with("HTTP/1.1 503").then_some(health)
         });
         assert!(health.contains(reason), "{health}");

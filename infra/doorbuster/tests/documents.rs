@@ -116,19 +116,26 @@ fn snake_case<'a>(text: &'a str, prefix: &str) -> BTreeSet<&'a str> {
 
 /// The help of every command.
 fn help() -> String {
-    let commands = [
-        "serve",
-        "command-api",
-        "decider",
-        "projector",
-        "query-api",
-        "rehearse",
-        "audit",
-    ];
-    let help = commands.map(|command| {
-        let output = doorbuster().args([command, "--help"]).output().unwrap();
+    let help_of = |arguments: &[&str]| {
+        let output = doorbuster().args(arguments).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
-    });
+    };
+    let own = help_of(&["--help"]);
+    let commands = own
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty());
+    // A line that is indented further continues a description.
+    let names = commands.filter(|line| !line.starts_with("   "));
+    let names: Vec<_> = names
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(names.contains(&"serve"), "{own}");
+    let help: Vec<_> = names
+        .iter()
+        .map(|name| help_of(&[name, "--help"]))
+        .collect();
     help.join("\n")
 }
 

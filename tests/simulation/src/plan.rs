@@ -480,7 +480,7 @@ mod tests {
     #[test]
     fn clocks_jump_on_both_kinds_of_logs() {
         let jumps = |step: &Step| matches!(step.action, Action::Fault(Fault::ClockJump(..)));
-        let plans = (0..400).map(Plan::of);
+        let plans = (0..1_000).map(Plan::of);
         let jumping: Vec<_> = plans.filter(|plan| plan.steps.iter().any(jumps)).collect();
         let seeds = |embedded: bool| {
             let of_kind = jumping
