@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use parking_lot::Mutex;
-use ports::log_mark::{check_identity, check_partitions, identity};
+use ports::log_mark::{REPLACED, check_identity, check_partitions, identity};
 use ports::read_store::Progress;
 use ports::{EventLog, ReadError, ReadStore};
 use runtime::health::{Component, PROBE_WITHIN, REPORT_EVERY};
@@ -15,10 +15,6 @@ use schemas::codec::Codec;
 use schemas::ids::{Offset, Partition, RecordHash};
 use schemas::topics::Topic;
 use tokio::time::{sleep, timeout};
-
-/// What an operator can do when the log was replaced while the service ran.
-const REPLACED: &str =
-    "it was replaced while the service ran; stop the services and restore the log";
 
 /// What the watch has found of each partition. Clones share it. Without a watch it lets everything
 /// pass.

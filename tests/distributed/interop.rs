@@ -2,7 +2,6 @@
 //! client, which recomputes every product's stock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -18,6 +17,7 @@ use crate::cluster::{Cluster, PARTITIONS, eventually};
 use crate::command_apis::records;
 use crate::instance::root;
 use crate::shop::{Shop, text};
+use crate::venv;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -339,50 +339,11 @@ fn figures(sale: Value) -> (String, Value) {
     (text(&sale["product_id"]), figures)
 }
 
-/// A Python environment with the program's imports, made once under the target directory.
+/// A Python environment with the program's imports.
 fn python() -> PathBuf {
-    let venv = root().join("target/interop-venv");
     let requirements = root().join("tests/distributed/interop/requirements.txt");
-    let (python, installed) = (venv.join("bin/python"), venv.join("installed.txt"));
-    let wanted = fs::read(&requirements).unwrap();
-    if fs::read(&installed).is_ok_and(|there| there == wanted) {
-        return python;
-    }
-    let _ = fs::remove_dir_all(&venv);
-    let made = Command::new("python3")
-        .args(["-m", "venv"])
-        .arg(&venv)
-        .output();
-    let made = made.unwrap_or_else(|error| panic!("python3 is needed ({error}): {GET_PYTHON}"));
-    let text = [made.stdout, made.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    assert!(
-        made.status.success(),
-        "python3 -m venv failed: {GET_PYTHON}\n{text}"
-    );
-    let mut pip = Command::new(&python);
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "-r",
-    ]);
-    let fetched = pip.arg(&requirements).output().unwrap();
-    assert!(
-        fetched.status.success(),
-        "the packages of {} could not be fetched; that takes a network with the Python package \
-         index, or one of its mirrors, named by PIP_INDEX_URL:\n{}",
-        requirements.display(),
-        String::from_utf8_lossy(&fetched.stderr)
-    );
-    fs::write(installed, wanted).unwrap();
-    python
+    venv::with_packages(&root().join("target/interop-venv"), &requirements)
 }
-
-const GET_PYTHON: &str = "others' clients are tested with Python 3.9 or newer and its venv module; \
-                          on Debian: apt-get install python3 python3-venv";
 
 /// The output of a command, which must succeed.
 fn run(command: &mut Command) -> String {

@@ -6,6 +6,8 @@ mod demand;
 mod instance;
 #[path = "../e2e/oracle.rs"]
 mod oracle;
+#[path = "../../infra/doorbuster/tests/support/venv.rs"]
+mod venv;
 
 mod cluster;
 mod history;

@@ -92,6 +92,12 @@ async fn page_of_sale(page: &Client, address: &str, sale: Value) {
     shown(page, ".card.open .buy:enabled").await;
 }
 
+/// A sale of five units.
+fn five_wanted() -> Value {
+    let price = json!({ "minor": 1999, "currency": "EUR" });
+    json!({ "name": "Wanted", "price": price, "stock": 5 })
+}
+
 #[tokio::test]
 async fn a_refusal_leaves_the_order_before_it_on_the_page_and_prices_are_those_of_iso_4217() {
     let dir = tempfile::tempdir().unwrap();
@@ -135,9 +141,7 @@ async fn an_order_whose_answer_was_lost_is_there_after_a_reload() {
     let _instance = Ended(serve(&address, &dir.path().join("data")));
     let driver = Driver::start();
     let page = driver.browser().await;
-    let price = json!({ "minor": 1999, "currency": "EUR" });
-    let sale = json!({ "name": "Wanted", "price": price, "stock": 5 });
-    page_of_sale(&page, &address, sale).await;
+    page_of_sale(&page, &address, five_wanted()).await;
 
     // The service gets every order, and the page no answer to one.
     let lose_answers = "const real = window.fetch;
@@ -171,9 +175,7 @@ async fn a_cancellation_that_is_refused_is_named_on_the_page() {
     let _instance = Ended(serve(&address, &dir.path().join("data")));
     let driver = Driver::start();
     let page = driver.browser().await;
-    let price = json!({ "minor": 1999, "currency": "EUR" });
-    let sale = json!({ "name": "Wanted", "price": price, "stock": 5 });
-    page_of_sale(&page, &address, sale).await;
+    page_of_sale(&page, &address, five_wanted()).await;
 
     // Each cancellation is sent twice, and the page gets the answer to the second.
     let cancel_twice = "const real = window.fetch;

@@ -22,8 +22,10 @@ pub fn decide(
     if product.has_answered(&place.attempt_id) {
         return again(product, place);
     }
+    let current = product.head.round;
     let accepted = match place.round {
-        Some(round) if round != product.head.round => Err(RefusalReason::AnotherRound),
+        // Before the first sale there is no round: the product is unknown.
+        Some(round) if current > 0 && round != current => Err(RefusalReason::AnotherRound),
         _ => accepts(product, due, place),
     };
     let terms = match accepted {

@@ -207,7 +207,7 @@ impl Model {
                 false => Answer::Conflicted,
             };
         }
-        if place.round.is_some_and(|round| round != self.round) {
+        if self.round > 0 && place.round.is_some_and(|round| round != self.round) {
             return Answer::Refused(RefusalReason::AnotherRound);
         }
         let reason = self.reason_against(place);

@@ -187,9 +187,9 @@ const NO_SALE: u64 = 0;
 
 /// Begins a new round after a closed one.
 ///
-/// The answer confirms that the change is durably queued. The new round has these terms and this stock; orders of the round before stay as they are. If the
-/// round is not over, the request is refused with `no_closed_round`, and while units of it are held,
-/// with `holds_outstanding`.
+/// The answer confirms that the change is durably queued. The new round has these terms and this
+/// stock; orders of the round before stay as they are. If the round is not over, the request is
+/// refused with `no_closed_round`, and while units of it are held, with `holds_outstanding`.
 #[utoipa::path(
     post,
     path = "/api/admin/flash-sales/{product_id}/rounds",
@@ -199,7 +199,7 @@ const NO_SALE: u64 = 0;
     request_body = SaleRequest,
     responses(
         (status = 202, description = "The change is queued.", body = ChangeReceipt,
-            headers(("Location" = String, description = "The sale after the change."))),
+            headers(("Location" = String, description = "Where the outcome is."))),
         ChangeProblems,
     )
 )]

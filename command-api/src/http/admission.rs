@@ -135,8 +135,10 @@ impl CommandApi {
         }
         let sale = timeout(KNOWN_WAIT, self.current_sale(product)).await;
         match sale.unwrap_or_else(|_| Err(StoreError("it is behind, or does not answer".into()))) {
-            Ok(Some(_)) => {
+            Ok(Some(sale)) => {
                 self.known.insert(product);
+                // The order that follows need not read the same row again.
+                self.rounds.learn(product, sale.round);
                 Ok(())
             }
             Ok(None) => Err(Problem::new(

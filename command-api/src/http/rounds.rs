@@ -59,6 +59,14 @@ impl KnownRounds {
         rounds.entry(product.clone()).or_default().clone()
     }
 
+    /// Takes the round of a sale that was just read, unless another is about to begin.
+    pub(super) fn learn(&self, product: &ProductId, round: u32) {
+        let known = self.of(product);
+        if !known.latest.lock().begins {
+            known.set(round);
+        }
+    }
+
     /// Notes that a command to begin a round was appended: the next order waits for its outcome.
     pub(super) fn begins(&self, product: &ProductId) {
         self.of(product).latest.lock().begins = true;

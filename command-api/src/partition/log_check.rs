@@ -2,7 +2,7 @@
 //! of. It is checked before the claim: a claim in another log would only add to it.
 
 use ports::ReadError;
-use ports::log_mark::{check_identity, check_partitions, identity};
+use ports::log_mark::{REPLACED, check_identity, check_partitions, identity};
 use schemas::ids::{Offset, RecordHash};
 
 use super::checkpoint::Checkpoint;
@@ -11,9 +11,6 @@ use super::{PartitionError, PartitionLog};
 /// What to do when a checkpoint is of another log.
 const REMEDY: &str = "stop the services; then restore the topics that belong together, or delete the \
                       records of product-snapshots, so that the state is made from all decisions";
-/// What to do when the log was replaced while a decider worked in it.
-const REPLACED: &str =
-    "it was replaced while the service ran; stop the services and restore the log";
 
 /// Checks the log before a claim, and returns its identity; none as long as it has no decisions.
 /// `known` is the log in which this process decided before.

@@ -1,9 +1,9 @@
 //! The shell around a core, for one partition: everything that a decider does besides deciding.
 //!
 //! The shell keeps no state of a core and never calls one. A core's decider checks that the log is the
-//! one that it knows ([`log_check`]), claims the partition ([`claim`]), restores its state from the last checkpoint ([`checkpoint`]) and the decisions after
-//! it ([`recovery`]), and then asks [`owned_partition`] for the next step: a batch of commands, a
-//! due checkpoint, a passed deadline. It computes the answer from its state and hands it back.
+//! one that it knows ([`log_check`]), claims the partition ([`claim`]), restores its state from the last
+//! checkpoint ([`checkpoint`]) and the decisions after it ([`recovery`]), and then asks
+//! [`owned_partition`] for the next step: a batch of commands, a due checkpoint, a passed deadline. It computes the answer from its state and hands it back.
 //! Appending ([`appending`]), reading back ([`read_back`]) and reporting ([`progress`]) happen
 //! between two steps. The core sets its timers in [`deadlines`]. Records that cannot be decoded are
 //! skipped, or stop the partition ([`undecodable`]).

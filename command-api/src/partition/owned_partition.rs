@@ -161,11 +161,8 @@ impl OwnedPartition {
                     self.progress.measuring = None;
                     let answered = self.read_back.fence.answered;
                     let complaint = self.read_back.log_time.complaint(self.log.partition);
-                    let lag = end.as_ref().map(|end| (end.0 - answered.next().0).max(0) as u64);
-                    let lag = lag.ok();
                     let progress = &self.progress;
-                    progress.report(&self.log, component, answered, end, complaint)?;
-                    if let Some(lag) = lag {
+                    if let Some(lag) = progress.report(&self.log, component, answered, end, complaint)? {
                         self.undecodable.report(component, lag);
                     }
                 }

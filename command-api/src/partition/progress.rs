@@ -36,8 +36,9 @@ impl Progress {
         self.measuring = Some(Box::pin(async move { log.end(topic, partition).await }));
     }
 
-    /// Reports how many records lie between the last answered one and the end. Fails if the log no
-    /// longer has the last answered one. A complaint about the log's time is reported with it.
+    /// Reports how many records lie between the last answered one and the end, and returns that if
+    /// the log tells. Fails if the log no longer has the last answered one. A complaint about the
+    /// log's time is reported with it.
     pub(super) fn report(
         &self,
         log: &PartitionLog,
@@ -45,8 +46,8 @@ impl Progress {
         answered: Offset,
         end: Result<Offset, ReadError>,
         complaint: Option<String>,
-    ) -> Result<(), ReadError> {
-        match end {
+    ) -> Result<Option<u64>, ReadError> {
+        let lag = match end {
             Ok(end) => {
                 let commands = log.topics.commands;
                 ReadError::check_end(commands, log.partition, answered.next(), end)?;
@@ -57,11 +58,15 @@ impl Progress {
                 } else if let (true, Some(complaint)) = (works, complaint) {
                     component.degraded(complaint);
                 }
+                Some(lag)
             }
-            Err(error) => component.failing(error.to_string()),
-        }
+            Err(error) => {
+                component.failing(error.to_string());
+                None
+            }
+        };
         note(log, answered);
-        Ok(())
+        Ok(lag)
     }
 }
 

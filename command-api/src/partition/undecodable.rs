@@ -89,19 +89,19 @@ impl Undecodable {
         });
     }
 
+    /// The record at which the partition stands, unless it is being decoded again.
+    fn standing(&self) -> Option<&Held> {
+        self.held.as_ref().filter(|held| !held.records.is_empty())
+    }
+
     /// Whether the partition stands at a record.
     pub(super) fn holds(&self) -> bool {
-        self.held
-            .as_ref()
-            .is_some_and(|held| !held.records.is_empty())
+        self.standing().is_some()
     }
 
     /// When the records kept are to be decoded again.
     pub(super) fn retry_at(&self) -> Option<Instant> {
-        self.held
-            .as_ref()
-            .filter(|held| !held.records.is_empty())
-            .map(|held| held.retry_at)
+        self.standing().map(|held| held.retry_at)
     }
 
     /// The records to decode again. They are held again if that fails.
@@ -113,7 +113,7 @@ impl Undecodable {
     /// Reports to health what could not be decoded, if anything. `lag` is how many records are not
     /// decided.
     pub(super) fn report(&self, component: &Component, lag: u64) {
-        if let Some(held) = self.held.as_ref().filter(|held| !held.records.is_empty()) {
+        if let Some(held) = self.standing() {
             component.blocked(held.why.clone(), lag);
         } else if self.skipped > 0 {
             let (skipped, last) = (self.skipped, &self.last);
@@ -140,7 +140,7 @@ pub(crate) fn stands_at(
     };
     format!(
         "the partition stands at record {offset} of {topic}, partition {partition}, and other \
-         partitions go on: {why}{way_out}"
+         partitions continue: {why}{way_out}"
     )
 }
 

@@ -85,20 +85,13 @@ pub async fn start(settings: Settings, drain: Drain) -> anyhow::Result<Instance>
     };
     // Before the first order.
     watch.check_all().await;
-    let stop = drain.services().clone();
-    drain.spawn(async move {
-        stop.run_until_cancelled(watch.run()).await;
-    });
-    let watching = watch_log(engines.log.clone(), health.component("log writer"));
-    let stop = drain.services().clone();
-    drain.spawn(async move {
-        stop.run_until_cancelled(watching).await;
-    });
-    let watching = clock_health::watch(clock.clone(), health.component(clock_health::COMPONENT));
-    let stop = drain.services().clone();
-    drain.spawn(async move {
-        stop.run_until_cancelled(watching).await;
-    });
+    drain.keep(watch.run());
+    drain.keep(watch_log(
+        engines.log.clone(),
+        health.component("log writer"),
+    ));
+    let component = health.component(clock_health::COMPONENT);
+    drain.keep(clock_health::watch(clock.clone(), component));
     // For each partition a decider, a projector and two tails; the live store, the log, its writer and
     // the clock.
     let parts = 4 * log.partitions() as usize + 4;

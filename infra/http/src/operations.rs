@@ -122,7 +122,8 @@ fn answer(ok: bool, operations: &Operations) -> Response {
     let components = operations.health.report();
     let report = HealthReport {
         ok,
-        degraded: components.iter().any(|component| component.degraded),
+        degraded: operations.health.is_ready()
+            && components.iter().any(|component| component.degraded),
         draining: operations.draining.is_cancelled(),
         components: components.into_iter().map(Into::into).collect(),
     };

@@ -19,6 +19,10 @@ use crate::{EventLog, LogRecord, ReadError};
 const REMEDY: &str = "stop the services; then restore the log that the read models were made from, \
                       or delete the read models, which are rebuilt from this log";
 
+/// What to do about a log that is another one than this process has worked with.
+pub const REPLACED: &str =
+    "it was replaced while the service ran; stop the services and restore the log";
+
 /// Names the log that something was made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogMark {

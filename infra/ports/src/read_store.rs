@@ -226,8 +226,8 @@ pub struct StoreError(pub String);
 
 /// The read store: rows by key, and the progress of each partition.
 ///
-/// A row's version is its product's version; a [`CommandRow`] has one version only. Whatever order versions are written in, the highest one
-/// remains:
+/// A row's version is its product's version; a [`CommandRow`] has one version only. Whatever order
+/// versions are written in, the highest one remains:
 ///
 /// ```text
 ///    write version    2     1     3     3

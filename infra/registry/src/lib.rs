@@ -1,9 +1,9 @@
 //! Schema ids from a Confluent-compatible registry.
 //!
 //! At its start a service looks the current schemas up, registers those that are missing, and learns
-//! the ids of all other versions that its records may have. From then on it asks the registry only about unknown ids, which a newer
-//! version of the product has written. A task of its own does that: no purchase waits for the
-//! registry.
+//! the ids of all other versions that its records may have. From then on it asks the registry only
+//! about unknown ids, which a newer version of the product has written. A task of its own does that:
+//! no purchase waits for the registry.
 
 mod calls;
 

@@ -5,6 +5,7 @@
 //! has. Then the services are stopped; each finishes its current step. A second signal ends the
 //! process at once.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
 
@@ -141,6 +142,14 @@ impl Drain {
     /// Runs a service. [`Drain::stop_services`] waits until it has ended.
     pub fn spawn(&self, service: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(service);
+    }
+
+    /// Runs work that never ends by itself, until the services are stopped.
+    pub fn keep(&self, work: impl Future<Output = Infallible> + Send + 'static) {
+        let stop = self.services.clone();
+        self.spawn(async move {
+            stop.run_until_cancelled(work).await;
+        });
     }
 
     /// Stops the services and waits for them until `deadline`. Returns whether all of them have

@@ -28,10 +28,10 @@ CHAIN_BYTES = 32
 
 def main(brokers, prefix, registry_url):
     decode = decoder(registry_url)
-    log_1, log_2 = prefix + "purchase-attempts", prefix + "stock-decisions"
-    commands = {place(message): decode_or_none(decode, message) for message in records(brokers, log_1)}
+    attempts, decisions = prefix + "purchase-attempts", prefix + "stock-decisions"
+    commands = {place(message): decode_or_none(decode, message) for message in records(brokers, attempts)}
     fences, products, seen, answered = {}, {}, Counter(), set()
-    for message in records(brokers, log_2):
+    for message in records(brokers, decisions):
         record = decode_or_none(decode, message)
         fence = fences.setdefault(message.partition(), Fence())
         verdict = fence.take(message.offset(), record)

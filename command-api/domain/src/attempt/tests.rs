@@ -240,9 +240,10 @@ fn an_attempt_of_another_round_is_refused_and_leaves_nothing_behind() {
         // The round's own attempt again is a repetition, whichever round the record names.
         .when(OPENS, attempt_in(Some(1), 3, "ann", 1))
         .then([repeated(3)]);
+    // Before the first sale there is no round that it could be another one than.
     given([])
         .when(0, attempt_in(Some(1), 1, "ann", 1))
-        .then([refused(1, "ann", 1, AnotherRound)]);
+        .then([refused(1, "ann", 1, UnknownProduct)]);
 }
 
 #[test]

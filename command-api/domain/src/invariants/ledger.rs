@@ -305,7 +305,8 @@ impl Round {
 fn check_round(command: &CommandBody, answer: Option<&Event>, round: u32) -> Result<(), Violation> {
     match (command, answer) {
         (CommandBody::PlaceAttempt(place), Some(event)) => {
-            let of_another = place.round.is_some_and(|of| of != round);
+            // Before the first sale there is no round.
+            let of_another = round > 0 && place.round.is_some_and(|of| of != round);
             let has_outcome = match event {
                 Event::OrderAccepted(_) => true,
                 Event::AttemptRefused(refused) => refused.is_outcome(),

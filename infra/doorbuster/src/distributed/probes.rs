@@ -95,9 +95,14 @@ pub(super) async fn kafka(log: Arc<dyn EventLog>, component: Component) -> Infal
     }
 }
 
-/// Reports whether the read store answers. The command API reads from it whether a product is
-/// known, and accepts orders without it when it is unreachable.
-pub(super) async fn store(store: Arc<dyn ReadStore>, component: Component) -> Infallible {
+/// Reports whether the read store answers, and with `report` why it does not. The command API is degraded
+/// without it: it reads from it whether a product is known, and accepts orders all the same. A projector
+/// fails without it, although partitions that have nothing to project do not notice.
+pub(super) async fn store(
+    store: Arc<dyn ReadStore>,
+    component: Component,
+    report: fn(&Component, String),
+) -> Infallible {
     let mut away = Interruption::default();
     loop {
         let why = match timeout(PROBE_WITHIN, store.progress()).await {
@@ -114,9 +119,9 @@ pub(super) async fn store(store: Arc<dyn ReadStore>, component: Component) -> In
             }
             Some(why) => {
                 if away.is_new(&why) {
-                    warn!(why, "the read store is away; continuing without it");
+                    warn!(why, "the read store is away");
                 }
-                component.degraded(why);
+                report(&component, why);
             }
         }
         tokio::time::sleep(REPORT_EVERY).await;

@@ -3,7 +3,6 @@
 //! The port is bound first, and from then on `/readyz` shows what the service waits for. The
 //! service starts when the engines can be reached.
 
-use std::convert::Infallible;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,13 +152,13 @@ impl ServiceStart {
         log: Arc<KafkaLog>,
     ) -> anyhow::Result<Option<OpenApiRouter>> {
         let (drain, health, settings) = (&self.drain, &self.health, &self.settings);
-        self.keep(probes::topics(log.clone(), health.component("topics")));
-        self.keep(probes::count_kafka_errors(log.clone()));
+        drain.keep(probes::topics(log.clone(), health.component("topics")));
+        drain.keep(probes::count_kafka_errors(log.clone()));
         let log: Arc<dyn EventLog> = log;
         let clock = CheckedClock::new(Arc::new(SystemClock), settings.log.max_clock_jump);
         let clock = Arc::new(clock);
         let component = health.component(clock_health::COMPONENT);
-        self.keep(clock_health::watch(clock.clone(), component));
+        drain.keep(clock_health::watch(clock.clone(), component));
         let stop = drain.services();
         let learning = registry::follow(
             adapter_options::registry(settings),
@@ -167,11 +166,14 @@ impl ServiceStart {
             stop.clone(),
         );
         drain.spawn(learning);
-        self.keep(probes::kafka(log.clone(), health.component("kafka")));
+        drain.keep(probes::kafka(log.clone(), health.component("kafka")));
         match self.service {
             Service::CommandApi => {
                 let store = self.open_store().await?;
-                self.keep(probes::store(store.clone(), health.component("read store")));
+                let component = health.component("read store");
+                drain.keep(probes::store(store.clone(), component, |it, why| {
+                    it.degraded(why)
+                }));
                 let secret = settings.http.receipt_key.as_ref();
                 let secret = secret.context("receipt_key must be given")?;
                 let log_state = LogState::default();
@@ -184,7 +186,7 @@ impl ServiceStart {
                 };
                 // Before the first order.
                 watch.check_all().await;
-                self.keep(watch.run());
+                drain.keep(watch.run());
                 let commands = CommandApi {
                     placement: Placement::new(log.partitions()),
                     log,
@@ -212,9 +214,14 @@ impl ServiceStart {
                 Ok(None)
             }
             Service::Projector => {
+                let store = self.open_store().await?;
+                let component = health.component("read store");
+                drain.keep(probes::store(store.clone(), component, |it, why| {
+                    it.failing(why)
+                }));
                 let projector = Projector {
                     log,
-                    store: self.open_store().await?,
+                    store,
                     codec,
                     health: health.clone(),
                 };
@@ -251,16 +258,8 @@ impl ServiceStart {
             warn!(%error, "starting without the read store");
         }
         let store = Arc::new(store);
-        self.keep(probes::count_cql_errors(store.clone()));
+        self.drain.keep(probes::count_cql_errors(store.clone()));
         Ok(store)
-    }
-
-    /// Runs a probe until the services stop.
-    fn keep(&self, probe: impl Future<Output = Infallible> + Send + 'static) {
-        let stop = self.drain.services().clone();
-        self.drain.spawn(async move {
-            stop.run_until_cancelled(probe).await;
-        });
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod instance;
 pub mod python;
+mod venv;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, PipeReader, Read, Write};

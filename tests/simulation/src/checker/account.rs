@@ -394,12 +394,12 @@ impl Account {
 
     /// Why an attempt cannot be accepted now, if it cannot.
     fn refusal(&self, place: &PlaceAttempt) -> Option<RefusalReason> {
-        if place.round.is_some_and(|round| round != self.round) {
-            return Some(RefusalReason::AnotherRound);
-        }
         let Some(terms) = &self.terms else {
             return Some(RefusalReason::UnknownProduct);
         };
+        if place.round.is_some_and(|round| round != self.round) {
+            return Some(RefusalReason::AnotherRound);
+        }
         let has = self.units_of(&place.buyer_id);
         let over = terms
             .limit_per_buyer
