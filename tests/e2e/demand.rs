@@ -1,11 +1,12 @@
 //! The demand that rehearsals are held against: a shop's recorded order stream, or one of the same
 //! shape made from a seed where the recorded one is absent.
 
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -45,7 +46,7 @@ pub fn demand_file() -> PathBuf {
     }
     let made = root().join(format!("target/demand/seed-{SEED}-form-{FORM}.csv.gz"));
     if !made.is_file() {
-        make(&made).unwrap_or_else(|error| panic!("cannot write {}: {error}", made.display()));
+        write_compressed(&made, |out| write_rows(out, ROWS));
     }
     eprintln!(
         "{} is absent, so the demand comes from a seed: {}",
@@ -55,16 +56,48 @@ pub fn demand_file() -> PathBuf {
     made
 }
 
-/// Writes the made stream. Tests of several processes may do so at the same time: each writes a
-/// file of its own and renames it to the same name.
-fn make(path: &Path) -> io::Result<()> {
+/// The text of a demand file, which is compressed when its name ends in `.gz`.
+pub fn open(demand: &Path) -> Box<dyn Read> {
+    let file = File::open(demand).unwrap_or_else(|e| panic!("{}: {e}", demand.display()));
+    if demand
+        .extension()
+        .is_some_and(|extension| extension == "gz")
+    {
+        Box::new(GzDecoder::new(file))
+    } else {
+        Box::new(file)
+    }
+}
+
+/// Writes the first rows of a demand file, and its line of names, to a compressed file.
+pub fn first_rows(demand: &Path, rows: usize, to: &Path) {
+    let mut lines = csv::ReaderBuilder::new();
+    let lines = lines.has_headers(false).from_reader(open(demand));
+    write_compressed(to, |out| {
+        let mut out = csv::Writer::from_writer(out);
+        for line in lines.into_byte_records().take(1 + rows) {
+            out.write_byte_record(&line?)?;
+        }
+        out.flush()
+    });
+}
+
+/// Writes a compressed file. Tests of several processes may write the same one at the same time:
+/// each writes a file of its own and renames it.
+fn write_compressed(
+    path: &Path,
+    write: impl FnOnce(&mut GzEncoder<tempfile::NamedTempFile>) -> io::Result<()>,
+) {
     let directory = path.parent().expect("the file is in a directory");
-    fs::create_dir_all(directory)?;
-    let unfinished = tempfile::NamedTempFile::new_in(directory)?;
-    let mut gzip = GzEncoder::new(unfinished, Compression::fast());
-    write_rows(&mut gzip, ROWS)?;
-    gzip.finish()?.persist(path)?;
-    Ok(())
+    let written = (|| {
+        fs::create_dir_all(directory)?;
+        let unfinished = tempfile::NamedTempFile::new_in(directory)?;
+        let mut gzip = GzEncoder::new(unfinished, Compression::fast());
+        write(&mut gzip)?;
+        gzip.finish()?.persist(path)?;
+        io::Result::Ok(())
+    })();
+    written.unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
 }
 
 /// A line that was bought by a known buyer, and may be given back later.
@@ -232,4 +265,20 @@ fn the_made_stream_has_the_peculiarities_of_the_recorded_one() {
     has("named with quotes", &|row| row[2].contains('"'));
     has("named with commas", &|row| row[2].contains(','));
     has("very large", &|row| row[3].len() > 3 && &row[3] > "1000");
+}
+
+#[test]
+fn the_first_rows_of_a_file_are_a_file_of_the_same_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, short) = (
+        dir.path().join("whole.csv"),
+        dir.path().join("short.csv.gz"),
+    );
+    write_rows(&mut File::create(&whole).unwrap(), 3_000).unwrap();
+    first_rows(&whole, 1_000, &short);
+    let rows = |path: &Path| {
+        let lines = csv::Reader::from_reader(open(path)).into_byte_records();
+        lines.map(Result::unwrap).collect::<Vec<_>>()
+    };
+    assert_eq!(rows(&short), rows(&whole)[..1_000]);
 }

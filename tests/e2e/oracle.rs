@@ -7,10 +7,11 @@
 //! latest open order of exactly that quantity, or is unmatched. Other rows are skipped.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
 use std::path::Path;
 
 use serde_json::Value;
+
+use crate::demand::open;
 
 /// The result of the whole file.
 #[derive(Debug, Default, PartialEq)]
@@ -43,16 +44,11 @@ struct Row {
     quantity: i64,
 }
 
-/// Computes the result of a file, which is compressed when its name ends in `.gz`.
+/// Computes the result of a file.
 pub fn expect(path: &Path, share_tenths: u64) -> Expected {
-    let file = std::fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let mut text: Box<dyn Read> = Box::new(file);
-    if path.extension().is_some_and(|extension| extension == "gz") {
-        text = Box::new(flate2::read::GzDecoder::new(text));
-    }
     let mut expected = Expected::default();
     let mut rows = Vec::new();
-    for record in csv::Reader::from_reader(text).byte_records() {
+    for record in csv::Reader::from_reader(open(path)).byte_records() {
         expected.rows += 1;
         let record = record.expect("a row of the demand file");
         let field = |index| String::from_utf8_lossy(&record[index]).into_owned();

@@ -1,14 +1,14 @@
 //! `doorbuster rehearse`, the real program against itself: a crowd, a shop's recorded demand
 //! compared with an oracle, and the same with a SIGKILL in the middle.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::demand::demand_file;
+use crate::demand::{demand_file, first_rows};
 use crate::instance::{Ended, free_address, program};
 use crate::oracle::{self, as_expected};
 use crate::serving::serve;
@@ -68,7 +68,8 @@ fn recorded_demand_has_the_result_of_the_oracle() {
 fn a_kill_in_the_middle_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (json, data) = (dir.path().join("report.json"), dir.path().join("data"));
-    let slice = slice(&demand_file(), &dir.path().join("slice.csv"));
+    let slice = dir.path().join("slice.csv.gz");
+    first_rows(&demand_file(), SLICE_ROWS, &slice);
     let address = free_address();
     let mut instance = Ended(serve(&address, &data));
     let url = format!("http://{address}");
@@ -201,14 +202,4 @@ fn rehearse(options: &[&str], json: &Path) -> Command {
         .arg("--json")
         .arg(json);
     command
-}
-
-/// Writes the first rows of a compressed file to a plain one.
-fn slice(from: &Path, to: &Path) -> PathBuf {
-    let text = flate2::read::GzDecoder::new(std::fs::File::open(from).unwrap());
-    let mut file = std::fs::File::create(to).unwrap();
-    for line in BufReader::new(text).lines().take(1 + SLICE_ROWS) {
-        writeln!(file, "{}", line.unwrap()).unwrap();
-    }
-    to.to_path_buf()
 }
