@@ -176,10 +176,7 @@ impl Skip {
         for _ in 0..TRIES {
             let fence = self.fence(log, codec).await?;
             if fence.answered >= *offset {
-                bail!(
-                    "record {offset} of purchase-attempts, partition {partition}, is answered: \
-                     the partition is past it"
-                );
+                return self.answered_before(log, codec).await;
             }
             let record = self.record(log, fence).await?;
             let what = match codec.decode_command(&record.value) {
@@ -207,6 +204,35 @@ impl Skip {
             }
         }
         bail!("deciders claim the partition all the time; stop them, and try again")
+    }
+
+    /// What to print if the record was skipped before, as by the same command whose answer was lost. Any
+    /// other answer to it is an error.
+    async fn answered_before(&self, log: &dyn EventLog, codec: &Codec) -> anyhow::Result<String> {
+        let Self {
+            partition, offset, ..
+        } = self;
+        let end = log.end(Topic::StockDecisions, *partition).await?;
+        let mut decisions = Decisions::open(log, codec, *partition, end).await?;
+        while let Some(decided) = decisions.next().await? {
+            if let Some(skipped) = decided.skipped()
+                && skipped.answers == *offset
+            {
+                let by = match &skipped.by {
+                    Some(operator) => format!("operator {operator}"),
+                    None => "the decider".to_owned(),
+                };
+                return Ok(format!(
+                    "record {offset} of purchase-attempts, partition {partition}, was skipped before, \
+                     by {by}: {}",
+                    skipped.reason
+                ));
+            }
+        }
+        bail!(
+            "record {offset} of purchase-attempts, partition {partition}, is answered: the partition is \
+             past it"
+        )
     }
 
     /// The fence at the end of the partition.
