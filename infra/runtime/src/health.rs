@@ -90,7 +90,10 @@ impl Phase {
 /// The failure that was logged last, and has not been reported as recovered.
 struct LoggedFailure {
     why: String,
+    since: Instant,
     last: Instant,
+    /// The first report of work after the last failure.
+    worked: Option<Instant>,
 }
 
 /// A component's health at one moment.
@@ -312,8 +315,8 @@ impl Component {
         self.report(Phase::Broken(error));
     }
 
-    /// Reports that what failed has succeeded, so that the start goes on, and logs that if the failure
-    /// was logged.
+    /// Reports that what failed has succeeded, so that the start goes on, and logs that, with the time
+    /// since the first failure, if the failure was logged.
     pub fn recovered(&self) {
         let mut state = self.state.lock();
         if matches!(state.phase, Phase::Failing(_)) {
@@ -321,8 +324,8 @@ impl Component {
         }
         let logged = state.logged.take();
         drop(state);
-        if logged.is_some() {
-            self.log_recovery();
+        if let Some(logged) = logged {
+            self.log_recovery(logged.since.elapsed());
         }
     }
 
@@ -332,10 +335,10 @@ impl Component {
         let mut state = self.state.lock();
         report(&mut state, now);
         let works = matches!(state.phase, Phase::Working);
-        let recovered = works && state.forget_past_failure(now);
+        let recovered = works.then(|| state.forget_past_failure(now)).flatten();
         drop(state);
-        if recovered {
-            self.log_recovery();
+        if let Some(failed_for) = recovered {
+            self.log_recovery(failed_for);
         }
         works
     }
@@ -346,8 +349,8 @@ impl Component {
         }
     }
 
-    fn log_recovery(&self) {
-        info!("{} recovered", self.name);
+    fn log_recovery(&self, failed_for: Duration) {
+        info!("{} recovered after {} s", self.name, failed_for.as_secs());
     }
 
     fn report(&self, phase: Phase) {
@@ -401,26 +404,27 @@ impl State {
 
     /// Remembers a failure; returns whether it is to be logged.
     fn note_failure(&mut self, why: &str, now: Instant) -> bool {
-        match &mut self.logged {
-            Some(logged) if logged.why == why => {
-                logged.last = now;
-                false
-            }
-            logged => {
-                *logged = Some(LoggedFailure {
-                    why: why.to_owned(),
-                    last: now,
-                });
-                true
-            }
-        }
+        let is_new = self.logged.as_ref().is_none_or(|it| it.why != why);
+        self.logged = Some(LoggedFailure {
+            why: why.to_owned(),
+            since: self.logged.as_ref().map_or(now, |it| it.since),
+            last: now,
+            worked: None,
+        });
+        is_new
     }
 
-    /// Forgets the logged failure if the component has recovered from it; returns whether it has.
-    fn forget_past_failure(&mut self, now: Instant) -> bool {
-        let is_over =
-            |logged: &mut LoggedFailure| now.duration_since(logged.last) >= RECOVERED_AFTER;
-        self.logged.take_if(is_over).is_some()
+    /// Forgets the logged failure if the component, which works, has recovered from it; returns for how
+    /// long it failed.
+    fn forget_past_failure(&mut self, now: Instant) -> Option<Duration> {
+        let logged = self.logged.as_mut()?;
+        let worked = *logged.worked.get_or_insert(now);
+        if now.duration_since(logged.last) < RECOVERED_AFTER {
+            return None;
+        }
+        let failed_for = worked.duration_since(logged.since);
+        self.logged = None;
+        Some(failed_for)
     }
 
     fn health(&self, name: &str, stalled_after: Duration, now: Instant) -> ComponentHealth {

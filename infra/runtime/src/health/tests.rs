@@ -13,17 +13,56 @@ fn a_failure_is_logged_once_until_it_changes_or_the_component_has_recovered() {
     let begin = Instant::now();
     let mut state = State::new(begin);
     let at = |seconds| begin + Duration::from_secs(seconds);
-    assert!(!state.forget_past_failure(begin), "nothing has failed");
+    assert_eq!(state.forget_past_failure(begin), None, "nothing has failed");
     assert!(state.note_failure("no store", at(0)));
     assert!(!state.note_failure("no store", at(1)));
-    assert!(!state.forget_past_failure(at(10)), "it failed 9 s ago");
-    assert!(state.note_failure("no log", at(2)));
-    assert!(state.forget_past_failure(at(12)));
-    assert!(
-        !state.forget_past_failure(at(13)),
+    assert_eq!(state.forget_past_failure(at(10)), None, "it failed 9 s ago");
+    assert!(state.note_failure("no log", at(12)));
+    assert_eq!(state.forget_past_failure(at(15)), None);
+    // It failed from 0 to 15, the first report of work after the last failure.
+    assert_eq!(state.forget_past_failure(at(22)), Some(15 * SECOND));
+    assert_eq!(
+        state.forget_past_failure(at(23)),
+        None,
         "the recovery is logged once"
     );
-    assert!(state.note_failure("no log", at(14)));
+    assert!(state.note_failure("no log", at(24)));
+}
+
+/// The lines that are logged meanwhile.
+fn logged(work: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+    tracing::subscriber::with_default(subscriber.finish(), work);
+    String::from_utf8(lines.0.lock().clone()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recovery_is_logged_with_the_time_that_the_component_failed() {
+    let health = Health::default();
+    let component = health.component("projector 3");
+    component.failed(&"no store");
+    advance(7 * SECOND).await;
+    let lines = logged(|| component.recovered());
+    assert!(lines.contains("projector 3 recovered after 7 s"), "{lines}");
+    component.failed(&"no store");
+    advance(3 * SECOND).await;
+    component.working();
+    advance(20 * SECOND).await;
+    let lines = logged(|| component.working());
+    assert!(lines.contains("projector 3 recovered after 3 s"), "{lines}");
 }
 
 #[test]
