@@ -2,7 +2,7 @@
 //! the admin token added.
 //!
 //! An accepted command is in the log once, at the position of the answer and its receipt, and
-//! matches the answer. A refused one leaves nothing in the log, and is the client's mistake. The
+//! matches the answer. A correction of the time is there once for each product. A refused one leaves nothing in the log, and is the client's mistake. The
 //! headers that are kept stay within the log's bounds.
 
 use std::cell::RefCell;
@@ -16,7 +16,7 @@ use ports::LogRecord;
 use ports::read_store::Row;
 use schemas::codec::Codec;
 use schemas::command::CommandBody;
-use schemas::ids::{Offset, Partition};
+use schemas::ids::{Offset, Partition, ProductId};
 use schemas::placement::Placement;
 use schemas::topics::Topic;
 use serde_json::Value;
@@ -41,6 +41,10 @@ thread_local! {
     static WRITE_SIDE: RefCell<WriteSide> = RefCell::new(WriteSide::new());
 }
 
+fn sneaker() -> ProductId {
+    "sneaker".parse().expect("it is an id")
+}
+
 pub(crate) fn orders(input: &[u8]) {
     run(input, false);
 }
@@ -63,10 +67,13 @@ fn run(input: &[u8], as_admin: bool) {
         let before = side.ends();
         let answer = side.process.send(request);
         let after = side.ends();
-        if answer.status == StatusCode::ACCEPTED {
-            side.check_taken(&before, &after, &answer.json(), answer.header("location"));
-        } else {
-            assert_eq!(before, after, "a refused request has left something");
+        match (answer.status, answer.header("location")) {
+            // Of all changes only the correction of all products has no position of its own.
+            (StatusCode::ACCEPTED, "") => side.check_corrected(&before, &after, &answer.json()),
+            (StatusCode::ACCEPTED, location) => {
+                side.check_taken(&before, &after, &answer.json(), location);
+            }
+            _ => assert_eq!(before, after, "a refused request has left something"),
         }
         let refused = answer.status.is_client_error() && !is_head;
         if refused {
@@ -90,7 +97,7 @@ impl WriteSide {
         let clock = Arc::new(ManualClock::still_at(NOW));
         let log = Arc::new(MemoryLog::new(PARTITIONS, clock.clone()));
         let store = MemoryStore::default();
-        store.put(Row::Sale(open_sale("sneaker")));
+        store.put(Row::Sale(open_sale(sneaker().as_str())));
         let commands = CommandApi {
             log: log.clone(),
             store: Arc::new(store),
@@ -115,6 +122,22 @@ impl WriteSide {
     /// How many records each partition of `purchase-attempts` has.
     fn ends(&self) -> Vec<usize> {
         (0..PARTITIONS).map(|p| self.records(p).len()).collect()
+    }
+
+    /// The time of the one product is corrected by one record.
+    fn check_corrected(&self, before: &[usize], after: &[usize], answer: &Value) {
+        assert_eq!(answer["products"], 1, "{answer}");
+        let partition = Placement::new(PARTITIONS).partition_of(&sneaker());
+        let mut expected = before.to_vec();
+        expected[partition.0 as usize] += 1;
+        assert_eq!(after, expected, "one record, where the product lives");
+        let records = self.records(partition.0);
+        let record = records.last().expect("a record was appended");
+        assert_eq!(record.key, sneaker().as_str());
+        let command = Codec::embedded().decode_command(&record.value);
+        let command = command.expect("what was appended can be read");
+        assert_eq!(command.product_id, sneaker());
+        assert_eq!(command.body, CommandBody::CorrectClock);
     }
 
     fn check_taken(&self, before: &[usize], after: &[usize], answer: &Value, location: &str) {
