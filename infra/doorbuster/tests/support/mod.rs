@@ -73,6 +73,48 @@ pub fn in_shell(script: &str) -> Command {
     command
 }
 
+/// The program, run by a shell after this script, in namespaces of its own: what `unshare` names. The
+/// child of the command's process is the program. Ends with that process.
+pub fn in_namespaces(namespaces: &[&str], script: &str) -> Command {
+    let mut unshare = vec!["--fork", "--kill-child"];
+    if !rustix::process::geteuid().is_root() {
+        unshare.extend(["--user", "--map-root-user"]);
+    }
+    unshare.extend(namespaces);
+    let tried = Command::new("unshare").args(&unshare).arg("true").output();
+    let tried = tried.expect("unshare of util-linux is needed");
+    let error = String::from_utf8_lossy(&tried.stderr);
+    assert!(
+        tried.status.success(),
+        "this machine does not let this user make namespaces; run the test as root, or allow them \
+         (sysctl kernel.apparmor_restrict_unprivileged_userns=0, or a container with CAP_SYS_ADMIN): \
+         {error}"
+    );
+    let shell = in_shell(script);
+    let mut command = Command::new("unshare");
+    command.args(unshare).arg(shell.get_program());
+    command.args(shell.get_args());
+    for (name, _) in shell.get_envs() {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The processes whose parent is this one.
+pub fn children(parent: Pid) -> Vec<Pid> {
+    let processes = std::fs::read_dir("/proc").unwrap();
+    let pids = processes.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let parent = format!("\nPPid:\t{parent}\n");
+    pids.filter(|pid| status_of(*pid).is_some_and(|status| status.contains(&parent)))
+        .filter_map(Pid::from_raw)
+        .collect()
+}
+
+/// `/proc/PID/status`; none if the process is gone.
+pub fn status_of(pid: i32) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/status")).ok()
+}
+
 /// A process, killed when dropped.
 pub struct Process(pub Child);
 
