@@ -169,3 +169,24 @@ fn copy_workspace(root: &Path, copy: &Path) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_every_mutant_occurs_once() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let list = toml::from_str::<List>(LIST).unwrap();
+        let moved: Vec<_> = list
+            .mutant
+            .iter()
+            .filter(|mutant| {
+                let text = fs::read_to_string(root.join(&mutant.file)).unwrap_or_default();
+                text.matches(&mutant.find).count() != 1
+            })
+            .map(|mutant| &mutant.name)
+            .collect();
+        assert!(moved.is_empty(), "update mutants.toml: {moved:?}");
+    }
+}

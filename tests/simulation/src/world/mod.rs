@@ -240,14 +240,14 @@ impl World {
 
     /// Sets the partitions that are assigned to the node.
     pub fn assign(&self, node: Node, partitions: BTreeSet<Partition>) {
-        let inner = self.lock();
-        if let Some(assigned) = inner.assigned.get(&node) {
-            assigned.send_if_modified(|now| {
-                let differs = *now != partitions;
-                *now = partitions;
-                differs
-            });
-        }
+        let mut inner = self.lock();
+        // A node that has not started yet finds them when it does.
+        let assigned = inner.assigned.entry(node).or_default();
+        assigned.send_if_modified(|now| {
+            let differs = *now != partitions;
+            *now = partitions;
+            differs
+        });
     }
 
     /// Cuts the power of the machine with everything in one process: messages in flight are torn
@@ -428,4 +428,20 @@ impl Clock for Connection {
 fn assignment(world: &World, node: Node, _group: Group) -> watch::Receiver<BTreeSet<Partition>> {
     let mut inner = world.lock();
     inner.assigned.entry(node).or_default().subscribe()
+}
+
+#[cfg(test)]
+mod tests {
+    use ports::EventLog;
+
+    use super::*;
+
+    #[test]
+    fn a_node_finds_the_partitions_that_were_assigned_before_its_start() {
+        let world = World::new(1, 1, FaultRates::default(), false);
+        let (node, all) = (Node(Role::Decider, 0), BTreeSet::from([Partition(0)]));
+        world.assign(node, all.clone());
+        let assigned = world.connect(node).assignment(Group::Deciders);
+        assert_eq!(*assigned.borrow(), all);
+    }
 }
