@@ -41,29 +41,34 @@ pub fn receipt_key() -> ReceiptKey {
 /// Runs a node until it is crashed.
 pub async fn run(world: Arc<World>, node: Node, deployment: Deployment) -> turmoil::Result {
     let connection = world.connect(node);
+    let health = world.new_health(node);
     match node.0 {
-        Role::CommandApi => serve(command_api(&connection)).await?,
-        Role::Decider => decide(connection, node, deployment).await,
-        Role::Projector => project(connection).await,
-        Role::QueryApi => serve(query_api(&connection, deployment)).await?,
+        Role::CommandApi => serve(command_api(&connection, &health).await).await?,
+        Role::Decider => decide(connection, node, deployment, health).await,
+        Role::Projector => project(connection, health).await,
+        Role::QueryApi => serve(query_api(&connection, deployment, health)).await?,
         Role::Shop => {
-            tokio::spawn(decide(connection.clone(), node, deployment));
-            tokio::spawn(project(connection.clone()));
-            serve(command_api(&connection).merge(query_api(&connection, deployment))).await?;
+            let decider = decide(connection.clone(), node, deployment, health.clone());
+            tokio::spawn(decider);
+            tokio::spawn(project(connection.clone(), health.clone()));
+            let questions = query_api(&connection, deployment, health.clone());
+            serve(command_api(&connection, &health).await.merge(questions)).await?;
         }
     }
     Ok(())
 }
 
-fn command_api(connection: &Arc<Connection>) -> Router {
+async fn command_api(connection: &Arc<Connection>, health: &Health) -> Router {
     let log_state = LogState::default();
     let watch = LogWatch {
         log: connection.clone(),
         store: connection.clone(),
         codec: Arc::new(Codec::embedded()),
-        component: Health::default().component("log"),
+        component: health.component("log"),
         state: log_state.clone(),
     };
+    // Before the first order.
+    watch.check_all().await;
     tokio::spawn(watch.run());
     let commands = CommandApi {
         log: connection.clone(),
@@ -81,12 +86,12 @@ fn command_api(connection: &Arc<Connection>) -> Router {
     command_api::http::router(Arc::new(commands), admin, REQUEST_TIMEOUT).into()
 }
 
-async fn decide(connection: Arc<Connection>, node: Node, deployment: Deployment) {
+async fn decide(connection: Arc<Connection>, node: Node, deployment: Deployment, health: Health) {
     let decider = Decider {
         log: connection.clone(),
         codec: Arc::new(Codec::embedded()),
         clock: connection,
-        health: Health::default(),
+        health,
         name: node.to_string().into(),
         checkpoints: CheckpointPolicy {
             min_decisions: deployment.checkpoint_every,
@@ -95,19 +100,19 @@ async fn decide(connection: Arc<Connection>, node: Node, deployment: Deployment)
     decider::run(decider, CancellationToken::new()).await;
 }
 
-async fn project(connection: Arc<Connection>) {
+async fn project(connection: Arc<Connection>, health: Health) {
     let projector = Projector {
         log: connection.clone(),
         store: connection,
         codec: Arc::new(Codec::embedded()),
-        health: Health::default(),
+        health,
     };
     projector::run::run(projector, CancellationToken::new()).await;
 }
 
 /// The query API, whose tails start at once. It keeps little in memory, so that answers come from
 /// the store, too.
-fn query_api(connection: &Arc<Connection>, deployment: Deployment) -> Router {
+fn query_api(connection: &Arc<Connection>, deployment: Deployment, health: Health) -> Router {
     let settings = LiveSettings {
         keep_attempts: deployment.keep_attempts,
         max_attempts: 10_000,
@@ -120,11 +125,8 @@ fn query_api(connection: &Arc<Connection>, deployment: Deployment) -> Router {
         Arc::new(Codec::embedded()),
         settings,
     );
-    tokio::spawn(live::run(
-        live.clone(),
-        Health::default(),
-        CancellationToken::new(),
-    ));
+    let feeding = live::run(live.clone(), health, CancellationToken::new());
+    tokio::spawn(feeding);
     let api = QueryApi {
         live,
         clock: connection.clone(),

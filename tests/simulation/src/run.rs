@@ -13,7 +13,7 @@ use crate::checker;
 use crate::nodes;
 use crate::plan::{Action, Fault, Plan, SCRIPT_MS};
 use crate::shoppers::{self, Shoppers};
-use crate::world::{FaultRates, Ms, Node, Role, World};
+use crate::world::{FaultRates, LogChange, Ms, Node, Role, World};
 
 /// The simulated time of one step.
 const TICK_MS: Ms = 2;
@@ -21,6 +21,10 @@ const TICK_MS: Ms = 2;
 const END_WITHIN_MS: Ms = 60_000;
 /// How long no request is sent before the last reads.
 const QUIET_MS: Ms = 3_000;
+/// How long deciders are alone with a log that lost decisions.
+const CONTINUES_FOR_MS: Ms = 2_000;
+/// How long after the log has changed its readers know that at the latest.
+const NOTICED_WITHIN_MS: Ms = 5_000;
 /// How long after a node left or joined the others notice it.
 const SESSION_MS: Ms = 400;
 
@@ -49,17 +53,21 @@ pub fn run(plan: &Plan) -> Outcome {
         deployment.embedded,
     );
     let shoppers = Shoppers::new(world.clone(), &deployment);
+    let mut end = None;
     let ran = catch_unwind(AssertUnwindSafe(|| {
         let mut run = Run::new(plan, world.clone(), shoppers.clone());
-        run.run_to_the_end()
+        run.run_to_the_end()?;
+        end = Some(world.end_state());
+        plan.log_change
+            .map_or(Ok(vec![]), |change| run.change_log(change))
     }));
     let simulated = Duration::from_millis(world.now());
     let mut violations = match ran {
-        Ok(Ok(())) => vec![],
+        Ok(Ok(violations)) => violations,
         Ok(Err(why)) => vec![why],
         Err(panic) => vec![format!("panicked: {}", text_of(&*panic))],
     };
-    let end = world.end_state();
+    let end = end.unwrap_or_else(|| world.end_state());
     let observations = shoppers.observations.lock();
     violations.extend(checker::check(&end, &observations));
     if deployment.embedded {
@@ -162,9 +170,7 @@ impl<'a> Run<'a> {
             }
         }
         // The query API's memory follows the store at its own pace, and deadlines pass with time.
-        for _ in 0..QUIET_MS / TICK_MS {
-            self.step()?;
-        }
+        self.run_for(QUIET_MS)?;
         self.world.settle();
         self.shoppers.settled.send_replace(true);
         while !self.step()? {
@@ -178,6 +184,61 @@ impl<'a> Run<'a> {
             if self.world.now() > patience + 2 * END_WITHIN_MS {
                 return Err(self.describe_unfinished());
             }
+        }
+        Ok(())
+    }
+
+    /// Changes the log and lets shoppers come once more; returns the rules that were broken.
+    fn change_log(&mut self, change: LogChange) -> Result<Vec<String>, String> {
+        let nodes = self.plan.deployment.all();
+        if change.restarts() {
+            nodes.iter().for_each(|node| self.crash(*node));
+        }
+        let knowing = self.world.change_log(change);
+        let before = self.world.end_state();
+        if let LogChange::Continued = change {
+            let deciders = nodes.iter().filter(|node| node.0 == Role::Decider);
+            deciders.for_each(|node| self.undo(Undo::Start(*node)));
+            self.run_for(CONTINUES_FOR_MS)?;
+        }
+        // Those that run already go on.
+        nodes.iter().for_each(|node| self.undo(Undo::Start(*node)));
+        self.run_for(NOTICED_WITHIN_MS)?;
+        let shoppers = self.shoppers.clone();
+        self.sim
+            .client("late-shoppers", shoppers.run_after_log_change());
+        let patience = self.world.now() + END_WITHIN_MS;
+        while !self.step()? {
+            if self.world.now() > patience {
+                return Err("requests after the log has changed are not answered".into());
+            }
+        }
+        let after = self.world.end_state();
+        let answers = self.shoppers.late_answers.lock();
+        let mut violations = checker::after_log_change(&before, &after, &knowing, &answers);
+        // A projector that goes on reads only one of the topics.
+        let is_shorter = |partition: &Partition| before.lacks_projected(*partition);
+        for node in nodes {
+            let assigned = self.world.assigned(node);
+            let must_stop = match node.0 {
+                Role::CommandApi | Role::QueryApi | Role::Shop => true,
+                Role::Projector if change.restarts() => !assigned.is_empty(),
+                Role::Projector => assigned.iter().any(is_shorter),
+                Role::Decider => !assigned.is_disjoint(&knowing),
+            };
+            let why = self.world.stopped_because(node);
+            if must_stop && !why.iter().any(|why| why.contains("log")) {
+                violations.push(format!(
+                    "after {change:?}, {node} has not stopped because of it: {why:?}"
+                ));
+            }
+        }
+        Ok(violations)
+    }
+
+    fn run_for(&mut self, ms: Ms) -> Result<(), String> {
+        for _ in 0..ms / TICK_MS {
+            self.step()?;
         }
         Ok(())
     }
@@ -226,6 +287,9 @@ impl<'a> Run<'a> {
             Fault::ClockJump(by_ms, for_ms) => {
                 self.world.step_log_clock(by_ms);
                 self.later.insert((now + for_ms, n), Undo::SetClock(by_ms));
+            }
+            Fault::Poison(topic, partition, garbage) => {
+                self.world.poison(topic, partition, garbage);
             }
             Fault::StoreUnavailable(ms) => self.world.stop_store(now + ms),
             Fault::Cut(node, ms) => {

@@ -1,6 +1,9 @@
 //! The shoppers and the seller: they send the plan's requests over HTTP, repeat those without an
 //! answer, and record every response.
 
+mod late;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use turmoil::net::TcpStream;
 use web::rfc3339::Moment;
 
+pub use self::late::LateAnswer;
 use crate::nodes::{ADMIN_TOKEN, PORT};
 use crate::plan::{Action, Deployment, PRODUCTS, Plan, Request};
 use crate::world::{BEGIN_MS, Ms, Node, Role, World};
@@ -83,6 +87,8 @@ pub struct Shoppers {
     query_apis: Vec<Node>,
     /// Every response, with its time.
     pub observations: Mutex<Vec<(Ms, Observation)>>,
+    /// The answers after the log has changed.
+    pub late_answers: Mutex<Vec<LateAnswer>>,
     /// Whether all work is done, and the last reads may start.
     pub settled: watch::Sender<bool>,
     /// Whether all requests of the plan have been answered.
@@ -105,6 +111,7 @@ impl Shoppers {
             command_apis: or_shop(deployment.nodes(Role::CommandApi)),
             query_apis: or_shop(deployment.nodes(Role::QueryApi)),
             observations: Mutex::default(),
+            late_answers: Mutex::default(),
             settled: watch::Sender::new(false),
             all_answered: watch::Sender::new(false),
         })
@@ -374,16 +381,19 @@ impl Shoppers {
         None
     }
 
+    /// The attempts that were accepted.
+    fn accepted_attempts(&self) -> BTreeSet<String> {
+        let observations = self.observations.lock();
+        let accepted = observations.iter().filter_map(|(_, seen)| match seen {
+            Observation::Taken { attempt, .. } => Some(attempt.clone()),
+            _ => None,
+        });
+        accepted.collect()
+    }
+
     /// Reads every attempt and every sale once more, from every query API.
     async fn read_at_the_end(&self) {
-        let mut attempts: Vec<String> = Vec::new();
-        for (_, observation) in &*self.observations.lock() {
-            if let Observation::Taken { attempt, .. } = observation {
-                attempts.push(attempt.clone());
-            }
-        }
-        attempts.sort();
-        attempts.dedup();
+        let attempts = self.accepted_attempts();
         for &query_api in &self.query_apis {
             for attempt in &attempts {
                 let path = format!("/api/attempts/{attempt}");

@@ -7,6 +7,7 @@
 
 mod account;
 mod history;
+mod log_change;
 mod observations;
 mod replay;
 
@@ -17,6 +18,8 @@ use schemas::topics::Topic;
 use sha2::{Digest, Sha256};
 
 use self::history::History;
+pub use self::log_change::after_log_change;
+use crate::plan::GARBAGE;
 use crate::shoppers::Observation;
 use crate::world::{BEGIN_MS, EndState, Ms};
 
@@ -33,6 +36,7 @@ pub fn check(end: &EndState, observations: &[(Ms, Observation)]) -> Vec<String> 
             ));
         }
     }
+    violations.extend(damaged(&codec, end));
     match History::read(&codec, end) {
         Ok(history) => {
             violations.extend(history.violations.iter().cloned());
@@ -41,6 +45,31 @@ pub fn check(end: &EndState, observations: &[(Ms, Observation)]) -> Vec<String> 
             violations.extend(replay::check(&codec, &history, end));
         }
         Err(why) => violations.push(why),
+    }
+    violations
+}
+
+/// The records that cannot be decoded, though the plan has not appended them.
+fn damaged(codec: &Codec, end: &EndState) -> Vec<String> {
+    let mut violations = Vec::new();
+    for ((topic, partition), records) in &end.records {
+        let is_damaged = |record: &&ports::LogRecord| {
+            let value = &record.value;
+            let cannot_be_decoded = match topic {
+                Topic::PurchaseAttempts => codec.decode_command(value).is_err(),
+                Topic::StockDecisions => codec.decode_decision(value).is_err(),
+                Topic::ProductSnapshots => codec.decode_snapshot(value).is_err(),
+            };
+            cannot_be_decoded && !GARBAGE.contains(&&**value)
+        };
+        let damaged = records.iter().filter(is_damaged);
+        violations.extend(damaged.map(|record| {
+            let offset = record.offset;
+            format!(
+                "record {offset} of {topic}, partition {partition}, cannot be decoded, and nobody has \
+                 sent it like that"
+            )
+        }));
     }
     violations
 }
@@ -60,8 +89,8 @@ pub fn claimed_twice(end: &EndState) -> Vec<String> {
     claimed_twice
         .map(|(partition, claims)| {
             format!(
-                "partition {partition} was claimed {claims} times, though nothing failed and only \
-                 append queues were full"
+                "partition {partition} was claimed {claims} times, though nothing failed, and only \
+                 append queues were full or records could not be decoded"
             )
         })
         .collect()
@@ -125,6 +154,13 @@ fn idle(history: &History, end: &EndState) -> Vec<String> {
 }
 
 impl EndState {
+    /// Whether the store has rows of decisions that the partition no longer has.
+    pub(crate) fn lacks_projected(&self, partition: Partition) -> bool {
+        let end = Offset(self.records[&(LOGS.1, partition)].len() as i64);
+        let progress = self.progress.get(&partition);
+        progress.is_some_and(|progress| progress.next > end)
+    }
+
     /// Whether a decision was in the log when the last reads started.
     fn is_settled(&self, partition: u32, at: Offset) -> bool {
         self.settled

@@ -303,6 +303,8 @@ impl LogReader for Reader {
             self.changed.mark_unchanged();
             let records = {
                 let mut inner = self.connection.world.lock();
+                let end = inner.log.end(self.topic, self.partition);
+                ReadError::check_end(self.topic, self.partition, self.next, end)?;
                 let most = inner.rng.random_range(1..=READ_AT_ONCE);
                 inner.log.from(self.topic, self.partition, self.next, most)
             };

@@ -136,6 +136,14 @@ impl Log {
         }
     }
 
+    /// Replaces the records of a partition. Readers go on from their offsets.
+    pub fn rewrite(&mut self, topic: Topic, partition: Partition, records: Vec<LogRecord>) {
+        let log = self.log_mut(topic, partition);
+        log.records = records;
+        log.forgotten = log.forgotten.min(Offset(log.records.len() as i64));
+        log.changed.send_replace(());
+    }
+
     fn log_mut(&mut self, topic: Topic, partition: Partition) -> &mut PartitionLog {
         self.logs
             .get_mut(&(topic, partition))

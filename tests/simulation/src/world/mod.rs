@@ -8,6 +8,7 @@
 mod connection;
 mod disk;
 mod log;
+mod log_change;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use ports::{AppendError, Clock, Group, NewRecord, StoreError};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
+use runtime::health::Health;
 use schemas::ids::{Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 use tokio::sync::{oneshot, watch};
@@ -28,6 +30,7 @@ use tokio::sync::{oneshot, watch};
 pub use self::connection::Connection;
 use self::disk::Disk;
 use self::log::Log;
+pub use self::log_change::LogChange;
 use self::store::Store;
 
 /// Milliseconds since the start of a run.
@@ -117,6 +120,8 @@ struct Inner {
     skew_ms: BTreeMap<Node, i64>,
     log_skew_ms: i64,
     assigned: BTreeMap<Node, watch::Sender<BTreeSet<Partition>>>,
+    /// The health of each node since its last start.
+    health: BTreeMap<Node, Health>,
     settled: BTreeMap<(Topic, Partition), Offset>,
 }
 
@@ -156,6 +161,7 @@ impl World {
                 skew_ms: BTreeMap::new(),
                 log_skew_ms: 0,
                 assigned: BTreeMap::new(),
+                health: BTreeMap::new(),
                 settled: BTreeMap::new(),
             }),
         })
@@ -231,6 +237,42 @@ impl World {
         let mut inner = self.lock();
         let log_skew_ms = inner.log_skew_ms;
         inner.skew_ms.insert(node, log_skew_ms);
+    }
+
+    /// Appends a record that no node has sent.
+    pub fn poison(&self, topic: Topic, partition: Partition, garbage: &'static [u8]) {
+        let record = NewRecord {
+            value: garbage.into(),
+            ..NewRecord::default()
+        };
+        self.lock().arrive(Message::Append {
+            topic,
+            partition,
+            records: vec![record],
+            answer: None,
+        });
+    }
+
+    /// The health of a node that starts.
+    pub fn new_health(&self, node: Node) -> Health {
+        let health = Health::default();
+        self.lock().health.insert(node, health.clone());
+        health
+    }
+
+    /// Why parts of a node have stopped until an operator acts.
+    pub fn stopped_because(&self, node: Node) -> Vec<String> {
+        let health = self.lock().health.get(&node).cloned();
+        let components = health.map_or_else(Vec::new, |health| health.report());
+        let stopped = components.into_iter().filter(|component| !component.alive);
+        stopped.map(|component| component.detail).collect()
+    }
+
+    /// The partitions that are assigned to a node.
+    pub fn assigned(&self, node: Node) -> BTreeSet<Partition> {
+        let inner = self.lock();
+        let assigned = inner.assigned.get(&node);
+        assigned.map_or_else(BTreeSet::new, |assigned| assigned.borrow().clone())
     }
 
     /// The store does not answer until then.
