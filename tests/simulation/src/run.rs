@@ -21,6 +21,8 @@ const TICK_MS: Ms = 2;
 const END_WITHIN_MS: Ms = 60_000;
 /// How long no request is sent before the last reads.
 const QUIET_MS: Ms = 3_000;
+/// How long a power cut waits for a write that it can tear.
+const CUT_WITHIN_MS: Ms = 1_000;
 /// How long deciders are alone with a log that lost decisions.
 const CONTINUES_FOR_MS: Ms = 2_000;
 /// How long after the log has changed its readers know that at the latest.
@@ -155,7 +157,7 @@ impl<'a> Run<'a> {
             });
         let mut next = faults.next();
         while self.world.now() < SCRIPT_MS {
-            while let Some((n, _, fault)) = next.filter(|(_, at, _)| *at <= self.world.now()) {
+            while let Some((n, _, fault)) = next.filter(|(_, at, fault)| self.is_due(*at, fault)) {
                 self.inject(n, fault)?;
                 next = faults.next();
             }
@@ -254,6 +256,15 @@ impl<'a> Run<'a> {
         self.sim
             .step()
             .map_err(|error| format!("a node failed: {error}"))
+    }
+
+    /// Whether a fault happens now. The power fails while the log writes several sectors, if it soon does.
+    fn is_due(&self, at: Ms, fault: &Fault) -> bool {
+        let now = self.world.now();
+        let waits = matches!(fault, Fault::PowerCut(_))
+            && now < at + CUT_WITHIN_MS
+            && !self.world.writes_several_sectors();
+        at <= now && !waits
     }
 
     fn inject(&mut self, n: usize, fault: &Fault) -> Result<(), String> {

@@ -20,7 +20,7 @@ use tokio::runtime::Runtime;
 use super::{BEGIN_MS, Ms};
 
 /// The unit of bytes that a power cut keeps or loses as a whole.
-const SECTOR_BYTES: usize = 512;
+pub(super) const SECTOR_BYTES: usize = 512;
 const SEGMENT_BYTES: u64 = 512 << 10;
 
 /// The files of a log, and the log that writes them.

@@ -28,7 +28,7 @@ use schemas::topics::Topic;
 use tokio::sync::{oneshot, watch};
 
 pub use self::connection::Connection;
-use self::disk::Disk;
+use self::disk::{Disk, SECTOR_BYTES};
 use self::log::Log;
 pub use self::log_change::LogChange;
 use self::store::Store;
@@ -292,6 +292,15 @@ impl World {
         });
     }
 
+    /// Whether an append is in flight that takes more than one sector.
+    pub fn writes_several_sectors(&self) -> bool {
+        let inner = self.lock();
+        let mut in_flight = inner.in_flight.values();
+        in_flight.any(|message| {
+            matches!(message, Message::Append { records, .. } if bytes_of(records) > SECTOR_BYTES)
+        })
+    }
+
     /// Cuts the power of the machine with everything in one process: messages in flight are torn
     /// or lost, and the store loses its last writes. Fails when the log cannot be opened on what
     /// the disk still holds.
@@ -435,8 +444,9 @@ impl Inner {
     fn cut_power(&mut self) -> Result<(), String> {
         let in_flight = std::mem::take(&mut self.in_flight);
         let disk = self.disk.take().ok_or("only an embedded log has a disk")?;
-        // The writer was writing the first append in flight when the power failed.
-        let torn = in_flight.into_values().find_map(|message| match message {
+        // The writer was writing the largest append in flight when the power failed: it has the most
+        // sectors that can be torn apart.
+        let appends = in_flight.into_values().filter_map(|message| match message {
             Message::Append {
                 topic,
                 partition,
@@ -445,6 +455,7 @@ impl Inner {
             } => Some((topic, partition, records)),
             Message::Rows { .. } => None,
         });
+        let torn = appends.max_by_key(|(_, _, records)| bytes_of(records));
         let (disk, found) = disk.cut(torn, &mut self.rng)?;
         self.disk = Some(disk);
         self.log.replace(found);
@@ -463,6 +474,10 @@ impl Clock for Connection {
     fn elapsed(&self) -> Duration {
         Duration::from_millis(self.world.now())
     }
+}
+
+fn bytes_of(records: &[NewRecord]) -> usize {
+    records.iter().map(NewRecord::bytes).sum()
 }
 
 /// The partitions assigned to a node. A node is in one group, or, with all services in one
