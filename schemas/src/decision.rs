@@ -41,7 +41,9 @@ pub struct Decision {
     pub follows: Offset,
     /// The product decided upon.
     pub product_id: ProductId,
-    /// How many decisions the product has had with this one: gapless, from 1.
+    /// How many decisions the product has had with this one: gapless, from 1. 0 if the product has no
+    /// sale and gets none by this decision, which then leaves nothing behind: whatever names anyone
+    /// may make up, products that were never on sale take no memory.
     pub version: u64,
     /// When it was decided: the command's append time. It falls within a product only by
     /// [`Event::ClockCorrected`].
@@ -59,6 +61,13 @@ pub struct Decision {
     /// SHA-256 over the product's previous chain hash and this decision's bytes before it:
     /// [`crate::codec::chain_hash`].
     pub chain: ChainHash,
+}
+
+impl Decision {
+    /// Whether the product is another one after it: all but decisions on a product without a sale.
+    pub fn leaves_state(&self) -> bool {
+        self.version > 0
+    }
 }
 
 /// The answer to a record of `purchase-attempts` on which no product decides: one that cannot be

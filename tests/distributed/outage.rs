@@ -105,8 +105,10 @@ async fn orders_are_decided_and_answered_without_the_read_store() {
     assert_eq!(status, 202, "{order}");
     let fate = shop.fate(&text(&order["attempt_id"])).await;
     assert_eq!(fate["status"], "sold", "{fate}");
-    let attempt = there.order("unheard-of", "late", 1).await;
-    assert_eq!(shop.fate(&attempt).await["reason"], "unknown_product");
+    let order = there.try_order("unheard-of", ("late", "late"), 1, &[]);
+    let (status, order) = order.await.unwrap();
+    assert_eq!(status, 202, "{order}");
+    assert_eq!(shop.outcome(&order).await["reason"], "unknown_product");
 
     drop(away);
     for process in processes.iter().chain([&late]) {

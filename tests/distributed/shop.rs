@@ -117,6 +117,25 @@ impl Shop {
         .await
     }
 
+    /// What became of the order that was answered with this body, once it is decided.
+    pub async fn outcome(&self, order: &Value) -> Value {
+        let (id, at) = (text(&order["attempt_id"]), &order["position"]);
+        let at_least = format!("{}:{}", at["partition"], at["offset"]);
+        let url = format!(
+            "{}/api/attempts/{id}?wait=3&at_least={at_least}",
+            self.query_api
+        );
+        eventually(
+            &format!("the order at {at_least} is answered"),
+            async || {
+                let (_, body) = get(&url).await.filter(|(status, _)| *status == 200)?;
+                let body: Value = serde_json::from_slice(&body).ok()?;
+                (body["status"] != "queued").then_some(body)
+            },
+        )
+        .await
+    }
+
     /// Every sale.
     pub async fn sales(&self) -> Vec<Value> {
         let mut sales = Vec::new();

@@ -28,8 +28,15 @@ pub fn check_stock(stock: &Stock) -> Result<(), Violation> {
 
 /// A decision follows from the figures before it: next version, time not going back unless it is
 /// corrected, and every unit accounted for by its events. Returns the figures after it.
+///
+/// One that leaves no state is about a product without a sale, and does not begin one. Before
+/// version 2 such a decision left a version and a count.
 pub fn check_decision(before: Figures, decision: &Decision) -> Result<Figures, Violation> {
-    let expected = before.version.saturating_add(1);
+    let leaves_state = decision.leaves_state();
+    let expected = match leaves_state {
+        true => before.version.saturating_add(1),
+        false => 0,
+    };
     if decision.version != expected {
         return Err(Violation::VersionGap {
             expected,
@@ -52,13 +59,19 @@ pub fn check_decision(before: Figures, decision: &Decision) -> Result<Figures, V
             stated: decision.stock,
         });
     }
-    if after.tally != decision.tally {
+    let without_sale = before.phase == Phase::None && after.phase == Phase::None;
+    if !leaves_state && !without_sale {
+        let expected = before.version.saturating_add(1);
+        return Err(Violation::VersionGap { expected, found: 0 });
+    }
+    let tally = if leaves_state { after } else { before }.tally;
+    if tally != decision.tally {
         return Err(Violation::TallyDiffers {
-            computed: after.tally,
+            computed: tally,
             stated: decision.tally,
         });
     }
-    Ok(after)
+    Ok(if leaves_state { after } else { before })
 }
 
 /// A product's time falls only where an operator corrects it, from the time before to that of the

@@ -76,7 +76,8 @@ pub fn decide(
     due.events
 }
 
-/// Decides on a command and changes the product accordingly.
+/// Decides on a command and changes the product accordingly. A product that has no sale stays as it
+/// is until it gets one.
 ///
 /// The decision's chain hash stays empty: the code that encodes the decision computes it. Fails,
 /// with the product unusable, when the decision breaks an invariant; the decider must then stop
@@ -89,18 +90,26 @@ pub fn answer(
     let now = time::now(product, &command.body, context.appended_at_ms);
     let events = decide(product, command, context.offset, now);
     let before = product.figures();
-    for event in &events {
-        evolve(product, event);
+    let begins = |event: &Event| matches!(event, Event::SaleSet(_));
+    let leaves_state = product.head.terms.is_some() || events.iter().any(begins);
+    if leaves_state {
+        for event in &events {
+            evolve(product, event);
+        }
+        product.head.version += 1;
+        product.head.decided_at_ms = now;
+        remember_sale_version(product, &events);
     }
-    product.head.version += 1;
-    product.head.decided_at_ms = now;
-    remember_sale_version(product, &events);
     let decision = Decision {
         claim: context.claim,
         answers: context.offset,
         follows: context.follows,
         product_id: command.product_id.clone(),
-        version: product.head.version,
+        version: if leaves_state {
+            product.head.version
+        } else {
+            0
+        },
         decided_at_ms: now,
         events,
         stock: product.head.stock,
@@ -116,6 +125,9 @@ pub fn answer(
 /// decision does not follow from the ones before it.
 pub fn absorb(product: &mut Product, decision: &Decision) -> Result<(), Violation> {
     invariants::check_decision(product.figures(), decision)?;
+    if !decision.leaves_state() {
+        return Ok(());
+    }
     for event in &decision.events {
         check_known(product, event)?;
         evolve(product, event);

@@ -136,6 +136,10 @@ impl Model {
     }
 
     fn ask(&mut self, at: TimestampMs, command: &Command) -> Answer {
+        if self.terms.is_none() {
+            // Nothing is left of what came before.
+            *self = Model::default();
+        }
         self.decisions += 1;
         if command.body == CommandBody::CorrectClock {
             return self.correct_clock(at);
@@ -201,13 +205,16 @@ impl Model {
     }
 
     fn place(&mut self, place: &PlaceAttempt) -> Answer {
+        if self.terms.is_none() {
+            return Answer::Refused(RefusalReason::UnknownProduct);
+        }
         if let Some(first) = self.attempts.iter().find(|a| a.id == place.attempt_id) {
             return match first.quantity == place.quantity {
                 true => Answer::Repeated,
                 false => Answer::Conflicted,
             };
         }
-        if self.round > 0 && place.round.is_some_and(|round| round != self.round) {
+        if place.round.is_some_and(|round| round != self.round) {
             return Answer::Refused(RefusalReason::AnotherRound);
         }
         let reason = self.reason_against(place);
@@ -232,9 +239,7 @@ impl Model {
     }
 
     fn reason_against(&self, place: &PlaceAttempt) -> Option<RefusalReason> {
-        let Some(terms) = &self.terms else {
-            return Some(RefusalReason::UnknownProduct);
-        };
+        let terms = self.terms.as_ref()?;
         let most = if terms.hold_ms.is_some() {
             1_000
         } else {
@@ -402,15 +407,20 @@ impl Run {
                     );
                     event.order.attempt_id
                 }
-                Event::AttemptRefused(event) if event.is_outcome() => event.attempt_id,
+                Event::AttemptRefused(event) if event.is_outcome() && decision.leaves_state() => {
+                    event.attempt_id
+                }
                 _ => continue,
             };
             assert!(!self.outcomes.contains(&attempt), "a second outcome");
             self.outcomes.push(attempt);
         }
 
+        let leaves_state = decision.leaves_state();
         let (bytes, chain) = self.codec.encode_chained(decision, self.product.head.chain);
-        self.product.head.chain = chain;
+        if leaves_state {
+            self.product.head.chain = chain;
+        }
         let Ok(DecisionRecord::Decision(read)) = self.codec.decode_decision(&bytes) else {
             panic!("a decision reads back as one");
         };

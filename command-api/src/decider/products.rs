@@ -105,6 +105,10 @@ impl Products {
         let result = change(product);
         self.remembered = self.remembered + product.remembered() - before;
         self.deadlines.set(id, product.next_deadline());
+        // Of a product without a sale there is nothing to keep.
+        if product.head.version == 0 && product.remembered() == 0 {
+            self.by_id.remove(id);
+        }
         result
     }
 
@@ -130,6 +134,10 @@ mod tests {
 
     impl Decided {
         fn command(&mut self, at: TimestampMs, body: CommandBody) {
+            self.command_on("p", at, body);
+        }
+
+        fn command_on(&mut self, product: &str, at: TimestampMs, body: CommandBody) {
             let context = DecisionContext {
                 claim: Offset(0),
                 offset: Offset(self.offset),
@@ -138,12 +146,33 @@ mod tests {
             };
             self.offset += 1;
             let command = Command {
-                product_id: "p".parse().unwrap(),
+                product_id: product.parse().unwrap(),
                 body,
                 if_version: None,
             };
             self.products.answer(&command, context).unwrap();
         }
+    }
+
+    fn attempt(number: u32) -> CommandBody {
+        CommandBody::PlaceAttempt(PlaceAttempt {
+            attempt_id: AttemptId::from_bytes(u128::from(number).to_be_bytes()),
+            buyer_id: "ann".parse().unwrap(),
+            quantity: 1,
+            round: None,
+        })
+    }
+
+    #[test]
+    fn orders_for_made_up_products_leave_nothing_behind() {
+        let mut decided = Decided::default();
+        for n in 0..1_000 {
+            decided.command_on(&format!("made-up-{n}"), 0, attempt(n));
+            decided.command_on(&format!("made-up-{n}"), 0, CommandBody::OpenSale);
+        }
+        assert!(decided.products.by_id.is_empty());
+        assert_eq!(decided.products.remembered(), 0);
+        assert_eq!(decided.products.parts(), []);
     }
 
     #[test]
@@ -164,13 +193,7 @@ mod tests {
         };
         decided.command(0, CommandBody::PutSale(terms));
         for n in 0..holds {
-            let attempt = PlaceAttempt {
-                attempt_id: AttemptId::from_bytes(u128::from(n).to_be_bytes()),
-                buyer_id: "ann".parse().unwrap(),
-                quantity: 1,
-                round: None,
-            };
-            decided.command(0, CommandBody::PlaceAttempt(attempt));
+            decided.command(0, attempt(n));
         }
         // The clock stands still at the deadline of all of them.
         let mut steps = 0;

@@ -216,7 +216,9 @@ impl Scope {
         let (Some(product), Some(partition)) = (&self.product, self.partition) else {
             return Ok(());
         };
-        if report.products > 0 || report.violation.is_some() {
+        // A product that was never on sale may have been ordered.
+        let has_decisions = report.products > 0 || report.totals.attempts > 0;
+        if has_decisions || report.violation.is_some() {
             return Ok(());
         }
         let product = product.clone();

@@ -272,11 +272,14 @@ impl PartitionCheck<'_> {
         if !self.ledgers.contains_key(product) {
             self.ledgers.insert(product.clone(), Ledger::default());
         }
-        let taken = self.ledgers.get_mut(product).map_or(Ok(()), |ledger| {
-            let chain = chain_hash(&record.value, ledger.chain);
-            let appended_at_ms = answered.record.appended_at_ms;
-            ledger.record(decision, command, appended_at_ms, chain)
-        });
+        let ledger = self.ledgers.get_mut(product);
+        let ledger = ledger.expect("it was inserted just now");
+        let chain = chain_hash(&record.value, ledger.chain);
+        let taken = ledger.record(decision, command, answered.record.appended_at_ms, chain);
+        // Of a product without a sale nothing is left, nor reported: anyone may make up names.
+        if ledger.figures.version == 0 {
+            self.ledgers.remove(product);
+        }
         taken.map_err(|violation| self.breach(at, Some(product), violation))?;
         self.count(decision, &command.body);
         Ok(())

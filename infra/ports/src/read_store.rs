@@ -136,7 +136,7 @@ pub enum CommandOutcome {
 /// Why a command was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CommandRefusal {
-    /// A change of a sale.
+    /// A change of a sale, or an attempt that found no sale.
     SaleChange(SaleChangeRefusalReason),
     /// A cancellation.
     Cancel(CancelRefusalReason),

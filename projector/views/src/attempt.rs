@@ -4,11 +4,15 @@ use ports::read_store::{AttemptRow, AttemptStatus, Row};
 use schemas::decision::{Decision, Event, Order, ReleaseCause};
 use schemas::ids::{Partition, Position, TraceId};
 
-/// The attempt rows of a decision. One decision changes an attempt at most once.
+/// The attempt rows of a decision. One decision changes an attempt at most once. An attempt on a
+/// product without a sale has no outcome under its id, so that it may buy once there is one.
 ///
 /// `trace` is that of the request which the decision answers. Only the attempt of that request
 /// gets it: a hold that expires in the same decision belongs to no request.
 pub fn attempt_rows(partition: Partition, decision: &Decision, trace: Option<TraceId>) -> Vec<Row> {
+    if !decision.leaves_state() {
+        return vec![];
+    }
     let mut rows = Vec::with_capacity(2 * decision.events.len());
     for event in &decision.events {
         match event {

@@ -1,12 +1,14 @@
 //! The row of a command that is not an attempt: what became of it.
 
 use ports::read_store::{CommandOutcome, CommandRefusal, CommandRow};
-use schemas::decision::{CommandKind, Decision, Event, ReleaseCause, Skipped};
+use schemas::decision::{
+    CommandKind, Decision, Event, ReleaseCause, SaleChangeRefusalReason, Skipped,
+};
 use schemas::ids::{Partition, Position, TimestampMs, TraceId};
 
 /// The row of the command that a decision answers. None for an attempt, whose outcome is its own
-/// row, and for the passing of time. An attempt that came before with another quantity has a row, and
-/// one that was made for another round: neither has an outcome under its id.
+/// row, and for the passing of time. An attempt has a row if it came before with another quantity, if
+/// it was made for another round, or if its product had no sale: it then has no outcome under its id.
 ///
 /// A decision made before decisions named the kind of their command gives a row if its events can
 /// only answer one: a sale that opened or closed may have done so by time.
@@ -29,6 +31,10 @@ pub fn command_row(
         }
         Some(Event::AttemptConflicted(_)) => {
             CommandOutcome::Refused(CommandRefusal::IdempotencyConflict)
+        }
+        Some(Event::AttemptRefused(_)) if !decision.leaves_state() => {
+            let reason = SaleChangeRefusalReason::UnknownProduct;
+            CommandOutcome::Refused(CommandRefusal::SaleChange(reason))
         }
         Some(Event::AttemptRefused(_)) => CommandOutcome::Refused(CommandRefusal::AnotherRound),
         _ => CommandOutcome::Done,
@@ -78,7 +84,9 @@ fn only_kind(decision: &Decision, last: &Event) -> Option<CommandKind> {
             Some(CommandKind::CancelOrder)
         }
         Event::AttemptConflicted(_) => Some(CommandKind::PlaceAttempt),
-        Event::AttemptRefused(refused) if !refused.is_outcome() => Some(CommandKind::PlaceAttempt),
+        Event::AttemptRefused(refused) if !(refused.is_outcome() && decision.leaves_state()) => {
+            Some(CommandKind::PlaceAttempt)
+        }
         Event::ClockCorrected(_) => Some(CommandKind::CorrectClock),
         Event::SaleOpened
         | Event::SaleClosed
@@ -123,8 +131,7 @@ mod tests {
     use schemas::command::SaleTerms;
     use schemas::decision::{
         AttemptConflicted, AttemptRefused, AttemptRepeated, CancelRefusalReason, CancelRefused,
-        Order, OrderReleased, RefusalReason, SaleChangeRefusalReason, SaleChangeRefused, SaleSet,
-        Stock, StockSet, Tally,
+        Order, OrderReleased, RefusalReason, SaleChangeRefused, SaleSet, Stock, StockSet, Tally,
     };
     use schemas::ids::{AttemptId, ChainHash, Money, Offset};
 

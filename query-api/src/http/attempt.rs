@@ -8,7 +8,7 @@ use axum::response::IntoResponse;
 use ports::read_store::{
     AttemptRow, AttemptStatus, CommandOutcome, CommandRefusal, CommandRow, SaleRow,
 };
-use schemas::decision::{RefusalReason, ReleaseCause};
+use schemas::decision::{RefusalReason, ReleaseCause, SaleChangeRefusalReason};
 use schemas::ids::{AttemptId, BuyerId, Position, ProductId, TimestampMs, TraceId};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::{ObjectBuilder, Schema};
@@ -106,7 +106,8 @@ pub(super) struct AttemptQuery {
     /// Answer no older than the decision on this position, `partition:offset`. Where that is a
     /// request with the same key and another quantity, the answer is what became of that request:
     /// `refused` with `idempotency_conflict`. Where it is a request that was made for another round,
-    /// the answer is `refused` with `another_round`.
+    /// the answer is `refused` with `another_round`; where the product had no sale, `refused` with
+    /// `unknown_product`.
     #[param(value_type = Option<String>, pattern = "^[0-9]{1,10}:[0-9]{1,19}$", min_length = 3,
         max_length = 30, example = "3:1842")]
     #[serde(default, deserialize_with = "query_position")]
@@ -226,17 +227,20 @@ impl Attempt {
     }
 
     /// A request that has no outcome under its attempt's id: the attempt came before with another
-    /// quantity, or was made for another round. None if the row is of something else.
+    /// quantity, was made for another round, or found no sale. None if the row is of something else.
     fn without_outcome(
         row: &CommandRow,
         id: AttemptId,
         sale: Option<&SaleRow>,
         now: TimestampMs,
     ) -> Option<Self> {
-        use CommandRefusal::{AnotherRound, IdempotencyConflict};
-        let reason = match row.outcome {
-            CommandOutcome::Refused(reason @ (AnotherRound | IdempotencyConflict)) => reason,
-            _ => return None,
+        use CommandRefusal::{AnotherRound, IdempotencyConflict, SaleChange};
+        use SaleChangeRefusalReason::UnknownProduct;
+        let CommandOutcome::Refused(
+            reason @ (AnotherRound | IdempotencyConflict | SaleChange(UnknownProduct)),
+        ) = row.outcome
+        else {
+            return None;
         };
         if row.attempt_id != Some(id) {
             return None;

@@ -95,8 +95,15 @@ class Product:
         self.tally = dict.fromkeys(("accepted", "refused", "cancelled", "expired"), 0)
 
     def take(self, message, decision):
-        """The next decision that counts."""
-        self.version += 1
+        """The next decision that counts. Version 0 is that of a product without a sale, of which
+        nothing is left."""
+        if decision["version"] == 0:
+            Product().follow(message, decision, 0)
+        else:
+            self.follow(message, decision, self.version + 1)
+
+    def follow(self, message, decision, version):
+        self.version = version
         for event in decision["events"]:
             name = case(event)
             apply = getattr(self, "on_" + name, None)

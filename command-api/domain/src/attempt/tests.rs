@@ -4,6 +4,7 @@ use schemas::decision::RefusalReason::*;
 use schemas::decision::ReleaseCause::{Cancelled, Expired};
 use schemas::ids::{MAX_QUANTITY, MAX_STOCK};
 
+use crate::product::Product;
 use crate::testing::*;
 
 #[test]
@@ -197,10 +198,17 @@ fn an_attempt_refused_before_the_sale_opens_is_answered_for_good() {
 }
 
 #[test]
-fn an_attempt_on_an_unknown_product_is_forgotten_when_its_first_round_begins() {
-    given([(0, attempt(1, "ann", 1)), (0, put(terms(1)))])
+fn commands_on_an_unknown_product_leave_nothing_behind() {
+    let unknown = || refused(1, "ann", 1, UnknownProduct);
+    let then = given([(9_000, set_stock(7)), (9_000, cancel(1, "ann"))])
+        .when(9_000, attempt(1, "ann", 1))
+        .then([unknown()])
+        .when(9_000, attempt(1, "ann", 1))
+        .then([unknown()]);
+    assert_eq!(*then.product(), Product::default());
+    then.when(0, put(terms(1)))
         .when(OPENS, attempt(1, "ann", 1))
-        .then([SaleOpened, accepted(sold(1, "ann", 1, 2, OPENS))]);
+        .then([SaleOpened, accepted(sold(1, "ann", 1, 5, OPENS))]);
 }
 
 #[test]

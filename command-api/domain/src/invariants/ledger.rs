@@ -17,7 +17,7 @@ use crate::hashing::{AttemptIdHash, BuyerIdHash};
 /// Checks a product's whole history, decision by decision. Beyond [`check_decision`] it requires
 /// one outcome an attempt, releases of standing orders only, no buyer over the limit, no deadline
 /// passed over, and an unbroken chain.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Ledger {
     /// The figures after the last decision.
     pub figures: Figures,
@@ -29,7 +29,7 @@ pub struct Ledger {
 }
 
 /// What is known of the current round.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Round {
     number: u32,
     terms: Option<SaleTerms>,
@@ -45,6 +45,20 @@ impl Ledger {
     /// `purchase-attempts` at `appended_at_ms`; `expected_chain` is the hash computed from the
     /// decision's bytes and [`Ledger::chain`].
     pub fn record(
+        &mut self,
+        decision: &Decision,
+        command: &Command,
+        appended_at_ms: TimestampMs,
+        expected_chain: ChainHash,
+    ) -> Result<(), Violation> {
+        if decision.leaves_state() {
+            return self.advance(decision, command, appended_at_ms, expected_chain);
+        }
+        let mut discarded = self.clone();
+        discarded.advance(decision, command, appended_at_ms, expected_chain)
+    }
+
+    fn advance(
         &mut self,
         decision: &Decision,
         command: &Command,

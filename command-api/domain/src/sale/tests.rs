@@ -1,4 +1,4 @@
-use schemas::command::CommandBody::{CloseSale, OpenSale, PauseSale};
+use schemas::command::CommandBody::{CloseSale, OpenSale, PauseSale, TimeAdvanced};
 use schemas::decision::Event::{SaleClosed, SaleOpened, SalePaused};
 use schemas::decision::RefusalReason::{NotOpenYet, Paused, SoldOut};
 use schemas::decision::ReleaseCause::Expired;
@@ -130,8 +130,13 @@ fn a_window_that_is_over_is_refused() {
     given([])
         .when(OPENS + 100, put(over.clone()))
         .then([unchanged(InvalidTerms)])
-        .when(OPENS + 99, put(over))
+        // Nothing is left of that, not even its time.
+        .when(OPENS + 99, put(over.clone()))
+        .then([sale_set(over.clone(), 1), SaleOpened])
+        .when(OPENS + 100, TimeAdvanced)
+        .then([SaleClosed])
         // Time does not go back, so it is still over.
+        .when(OPENS + 99, begin_round(over))
         .then([unchanged(InvalidTerms)]);
 }
 
@@ -318,7 +323,7 @@ fn a_round_begins_only_after_a_closed_one() {
 
 #[test]
 fn a_change_made_for_another_version_of_the_sale_is_refused() {
-    // Version 0: there is no sale yet. The decision on these terms is the product's first.
+    // Version 0: there is no sale yet.
     given([])
         .when_if(0, put(terms(1)), Some(1))
         .then([unchanged(VersionDiffers)])
@@ -326,15 +331,15 @@ fn a_change_made_for_another_version_of_the_sale_is_refused() {
         .then([sale_set(terms(10), 1)])
         .when_if(0, put(terms(20)), 0)
         .then([unchanged(VersionDiffers)])
-        .when_if(0, put(terms(20)), 2)
+        .when_if(0, put(terms(20)), 1)
         .then([sale_set(terms(20), 1)])
-        // The sale opens, as its fifth decision; attempts, cancellations and refusals do not change it.
+        // The sale opens, as its fourth decision; attempts, cancellations and refusals do not change it.
         .when(OPENS, attempt(1, "ann", 1))
         .when(OPENS, attempt(2, "ann", 30))
         .when(OPENS, cancel(1, "ann"))
-        .when_if(OPENS, set_stock(5), 4)
+        .when_if(OPENS, set_stock(5), 3)
         .then([unchanged(VersionDiffers)])
-        .when_if(OPENS, set_stock(5), 5)
+        .when_if(OPENS, set_stock(5), 4)
         .then([stock_set(5)]);
 }
 

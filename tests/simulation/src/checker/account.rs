@@ -103,6 +103,14 @@ impl Account {
         must(command.product_id == decision.product_id, || {
             "it is about another product".into()
         })?;
+        if self.terms.is_none() && decision.version == 0 {
+            return self.take_without_sale(&command.body, appended_at_ms, decision, chain);
+        }
+        let has_sale = |event: &Event| matches!(event, Event::SaleSet(_));
+        must(
+            self.terms.is_some() || decision.events.iter().any(has_sale),
+            || "it has a version, but no sale".into(),
+        )?;
         must(decision.version == self.version() + 1, || {
             format!("version {} follows {}", decision.version, self.version())
         })?;
@@ -170,6 +178,31 @@ impl Account {
         })?;
         self.figures.push((self.stock, self.tally, at));
         Ok(())
+    }
+
+    /// Takes a decision on a product without a sale, of which nothing may be left.
+    fn take_without_sale(
+        &self,
+        command: &CommandBody,
+        now: TimestampMs,
+        decision: &Decision,
+        chain: ChainHash,
+    ) -> Result<(), String> {
+        let [event] = decision.events.as_slice() else {
+            return Err(format!("without a sale came {:?}", decision.events));
+        };
+        must(!is_change(event), || {
+            format!("without a sale came {event:?}")
+        })?;
+        must(decision.decided_at_ms == now, || {
+            format!("decided at {}, not at {now}", decision.decided_at_ms)
+        })?;
+        must(decision.chain == chain, || "the chain is broken".into())?;
+        let figures = (decision.stock, decision.tally);
+        must(figures == Default::default(), || {
+            format!("without a sale there are {figures:?}")
+        })?;
+        Self::default().answer(command, event, decision.answers, now)
     }
 
     /// Remembers the version of a change of the seller's sale.
@@ -534,6 +567,10 @@ impl Account {
         at: Offset,
         decision: &Decision,
     ) -> Vec<(AttemptId, AttemptOutcome)> {
+        // An attempt that found no sale has none.
+        if decision.version == 0 {
+            return vec![];
+        }
         let outcome = |status, reason, asked: Offset| AttemptOutcome {
             status,
             reason,

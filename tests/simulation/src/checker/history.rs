@@ -57,8 +57,7 @@ impl History {
             &end.records[&(LOGS.0, partition)],
             &end.records[&(LOGS.1, partition)],
         );
-        // What cannot be decoded is what the plan has appended: whatever else was is compared with what
-        // its sender got acknowledged.
+        // What cannot be decoded is what the plan has appended: other damage is found by itself.
         let commands: Vec<_> = attempts
             .iter()
             .map(|record| codec.decode_command(&record.value).ok())
@@ -155,7 +154,8 @@ impl History {
         Ok(result.and(self.check_outcomes(partition)))
     }
 
-    /// Every attempt has one outcome, in one round, unless it was made for another round.
+    /// Every attempt has one outcome, in one round, unless it was made for another round or found no
+    /// sale.
     fn check_outcomes(&self, partition: Partition) -> Result<(), String> {
         let decisions = &self.decisions[&partition];
         for (command, decision) in self.commands[&partition].iter().zip(decisions) {
@@ -175,7 +175,8 @@ impl History {
                     .collect();
                 let is_of_another = |event: &Event| matches!(event, Event::AttemptRefused(refused) if !refused.is_outcome());
                 let of_another = decision.events.iter().any(is_of_another);
-                if rounds.len() > 1 || (rounds.is_empty() && !of_another) {
+                let of_none = of_another || !decision.leaves_state();
+                if rounds.len() > 1 || (rounds.is_empty() && !of_none) {
                     let attempt = place.attempt_id;
                     return Err(format!(
                         "attempt {attempt} has {} outcomes, in rounds {rounds:?}",

@@ -83,6 +83,7 @@ fn unknown(history: &History, attempt: &str) -> Result<(), String> {
 fn without_outcome(decision: &Decision) -> Option<&'static str> {
     match decision.events.last() {
         Some(Event::AttemptConflicted(_)) => Some("idempotency_conflict"),
+        Some(Event::AttemptRefused(_)) if !decision.leaves_state() => Some("unknown_product"),
         Some(Event::AttemptRefused(refused)) if !refused.is_outcome() => Some("another_round"),
         _ => None,
     }
