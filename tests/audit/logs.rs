@@ -453,6 +453,46 @@ async fn skipped_records_are_no_violation_unless_a_decider_skipped_what_it_could
     }
 }
 
+/// Nothing comes after the last record, for which a reader could wait.
+#[tokio::test]
+async fn the_last_command_may_be_deleted_if_it_was_skipped_and_is_missing_otherwise() {
+    let log = history().log();
+    log.delete(ATTEMPTS, PARTITION, Offset(12));
+    let violation = audited(log, None).await.violation.unwrap();
+    let expected = LogPosition {
+        topic: DECISIONS.name(),
+        partition: PARTITION,
+        offset: Offset(14),
+    };
+    assert_eq!(violation.place, Some(expected));
+    assert!(
+        violation.what.contains("there is no record at offset 12"),
+        "{}",
+        violation.what
+    );
+
+    let mut history = history();
+    let last = history.decision(14).clone();
+    history.decided.push(DecisionRecord::Skipped(Skipped {
+        claim: last.claim,
+        answers: last.answers.next(),
+        follows: last.answers,
+        reason: "garbage".into(),
+        by: None,
+    }));
+    let log = history.log();
+    let garbage = NewRecord {
+        value: Bytes::from_static(b"garbage"),
+        ..NewRecord::default()
+    };
+    let offset = log.put(ATTEMPTS, PARTITION, vec![garbage]);
+    log.delete(ATTEMPTS, PARTITION, offset);
+    let report = audited(log, None).await;
+    assert_eq!(report.violation, None);
+    let of = &report.partitions[0];
+    assert_eq!((of.skipped, of.undecided), (1, 0));
+}
+
 #[tokio::test]
 async fn decisions_of_a_superseded_decider_are_dropped_without_a_violation() {
     let mut history = history();

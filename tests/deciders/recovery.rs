@@ -79,6 +79,28 @@ async fn an_incomplete_checkpoint_is_skipped() {
     assert_eq!(counting, undisturbed);
 }
 
+/// As by a retention that somebody set: no checkpoint is waited for.
+#[tokio::test(start_paused = true)]
+async fn checkpoints_that_were_deleted_are_done_without() {
+    for keep in [0, 1] {
+        let bench = Bench::new();
+        let mut shoppers = Shoppers::new(5);
+        fill(&bench, &mut shoppers, 200);
+        decide_all(&bench, 50).await;
+        let snapshots = bench.log.records(Topic::ProductSnapshots, PARTITION);
+        assert!(snapshots.len() > keep + 1);
+        for record in &snapshots[keep..] {
+            let topic = Topic::ProductSnapshots;
+            bench.log.delete(topic, PARTITION, record.offset);
+        }
+        fill(&bench, &mut shoppers, 100);
+        decide_all(&bench, 1_000_000).await;
+        let counting: Vec<_> = bench.counting().iter().map(substance).collect();
+        let undisturbed: Vec<_> = bench.undisturbed().iter().map(substance).collect();
+        assert_eq!(counting, undisturbed, "{keep} are kept");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_deciders_records_within_a_checkpoint_are_skipped() {
     let bench = Bench::new();

@@ -143,7 +143,7 @@ async fn find(
         )));
     }
     let mut reader = log.read(topic, partition, offset).await?;
-    let records = reader.next().await?;
+    let records = reader.next_below(end).await?;
     let Some(record) = records.first().filter(|record| record.offset == offset) else {
         return Ok(Err(format!(
             "{topic}, partition {partition}, has no record at {offset}"

@@ -42,7 +42,7 @@ impl Records {
         })
     }
 
-    /// The next record; `None` at the end.
+    /// The next record; `None` at the end, also if the last records before it were deleted.
     pub async fn next(&mut self) -> Result<Option<LogRecord>, ReadError> {
         loop {
             if let Some(record) = self.buffer.next() {
@@ -62,7 +62,7 @@ impl Records {
         if self.next >= self.end {
             return Ok(Vec::new());
         }
-        let mut batch = self.reader.next().await?;
+        let mut batch = self.reader.next_below(self.end).await?;
         self.next = batch.last().map_or(self.end, |last| last.offset.next());
         batch.retain(|record| record.offset < self.end);
         Ok(batch)

@@ -247,6 +247,31 @@ mod tests {
         }
     }
 
+    /// No record comes after them, for which a reader could wait.
+    #[tokio::test]
+    async fn a_walk_ends_also_when_the_last_records_were_deleted() {
+        let codec = Codec::embedded();
+        let decisions = [
+            claim(),
+            decision(0, -1, 0),
+            decision(0, 0, 1),
+            decision(0, 1, 2),
+        ];
+        let log = log(&codec, &decisions);
+        for deleted in [2, 1, 0] {
+            log.delete(Topic::PurchaseAttempts, PARTITION, Offset(deleted));
+            let end = PartitionEnd::find(&log, PARTITION).await.unwrap();
+            let mut history = History::open(&log, &codec, PARTITION, end).await.unwrap();
+            let mut beside = Vec::new();
+            while let Some(entry) = history.next().await.unwrap() {
+                beside.push(entry.command.map(|it| it.record.offset.0));
+            }
+            let expected = [0, 1, 2].map(|offset| Some(offset).filter(|it| *it < deleted));
+            assert_eq!(beside[1..], expected);
+            assert!(history.next_command().await.unwrap().is_none());
+        }
+    }
+
     #[tokio::test]
     async fn a_record_of_a_newer_version_is_named() {
         let codec = Codec::embedded();

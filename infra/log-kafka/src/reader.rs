@@ -22,6 +22,10 @@ const MAX_RECORDS: usize = 2_000;
 /// About the most bytes that one call returns.
 const MAX_BYTES: usize = 1 << 20;
 
+/// How long a reader that needs records below an end waits for them before it asks whether they were
+/// deleted: Kafka deletes a partition's records from the first one on.
+const DELETED_AFTER: Duration = Duration::from_secs(1);
+
 /// What readers share with their log.
 #[derive(Clone)]
 pub(crate) struct Reading {
@@ -191,6 +195,19 @@ impl LogReader for Reader {
                     self.opening = None;
                     self.source = Some(opened?);
                 }
+            }
+        }
+    }
+
+    async fn next_below(&mut self, end: Offset) -> Result<Vec<LogRecord>, ReadError> {
+        loop {
+            // A call that is dropped loses nothing.
+            if let Ok(records) = tokio::time::timeout(DELETED_AFTER, self.next()).await {
+                return records;
+            }
+            let first = self.reading.offsets.get(self.partition, Query::First);
+            if first.await? >= end {
+                return Ok(Vec::new());
             }
         }
     }

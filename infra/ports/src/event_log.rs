@@ -332,4 +332,11 @@ pub trait LogReader: Send {
     /// for good when records were forgotten that it had yet to return; then open another reader. It
     /// fails with [`ReadError::BeyondEnd`] when the log no longer has records that it returned.
     async fn next(&mut self) -> Result<Vec<LogRecord>, ReadError>;
+
+    /// As [`LogReader::next`], for who reads up to `end`, which is at most the partition's end. Returns
+    /// no records when the log has none left below `end`, as when the last ones were deleted; [`LogReader::next`] would wait for those that are appended later. This is for logs in which the
+    /// last records below an end are never missing.
+    async fn next_below(&mut self, _end: Offset) -> Result<Vec<LogRecord>, ReadError> {
+        self.next().await
+    }
 }

@@ -76,11 +76,12 @@ async fn record_at(
     offset: Offset,
 ) -> Result<Option<LogRecord>, ReadError> {
     let topic = Topic::StockDecisions;
-    if log.end(topic, partition).await? <= offset {
+    let end = log.end(topic, partition).await?;
+    if end <= offset {
         return Ok(None);
     }
     let mut reader = log.read(topic, partition, offset).await?;
-    Ok(reader.next().await?.into_iter().next())
+    Ok(reader.next_below(end).await?.into_iter().next())
 }
 
 /// Compares a log with the identity that a partition is known to have; `found` is none if the

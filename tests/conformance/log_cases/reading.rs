@@ -212,6 +212,11 @@ pub(super) async fn forgetting_keeps_the_rest(s: &mut Subject) {
     assert_eq!(s.read_all(0).await.last().unwrap().offset, last);
     let end = s.log().end(TOPIC, Partition(0)).await.unwrap();
     s.log().forget(TOPIC, Partition(0), end).await.unwrap();
+    // Who reads up to the end does not wait for records that are gone.
+    let mut reader = s.log().read(TOPIC, Partition(0), Offset(0)).await.unwrap();
+    let rest = timeout(Duration::from_secs(60), reader.next_below(end)).await;
+    let rest = rest.expect("it returns").unwrap();
+    assert!(rest.iter().all(|record| record.offset < end));
     let next = s.append(0, "11").await;
     assert!(next >= end);
     assert_eq!(s.read_all(0).await.last().unwrap().offset, next);

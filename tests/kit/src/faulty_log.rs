@@ -233,4 +233,11 @@ impl LogReader for FaultyReader {
         maybe_delay(&self.dice, self.faults.slow_read, self.faults.longest).await;
         Ok(self.read.take().unwrap_or_default())
     }
+
+    async fn next_below(&mut self, end: Offset) -> Result<Vec<LogRecord>, ReadError> {
+        if self.read.is_none() {
+            self.read = Some(self.reader.next_below(end).await?);
+        }
+        self.next().await
+    }
 }

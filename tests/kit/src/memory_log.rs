@@ -196,6 +196,13 @@ impl Stored {
         Offset(self.records.lock().len() as i64)
     }
 
+    /// Whether all records from one offset up to another were deleted or forgotten.
+    fn has_none(&self, from: i64, end: Offset) -> bool {
+        let deleted = self.deleted.lock();
+        let first = self.forgotten.load(Ordering::Relaxed).max(from);
+        (first..end.0).all(|offset| deleted.contains(&Offset(offset)))
+    }
+
     fn append(&self, records: Vec<NewRecord>, now_ms: TimestampMs) -> Offset {
         let mut all = self.records.lock();
         let last = all.last().map(|record| record.appended_at_ms);
@@ -352,6 +359,14 @@ impl LogReader for Reader {
             let changed = self.changed.changed().await;
             changed.map_err(|_| ReadError::Closed)?;
         }
+    }
+
+    async fn next_below(&mut self, end: Offset) -> Result<Vec<LogRecord>, ReadError> {
+        self.reading.check()?;
+        if self.stored.has_none(self.next, end) {
+            return Ok(vec![]);
+        }
+        self.next().await
     }
 }
 

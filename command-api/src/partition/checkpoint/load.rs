@@ -38,6 +38,7 @@ impl CheckpointReader<'_> {
     pub(crate) async fn next_part(&mut self) -> Result<Option<ProductPart>, PartitionError> {
         while self.current.0 < self.completed_at {
             let next = self.records.next().await?;
+            let next = next.ok_or_else(|| gone(self.records.log, self.completed_at))?;
             let (_, record) = std::mem::replace(&mut self.current, next);
             // A decider that was superseded may have appended records of another checkpoint in
             // between.
@@ -57,12 +58,14 @@ pub(crate) async fn find_last(
     let end = log.log.end(log.topics.snapshots, log.partition).await?;
     let mut candidate = Offset(end.0 - 1);
     while candidate.0 >= 0 {
-        let ((at, record), _) = read_from(log, candidate).await?;
+        let Some(((at, record), _)) = read_from(log, candidate, end).await? else {
+            return scan_for_last(log, end).await;
+        };
         if at != candidate {
             return scan_for_last(log, end).await;
         }
         if record.part.is_none() {
-            return match begin_at(log, at, record).await? {
+            return match begin_at(log, at, record, end).await? {
                 Some(found) => Ok(Some(found)),
                 None => scan_for_last(log, end).await,
             };
@@ -80,29 +83,34 @@ async fn scan_for_last(
     log: &PartitionLog,
     end: Offset,
 ) -> Result<Option<CheckpointReader<'_>>, PartitionError> {
-    let ((mut at, mut record), mut rest) = read_from(log, Offset(0)).await?;
+    let Some(((mut at, mut record), mut rest)) = read_from(log, Offset(0), end).await? else {
+        // All of them were deleted.
+        return Ok(None);
+    };
     let lowest = at;
     let mut last = None;
     loop {
         if record.part.is_none() && first_of(at, &record) >= lowest {
             last = Some((at, record));
         }
-        if at.next() >= end {
-            break;
+        match rest.next().await? {
+            Some(next) => (at, record) = next,
+            None => break,
         }
-        (at, record) = rest.next().await?;
     }
     let Some((at, record)) = last else {
         return Ok(None);
     };
-    match begin_at(log, at, record).await? {
+    match begin_at(log, at, record, end).await? {
         Some(found) => Ok(Some(found)),
-        None => {
-            // Another decider has completed a newer one just now.
-            let why = format!("the checkpoint at {at} of {} is gone", log.topics.snapshots);
-            Err(ReadError::Unavailable(why).into())
-        }
+        None => Err(gone(log, at)),
     }
+}
+
+/// The checkpoint was dropped while it was read: another decider has completed a newer one just now.
+fn gone(log: &PartitionLog, at: Offset) -> PartitionError {
+    let why = format!("the checkpoint at {at} of {} is gone", log.topics.snapshots);
+    ReadError::Unavailable(why).into()
 }
 
 /// The checkpoint that the record at `offset` completes; none when the log has dropped its
@@ -111,9 +119,12 @@ async fn begin_at(
     log: &PartitionLog,
     offset: Offset,
     last: SnapshotRecord,
+    end: Offset,
 ) -> Result<Option<CheckpointReader<'_>>, PartitionError> {
     let first = first_of(offset, &last);
-    let (current, records) = read_from(log, first).await?;
+    let Some((current, records)) = read_from(log, first, end).await? else {
+        return Ok(None);
+    };
     let is_there = current.0 == first;
     Ok(is_there.then_some(CheckpointReader {
         completed_at: offset,
@@ -123,38 +134,51 @@ async fn begin_at(
     }))
 }
 
-/// Reads and decodes the records of checkpoints one by one.
+/// Reads and decodes the records of checkpoints one by one, up to an end.
 struct SnapshotReader<'a> {
     log: &'a PartitionLog,
     reader: Box<dyn LogReader>,
     batch: std::vec::IntoIter<LogRecord>,
+    /// The lowest offset that the next batch can have.
+    next: Offset,
+    end: Offset,
 }
 
+/// The first record at `from` or later and before `end`, and a reader of those after it; none if there is no
+/// such record.
 async fn read_from(
     log: &PartitionLog,
     from: Offset,
-) -> Result<((Offset, SnapshotRecord), SnapshotReader<'_>), PartitionError> {
+    end: Offset,
+) -> Result<Option<((Offset, SnapshotRecord), SnapshotReader<'_>)>, PartitionError> {
     let mut reader = SnapshotReader {
         log,
         reader: log.read(log.topics.snapshots, from).await?,
         batch: Vec::new().into_iter(),
+        next: from,
+        end,
     };
-    Ok((reader.next().await?, reader))
+    let first = reader.next().await?;
+    Ok(first.map(|first| (first, reader)))
 }
 
 impl SnapshotReader<'_> {
-    async fn next(&mut self) -> Result<(Offset, SnapshotRecord), PartitionError> {
+    async fn next(&mut self) -> Result<Option<(Offset, SnapshotRecord)>, PartitionError> {
         let record = loop {
             match self.batch.next() {
                 Some(record) => break record,
-                None => self.batch = self.reader.next().await?.into_iter(),
+                None if self.next >= self.end => return Ok(None),
+                None => {
+                    let mut batch = self.reader.next_below(self.end).await?;
+                    self.next = batch.last().map_or(self.end, |last| last.offset.next());
+                    batch.retain(|record| record.offset < self.end);
+                    self.batch = batch.into_iter();
+                }
             }
         };
         let (topic, offset) = (self.log.topics.snapshots, record.offset);
         let decoded = self.log.codec.decode_snapshot(&record.value);
-        Ok((
-            offset,
-            decoded.map_err(PartitionError::decode(topic, offset))?,
-        ))
+        let decoded = decoded.map_err(PartitionError::decode(topic, offset))?;
+        Ok(Some((offset, decoded)))
     }
 }
