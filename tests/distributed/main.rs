@@ -23,3 +23,4 @@ mod outage;
 mod agree;
 mod another_log;
 mod interop;
+mod poison;

@@ -160,7 +160,7 @@ pub fn text(value: &Value) -> String {
 }
 
 /// Sends a request once; returns status and body, or none without an answer.
-async fn send(
+pub async fn send(
     method: Method,
     url: &str,
     headers: &[(&str, &str)],
