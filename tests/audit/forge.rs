@@ -19,7 +19,7 @@ use ports::{Clock, NewRecord, ReadStore};
 use projector::Projection;
 use schemas::codec::Codec;
 use schemas::command::{CancelOrder, Command, CommandBody, PlaceAttempt, SaleTerms};
-use schemas::decision::{Claim, Decision, DecisionRecord};
+use schemas::decision::{Claim, Decision, DecisionRecord, Event, Order};
 use schemas::ids::{AttemptId, ChainHash, Money, Offset, Partition, ProductId, TimestampMs};
 use schemas::topics::Topic;
 use schemas::trace::TRACEPARENT;
@@ -152,6 +152,14 @@ impl History {
         match &mut self.decided[at] {
             DecisionRecord::Decision(decision) => decision,
             other => panic!("there is no decision at {at}, but {other:?}"),
+        }
+    }
+
+    /// The order that the decision at an offset accepts.
+    pub fn order(&mut self, at: usize) -> &mut Order {
+        match self.decision(at).events.last_mut() {
+            Some(Event::OrderAccepted(accepted)) => &mut accepted.order,
+            other => panic!("{other:?} is no acceptance"),
         }
     }
 

@@ -7,6 +7,7 @@ mod logs;
 mod partitions;
 mod receipts;
 mod rows;
+mod tampering;
 
 mod forge;
 

@@ -6,7 +6,9 @@
 //! [`tail`], from which a [`reader`] takes it. At the start [`open`] checks with [`scan`] what is on
 //! disk. `infra/docs/log-format.md` describes the format.
 
+mod error;
 mod format;
+mod options;
 
 mod files;
 mod segment;
@@ -25,7 +27,6 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -47,141 +48,9 @@ use crate::segment::{Address, Fault};
 use crate::tail::Tail;
 use crate::writer::Writer;
 
+pub use crate::error::OpenError;
+pub use crate::options::Options;
 pub use crate::scan::ScanProgress;
-
-/// How a log is run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
-    /// Partitions of every topic, 1 to 1,024; fixed when the directory is created.
-    pub partitions: u32,
-    /// Bytes of the segment files created from now on, at most 1 GiB. Two are created in advance.
-    pub segment_bytes: u64,
-    /// The most records in the queue. One call may have more if the queue is empty.
-    pub queue_records: usize,
-    /// The most bytes in the queue, and in one call. As many bytes again may be on their way to the
-    /// disk.
-    pub queue_bytes: usize,
-    /// The most bytes of the latest records that are cached in memory, for each topic's partition.
-    pub recent_bytes: usize,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            partitions: 8,
-            segment_bytes: 64 << 20,
-            queue_records: 65_536,
-            queue_bytes: 8 << 20,
-            recent_bytes: 4 << 20,
-        }
-    }
-}
-
-impl Options {
-    fn check(&self) -> Result<(), OpenError> {
-        let refuse = |what: String| Err(OpenError::Options(what));
-        if !(1..=format::MAX_PARTITIONS).contains(&self.partitions) {
-            return refuse(format!(
-                "partitions is {}, but must be 1 to {}",
-                self.partitions,
-                format::MAX_PARTITIONS
-            ));
-        }
-        if self.queue_records == 0 {
-            return refuse("queue_records must be at least 1".to_owned());
-        }
-        let slots = Topic::ALL.len() * self.partitions as usize;
-        let least = segment::FIRST + format::batch_bytes(slots, self.queue_bytes) as u64;
-        if !(least..=1 << 30).contains(&self.segment_bytes) {
-            let found = self.segment_bytes;
-            return refuse(format!(
-                "segment_bytes is {found}, but must be at least {least}, so that a full queue \
-                 fits in, and at most 1 GiB"
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// Why a log was not opened. The directory is unchanged, unless a new log was being created in it.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process uses the directory.
-    #[error("{} is in use by another process; stop that one, or choose another directory", .dir.display())]
-    InUse {
-        /// The directory.
-        dir: PathBuf,
-    },
-    /// The directory has no log to read.
-    #[error("there is no log in {}", .dir.display())]
-    NoLog {
-        /// The directory.
-        dir: PathBuf,
-    },
-    /// The log has another number of partitions, which cannot be changed.
-    #[error("the log in {} has {found} partitions, but {requested} are configured; configure {found}, or choose another directory", .dir.display())]
-    Partitions {
-        /// The directory.
-        dir: PathBuf,
-        /// Its number of partitions.
-        found: u32,
-        /// The requested number.
-        requested: u32,
-    },
-    /// The log was written by a newer version of this software.
-    #[error("{} has format version {found}, but this version of Doorbuster reads format {known} only; use the version that wrote it", .file.display())]
-    Version {
-        /// The file with that version.
-        file: PathBuf,
-        /// The format version found.
-        found: u32,
-        /// The format version of this software.
-        known: u32,
-    },
-    /// The bytes on disk are not the bytes that were written.
-    #[error("{} is damaged at byte {position}: {what}. Nothing was changed; restore the directory from a backup, or keep it for inspection and start with a new one", .file.display())]
-    Damaged {
-        /// The file.
-        file: PathBuf,
-        /// Where in the file, in bytes from its start.
-        position: u64,
-        /// What is wrong.
-        what: String,
-    },
-    /// An option is out of its bounds.
-    #[error("the log's options are not valid: {0}")]
-    Options(String),
-    /// The file system failed.
-    #[error("{}: {error}", .path.display())]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// The error of the file system.
-        error: io::Error,
-    },
-}
-
-impl OpenError {
-    fn io(path: PathBuf, error: io::Error) -> Self {
-        Self::Io { path, error }
-    }
-
-    fn damaged(file: PathBuf, position: u64, what: &str) -> Self {
-        Self::Damaged {
-            file,
-            position,
-            what: what.to_owned(),
-        }
-    }
-
-    fn version(file: PathBuf, found: u32) -> Self {
-        Self::Version {
-            file,
-            found,
-            known: format::VERSION,
-        }
-    }
-}
 
 /// An event log in a directory.
 ///

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::address::{Address, path_segment};
 use crate::api_types::{
     Answer, AttemptJson, CommandJson, PositionJson, ProblemJson, Receipt, ReceiptJson, Sale,
     SalesJson,
@@ -45,13 +46,6 @@ pub struct Client {
     authorization: Option<HeaderValue>,
     patience: Duration,
     resent: AtomicU64,
-}
-
-/// Where an instance listens.
-#[derive(Clone)]
-struct Address {
-    base: String,
-    host: HeaderValue,
 }
 
 /// An order to send.
@@ -365,32 +359,6 @@ impl Client {
     }
 }
 
-impl Address {
-    fn parse(target: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("{target:?} is not a usable address: {why}");
-        let uri: Uri = target
-            .parse()
-            .map_err(|_| wrong("it must be an address such as http://127.0.0.1:8080"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(wrong(
-                    "https is not supported yet; use the http address of the instance itself",
-                ));
-            }
-            _ => return Err(wrong("it must begin with http://")),
-        }
-        if !uri.path().trim_matches('/').is_empty() || uri.query().is_some() {
-            return Err(wrong("it must end after the port, with no path"));
-        }
-        let authority = uri.authority().ok_or_else(|| wrong("it names no host"))?;
-        Ok(Self {
-            base: format!("http://{authority}"),
-            host: HeaderValue::from_str(authority.as_str()).map_err(|e| wrong(&e.to_string()))?,
-        })
-    }
-}
-
 struct Reply {
     status: StatusCode,
     retry_after: Option<Duration>,
@@ -453,19 +421,6 @@ fn order_path(product: &str) -> String {
     format!("/api/flash-sales/{}/order", path_segment(product))
 }
 
-/// The text as one segment of a path: all but RFC 3986's unreserved characters are escaped.
-fn path_segment(text: &str) -> String {
-    let mut segment = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'-' | b'.' | b'_' | b'~' => segment.push(byte as char),
-            _ if byte.is_ascii_alphanumeric() => segment.push(byte as char),
-            _ => segment.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    segment
-}
-
 /// An error with its sources, which have the details that the outermost error lacks.
 fn reasons(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -476,34 +431,4 @@ fn reasons(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_carry_any_product_id() {
-        assert_eq!(path_segment("BANK CHARGES"), "BANK%20CHARGES");
-        assert_eq!(path_segment("gift_0001_40"), "gift_0001_40");
-        assert_eq!(path_segment("a:b@c+d/é"), "a%3Ab%40c%2Bd%2F%C3%A9");
-    }
-
-    #[test]
-    fn a_target_is_an_address_of_plain_http() {
-        let client = |target| Client::new(target, Some("t"), Duration::from_secs(1));
-        assert!(client("http://127.0.0.1:8080").is_ok());
-        assert!(client("http://127.0.0.1:8080/").is_ok());
-        let cases = [
-            ("https://shop.example", "https is not supported yet"),
-            ("127.0.0.1:8080", "must begin with http://"),
-            ("ftp://127.0.0.1", "must begin with http://"),
-            ("http://127.0.0.1/api", "with no path"),
-            ("not a url", "must be an address"),
-        ];
-        for (target, why) in cases {
-            let error = client(target).err().expect(target);
-            assert!(error.contains(why), "{target}: {error}");
-        }
-    }
 }

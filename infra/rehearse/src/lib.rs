@@ -20,6 +20,7 @@ pub mod client;
 pub mod decimal;
 pub mod server_process;
 
+mod address;
 mod sales;
 
 use std::fs::File;
