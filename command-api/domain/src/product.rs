@@ -10,7 +10,6 @@ use schemas::snapshot::ProductHead;
 use crate::attempt_set::AttemptSet;
 use crate::figures::{Figures, Phase};
 use crate::hashing::{AttemptIdHash, BuyerIdHash};
-use crate::time::corrected_deadline;
 
 /// What is known of a product after its decisions so far. A product that was never put on sale
 /// is the default one.
@@ -157,6 +156,13 @@ fn correct_holds(product: &mut Product, corrected: &ClockCorrected) {
         }
         product.holds.insert((deadline, attempt));
     }
+}
+
+/// The deadline, after a correction, of a hold that was accepted at a time after the corrected one.
+/// What was left of the hold is left. One that was overdue already ends right after the correction.
+fn corrected_deadline(deadline: TimestampMs, corrected: &ClockCorrected) -> TimestampMs {
+    let ahead_ms = corrected.from_ms - corrected.to_ms;
+    (deadline - ahead_ms).max(corrected.to_ms + 1)
 }
 
 fn begin_round(product: &mut Product) {

@@ -6,7 +6,7 @@ use schemas::ids::{MAX_STOCK, TimestampMs};
 
 use crate::figures::Phase;
 use crate::product::Product;
-use crate::time::Due;
+use crate::time::{Due, MAX_TIME_MS};
 
 /// The longest name of a sale, in bytes.
 pub const MAX_NAME_BYTES: usize = 200;
@@ -14,8 +14,6 @@ pub const MAX_NAME_BYTES: usize = 200;
 pub const MAX_HOLD_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 /// The highest price of a unit, in minor units.
 pub const MAX_PRICE_MINOR: i64 = 1_000_000_000_000;
-/// The last moment that a sale's window can name, in the year 9999.
-pub const MAX_TIME_MS: TimestampMs = 253_402_300_799_999;
 
 /// Whether the sale is at the version that a change was made for. What time changes in this decision
 /// is newer than any version that a seller can have read.

@@ -6,13 +6,15 @@ use schemas::ids::{AttemptId, BuyerId, TimestampMs};
 
 use crate::figures::Phase;
 use crate::product::Product;
-use crate::sale::MAX_TIME_MS;
 
 /// The most holds that run out in one decision, so that a decision stays one small record. The
 /// rest run out in the decisions that follow at once, and count towards their buyers' limits until
 /// then. An attempt on a sale with holds asks for at most this many units, so one decision can
 /// free them all if enough holds are due.
 pub const MAX_EXPIRIES: usize = 1_000;
+
+/// The last moment that a sale's window can name, in the year 9999.
+pub const MAX_TIME_MS: TimestampMs = 253_402_300_799_999;
 
 /// The product's time when it decides on a command: that at which the log appended the command, or
 /// that of the decision before if that is later. Only an operator's correction sets it back.
@@ -33,13 +35,6 @@ pub fn correct(product: &Product, now: TimestampMs) -> Event {
         from_ms: product.head.decided_at_ms.max(now),
         to_ms: now,
     })
-}
-
-/// The deadline, after a correction, of a hold that was accepted at a time after the corrected one.
-/// What was left of the hold is left. One that was overdue already ends right after the correction.
-pub fn corrected_deadline(deadline: TimestampMs, corrected: &ClockCorrected) -> TimestampMs {
-    let ahead_ms = corrected.from_ms - corrected.to_ms;
-    (deadline - ahead_ms).max(corrected.to_ms + 1)
 }
 
 /// The events that are due, and the product's figures after them.

@@ -1,7 +1,7 @@
 //! The event log on Apache Kafka.
 //!
 //! One idempotent producer [appends](append), and refuses records when too many are in flight, or while
-//! the brokers are known to be away ([`availability`]). Readers
+//! the brokers are known to be away ([`availability`], which [`broker_watch`] keeps up to date). Readers
 //! ([`reader`]) share a few [`consumers`]. One request [looks up](offsets) the partitions' ends for all
 //! callers at once. A [`member`] of a consumer group knows which partitions are assigned to this
 //! process. At the start the [`topics`] are created or checked. Blocking calls have threads of their
@@ -14,6 +14,7 @@ mod topics;
 
 mod append;
 mod availability;
+mod broker_watch;
 mod consumers;
 mod member;
 mod offsets;
@@ -39,7 +40,7 @@ use tokio::task::spawn_blocking;
 use tracing::{error, warn};
 
 use crate::append::Appender;
-use crate::availability::Watch;
+use crate::broker_watch::Watch;
 use crate::consumers::Consumers;
 use crate::context::Context;
 use crate::member::Member;

@@ -8,6 +8,8 @@ pub mod event_log;
 pub mod log_mark;
 pub mod read_store;
 
+mod progress_check;
+
 pub use checked_clock::CheckedClock;
 pub use clock::Clock;
 pub use event_log::{AppendError, EventLog, Group, LogReader, LogRecord, NewRecord, ReadError};

@@ -12,12 +12,7 @@ use schemas::ids::{Offset, Partition, RecordHash};
 use schemas::topics::Topic;
 use serde::{Deserialize, Serialize};
 
-use crate::read_store::Progress;
 use crate::{EventLog, LogRecord, ReadError};
-
-/// What to do about read models that were made from another log.
-const REMEDY: &str = "stop the services; then restore the log that the read models were made from, \
-                      or delete the read models, which are rebuilt from this log";
 
 /// What to do about a log that is another one than this process has worked with.
 pub const REPLACED: &str =
@@ -70,7 +65,7 @@ pub async fn first_record(
 }
 
 /// The first record of `stock-decisions` at this offset or later; none when there is none yet.
-async fn record_at(
+pub(crate) async fn record_at(
     log: &dyn EventLog,
     partition: Partition,
     offset: Offset,
@@ -108,61 +103,6 @@ pub fn check_identity(
     Err(ReadError::AnotherLog(format!(
         "partition {partition}: {what} of log {known:.16}, but {found}; {remedy}"
     )))
-}
-
-impl Progress {
-    /// Checks that the rows of this progress were made from this log, and returns the progress with
-    /// its mark. Progress of an older version has none and gets one if it fits the log's ends.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError::AnotherLog`] or [`ReadError::BeyondEnd`] if the log is another one or has lost
-    /// records that the rows were made from.
-    pub async fn checked(
-        self,
-        log: &dyn EventLog,
-        partition: Partition,
-    ) -> Result<Self, ReadError> {
-        let identity = identity(log, partition).await?;
-        if let Some(mark) = self.log {
-            check_identity(partition, "the read models are", mark.log, identity, REMEDY)?;
-        }
-        self.check_ends(log, partition).await?;
-        let offset = match self.log {
-            Some(mark) => mark.offset,
-            None if self.next.0 > 0 => Offset(self.next.0 - 1),
-            None => return Ok(self),
-        };
-        let last = record_at(log, partition, offset).await?;
-        let here = identity.zip(last);
-        let here = here.map(|(identity, last)| LogMark::new(identity, &last));
-        match self.log {
-            Some(mark) if here != Some(mark) => Err(ReadError::AnotherLog(format!(
-                "record {offset} of {}, partition {partition}, is not the one that the read models \
-                 were made from: log {:.16} was restored to an earlier state and has continued \
-                 differently since; {REMEDY}",
-                Topic::StockDecisions,
-                mark.log
-            ))),
-            _ => Ok(Self { log: here, ..self }),
-        }
-    }
-
-    /// Checks that both topics have all that the rows of this progress were made from.
-    pub async fn check_ends(
-        &self,
-        log: &dyn EventLog,
-        partition: Partition,
-    ) -> Result<(), ReadError> {
-        for (topic, from) in [
-            (Topic::StockDecisions, self.next),
-            (Topic::PurchaseAttempts, self.answered.next()),
-        ] {
-            let end = log.end(topic, partition).await?;
-            ReadError::check_end(topic, partition, from, end)?;
-        }
-        Ok(())
-    }
 }
 
 /// Checks that the log's topics have as many partitions as when the log began, since the number

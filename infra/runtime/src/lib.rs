@@ -10,6 +10,7 @@ pub mod log_limit;
 pub mod metrics;
 pub mod telemetry;
 
+mod exposition;
 mod log_queue;
 
 pub mod health;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::gauges;
+use crate::exposition;
 use crate::health::Health;
 use crate::log_queue::LogQueue;
 use crate::output;
@@ -49,7 +49,7 @@ impl Metrics {
     pub fn render(&self, health: &Health) -> String {
         self.process.collect();
         let mut text = self.recorder.render();
-        text.push_str(&gauges::render(health));
+        text.push_str(&exposition::render(health));
         text
     }
 

@@ -5,48 +5,12 @@ use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use ports::read_store::AttemptRow;
-use schemas::ids::{AttemptId, Offset, Partition, Position, ProductId};
+use schemas::ids::{AttemptId, Offset, Partition, Position};
 use tokio::time::{Instant, timeout_at};
 
 use super::partition::LivePartition;
-use super::queue::PendingAttempt;
+use super::states::{AttemptState, QueuedAttempt};
 use super::{CATCH_UP_WAIT, Live, LiveError, within_store_wait};
-
-/// How an attempt stands.
-#[derive(Debug, Clone, PartialEq)]
-pub enum AttemptState {
-    /// It is decided.
-    Decided(AttemptRow),
-    /// It waits for its decision.
-    Queued(QueuedAttempt),
-}
-
-/// An attempt that waits for its decision.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueuedAttempt {
-    /// The attempt.
-    pub attempt_id: AttemptId,
-    /// The requested product.
-    pub product_id: ProductId,
-    /// How many units are requested.
-    pub quantity: u32,
-    /// Its position in `purchase-attempts`.
-    pub position: Position,
-    /// How many records of its partition are decided before it.
-    pub ahead: u64,
-}
-
-impl QueuedAttempt {
-    pub(super) fn new(attempt: &PendingAttempt, position: Position, ahead: u64) -> Self {
-        Self {
-            attempt_id: attempt.id,
-            product_id: attempt.product.clone(),
-            quantity: attempt.quantity,
-            position,
-            ahead,
-        }
-    }
-}
 
 impl Live {
     /// The request for an attempt at a position while that is queued; waits up to `wait` for its

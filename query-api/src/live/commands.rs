@@ -4,52 +4,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ports::read_store::CommandRow;
-use schemas::decision::CommandKind;
-use schemas::ids::{AttemptId, BuyerId, Position, ProductId};
+use schemas::ids::Position;
 use tokio::time::{Instant, timeout_at};
 
 use super::partition::LivePartition;
-use super::queue::PendingCommand;
+use super::states::CommandState;
 use super::{CATCH_UP_WAIT, Live, LiveError, within_store_wait};
-
-/// How a command stands that is not an attempt.
-#[derive(Debug, Clone, PartialEq)]
-pub enum CommandState {
-    /// It is decided.
-    Decided(CommandRow),
-    /// It waits for its decision.
-    Queued(QueuedCommand),
-}
-
-/// A command that waits for its decision.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueuedCommand {
-    /// Its position in `purchase-attempts`.
-    pub position: Position,
-    /// Its kind.
-    pub kind: CommandKind,
-    /// The product that decides on it.
-    pub product_id: ProductId,
-    /// The buyer who sent a cancellation.
-    pub buyer_id: Option<BuyerId>,
-    /// The attempt that a cancellation names.
-    pub attempt_id: Option<AttemptId>,
-    /// How many records of its partition are decided before it.
-    pub ahead: u64,
-}
-
-impl QueuedCommand {
-    pub(super) fn new(command: &PendingCommand, position: Position, ahead: u64) -> Self {
-        Self {
-            position,
-            kind: command.kind,
-            product_id: command.product.clone(),
-            buyer_id: command.buyer.clone(),
-            attempt_id: command.attempt,
-            ahead,
-        }
-    }
-}
 
 impl Live {
     /// The command at a position; waits up to `wait` for its decision. None when there is no such

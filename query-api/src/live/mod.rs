@@ -19,6 +19,7 @@ mod partition;
 mod queue;
 mod recent;
 mod sales;
+mod states;
 mod watermark;
 
 mod completeness;
@@ -42,9 +43,8 @@ use tokio::time::{Instant, timeout};
 use self::partition::LivePartition;
 use self::sales::Sales;
 
-pub use self::attempts::{AttemptState, QueuedAttempt};
-pub use self::commands::{CommandState, QueuedCommand};
 pub use self::feed::run;
+pub use self::states::{AttemptState, CommandState, QueuedAttempt, QueuedCommand};
 
 /// The longest that a question about something unknown waits for the tails to reach the ends that the
 /// topics had when it arrived.

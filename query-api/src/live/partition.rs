@@ -11,11 +11,10 @@ use schemas::decision::Decision;
 use schemas::ids::{AttemptId, Offset, Partition, Position, TraceId};
 use tokio::time::Instant;
 
-use super::attempts::{AttemptState, QueuedAttempt};
-use super::commands::{CommandState, QueuedCommand};
 use super::completeness::Completeness;
 use super::queue::{Pending, PendingAttempt, PendingCommand, Queue};
 use super::recent::RecentRows;
+use super::states::{AttemptState, CommandState, QueuedAttempt, QueuedCommand};
 use super::watermark::Watermark;
 
 /// One partition's attempts and commands, and how far each source of them has been read.

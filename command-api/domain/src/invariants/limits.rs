@@ -29,7 +29,7 @@ mod tests {
 
     #[test]
     fn the_restated_limits_are_those_that_decisions_are_made_by() {
-        assert_eq!(LAST_MOMENT_MS, crate::sale::MAX_TIME_MS);
+        assert_eq!(LAST_MOMENT_MS, crate::time::MAX_TIME_MS);
         assert_eq!(MAX_HOLDS_RUN_OUT, crate::time::MAX_EXPIRIES);
         for terms in [terms(1), held(1, 500)] {
             let most = crate::attempt::most_units(&terms);

@@ -4,8 +4,7 @@ use schemas::decision::RefusalReason::{Closed, NotOpenYet};
 use schemas::decision::ReleaseCause::Expired;
 use schemas::decision::SaleChangeRefusalReason;
 
-use super::MAX_EXPIRIES;
-use crate::sale::MAX_TIME_MS;
+use super::{MAX_EXPIRIES, MAX_TIME_MS};
 use crate::testing::*;
 
 /// Buyers who each hold one unit from the opening on, for 500 ms.

@@ -8,7 +8,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::*;
 use crate::Security;
-use crate::availability::Watch;
+use crate::broker_watch::Watch;
 
 const TOPIC: Topic = Topic::StockDecisions;
 type Brokers = MockCluster<'static, DefaultProducerContext>;
