@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decision::CommandKind;
 use crate::ids::{AttemptId, BuyerId, Money, ProductId, TimestampMs};
 
 /// One record of `purchase-attempts`. Its append time is the decision's `now`, unless the product's
@@ -45,24 +44,6 @@ pub enum CommandBody {
     /// An operator corrects the product's time, which was ahead: this record's append time is true,
     /// though it is before that of records before it.
     CorrectClock,
-}
-
-impl CommandBody {
-    /// The kind of a command whose outcome is read at its position; none for an attempt and for the
-    /// passing of time.
-    pub fn kind(&self) -> Option<CommandKind> {
-        match self {
-            CommandBody::PlaceAttempt(_) | CommandBody::TimeAdvanced => None,
-            CommandBody::CancelOrder(_) => Some(CommandKind::CancelOrder),
-            CommandBody::PutSale(_) => Some(CommandKind::PutSale),
-            CommandBody::BeginRound(_) => Some(CommandKind::BeginRound),
-            CommandBody::OpenSale => Some(CommandKind::OpenSale),
-            CommandBody::PauseSale => Some(CommandKind::PauseSale),
-            CommandBody::CloseSale => Some(CommandKind::CloseSale),
-            CommandBody::SetStock(_) => Some(CommandKind::SetStock),
-            CommandBody::CorrectClock => Some(CommandKind::CorrectClock),
-        }
-    }
 }
 
 /// A buyer places an attempt to get units of a sale.

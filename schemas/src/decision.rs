@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::command::SaleTerms;
+use crate::command::{CommandBody, SaleTerms};
 use crate::ids::{AttemptId, BuyerId, ChainHash, Money, Offset, ProductId, TimestampMs};
 
 /// One record of `stock-decisions`.
@@ -330,6 +330,24 @@ words! {
         BeginRound = "begin_round",
         /// An operator corrects the product's time.
         CorrectClock = "correct_clock",
+    }
+}
+
+impl CommandBody {
+    /// The kind of a command whose outcome is read at its position; none for an attempt and for the
+    /// passing of time.
+    pub fn kind(&self) -> Option<CommandKind> {
+        match self {
+            CommandBody::PlaceAttempt(_) | CommandBody::TimeAdvanced => None,
+            CommandBody::CancelOrder(_) => Some(CommandKind::CancelOrder),
+            CommandBody::PutSale(_) => Some(CommandKind::PutSale),
+            CommandBody::BeginRound(_) => Some(CommandKind::BeginRound),
+            CommandBody::OpenSale => Some(CommandKind::OpenSale),
+            CommandBody::PauseSale => Some(CommandKind::PauseSale),
+            CommandBody::CloseSale => Some(CommandKind::CloseSale),
+            CommandBody::SetStock(_) => Some(CommandKind::SetStock),
+            CommandBody::CorrectClock => Some(CommandKind::CorrectClock),
+        }
     }
 }
 
