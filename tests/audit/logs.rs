@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use audit::report::ReadModels;
+use audit::report::{LogPosition, ReadModels};
 use audit::{Scope, Source, audit};
 use bytes::Bytes;
 use indicatif::ProgressBar;
@@ -136,10 +136,10 @@ async fn skipped_records_are_no_violation_unless_a_decider_skipped_what_it_could
 #[tokio::test]
 async fn the_last_command_may_be_deleted_if_it_was_skipped_and_is_missing_otherwise() {
     let log = history().log();
-    log.delete(ATTEMPTS, PARTITION, Offset(12));
+    log.delete(Topic::PurchaseAttempts, PARTITION, Offset(12));
     let violation = audited(log, None).await.violation.unwrap();
     let expected = LogPosition {
-        topic: DECISIONS.name(),
+        topic: Topic::StockDecisions.name(),
         partition: PARTITION,
         offset: Offset(14),
     };
@@ -164,8 +164,8 @@ async fn the_last_command_may_be_deleted_if_it_was_skipped_and_is_missing_otherw
         value: Bytes::from_static(b"garbage"),
         ..NewRecord::default()
     };
-    let offset = log.put(ATTEMPTS, PARTITION, vec![garbage]);
-    log.delete(ATTEMPTS, PARTITION, offset);
+    let offset = log.put(Topic::PurchaseAttempts, PARTITION, vec![garbage]);
+    log.delete(Topic::PurchaseAttempts, PARTITION, offset);
     let report = audited(log, None).await;
     assert_eq!(report.violation, None);
     let of = &report.partitions[0];

@@ -7,6 +7,7 @@ use kit::{ManualClock, MemoryLog};
 use ports::EventLog;
 use schemas::command::{Command, CommandBody};
 use schemas::decision::Event;
+use schemas::ids::ProductId;
 
 use crate::support::{BEGIN_MS, Bench, Shoppers};
 
@@ -30,9 +31,12 @@ async fn a_log_that_is_ahead_is_degraded_until_its_clock_is_right_and_then_corre
             }
         }
     };
-    let first = shoppers.next(BEGIN_MS);
-    let product_id = first.product_id.clone();
-    bench.put(first);
+    let product_id: ProductId = "cap".parse().unwrap();
+    bench.put(Command {
+        product_id: product_id.clone(),
+        body: CommandBody::PutSale(shoppers.terms(BEGIN_MS + HOUR_MS)),
+        if_version: None,
+    });
     bench.all_answered().await;
     is_degraded(true).await;
     let detail = bench.health.report()[0].detail.clone();

@@ -61,6 +61,8 @@ pub enum Observation {
     Unknown {
         /// The attempt.
         attempt: String,
+        /// The requested position that the answer must not be older than.
+        at_least: Option<(u32, i64)>,
     },
     /// What became of a command that is not an attempt.
     Command {
@@ -285,10 +287,10 @@ impl Shoppers {
                         return;
                     }
                 }
-                // An attempt that was made for another round has no outcome. The checker tells.
+                // A cancel may come before the product's sale, and its attempt after it.
                 Some((404, _)) => {
                     let attempt = attempt.to_owned();
-                    return self.observe(Observation::Unknown { attempt });
+                    return self.observe(Observation::Unknown { attempt, at_least });
                 }
                 Some((503 | 504, _)) | None => {}
                 Some((status, body)) => {
@@ -406,7 +408,10 @@ impl Shoppers {
                         at_least: None,
                         at_the_end: true,
                     },
-                    404 => Observation::Unknown { attempt },
+                    404 => Observation::Unknown {
+                        attempt,
+                        at_least: None,
+                    },
                     _ => Observation::Wrong(format!("in the end {path} got {status}: {body}")),
                 });
             }

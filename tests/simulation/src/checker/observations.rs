@@ -50,7 +50,7 @@ pub fn check(history: &History, end: &EndState, observations: &[(Ms, Observation
             } => attempt_status(history, end, attempt, body, *at_least, *at_the_end),
             Observation::Command { at, body } => command(history, &outcomes, *at, body),
             Observation::Sale { body, at_the_end } => sale(history, end, body, *at_the_end),
-            Observation::Unknown { attempt } => unknown(history, attempt),
+            Observation::Unknown { attempt, at_least } => unknown(history, attempt, *at_least),
             Observation::Wrong(_) => Err("no client should get this response".into()),
         };
         if let Err(why) = result {
@@ -70,11 +70,23 @@ fn round_of(history: &History, (partition, offset): (u32, i64)) -> Option<u32> {
     }
 }
 
-/// An attempt is known once it has been accepted, unless it was made for another round.
-fn unknown(history: &History, attempt: &str) -> Result<(), String> {
+/// An attempt is unknown only if it has no outcome, or none up to the requested position. The position
+/// of the attempt itself always has an answer.
+fn unknown(history: &History, attempt: &str, at_least: Option<(u32, i64)>) -> Result<(), String> {
     let id: AttemptId = attempt.parse().map_err(|_| "it has no id")?;
-    match history.outcomes.get(&id) {
-        Some(outcomes) => Err(format!("its outcomes are {outcomes:?}")),
+    if let Some((partition, offset)) = at_least {
+        let command = history.commands.get(&Partition(partition));
+        let command = command.and_then(|all| all.get(offset as usize)?.as_ref());
+        match command.map(|command| &command.body) {
+            Some(CommandBody::CancelOrder(_)) => {}
+            other => return Err(format!("{other:?} is at the requested position")),
+        }
+    }
+    let outcomes = history.outcomes.get(&id).map_or(&[][..], Vec::as_slice);
+    let is_due =
+        |outcome: &AttemptOutcome| at_least.is_none_or(|(_, offset)| outcome.answers.0 <= offset);
+    match outcomes.iter().find(|outcome| is_due(outcome)) {
+        Some(outcome) => Err(format!("its outcome is {outcome:?}")),
         None => Ok(()),
     }
 }
