@@ -334,7 +334,8 @@ pub trait LogReader: Send {
     async fn next(&mut self) -> Result<Vec<LogRecord>, ReadError>;
 
     /// As [`LogReader::next`], for who reads up to `end`, which is at most the partition's end. Returns
-    /// no records when the log has none left below `end`, as when the last ones were deleted; [`LogReader::next`] would wait for those that are appended later. This is for logs in which the
+    /// no records when the log has none left below `end`, as when the last ones were deleted;
+    /// [`LogReader::next`] would wait for those that are appended later. Provided for logs in which the
     /// last records below an end are never missing.
     async fn next_below(&mut self, _end: Offset) -> Result<Vec<LogRecord>, ReadError> {
         self.next().await

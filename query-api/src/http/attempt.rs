@@ -53,10 +53,11 @@ pub(super) async fn get_attempt(
         }
         api.live.reach(at_least).await?;
     }
-    let state = api.live.attempt(id, wait).await?;
-    // A later request for the attempt has an outcome of its own where it differs from the first.
+    let state = api.live.attempt(id, wait).await;
+    // A later request for the attempt has an outcome of its own where it differs from the first. It may be
+    // in memory when the store, which may have the attempt, does not answer.
     let later = query.at_least.filter(|at| match &state {
-        Some(AttemptState::Decided(row)) => row.position != *at,
+        Ok(Some(AttemptState::Decided(row))) => row.position != *at,
         _ => true,
     });
     if let Some(at) = later
@@ -77,7 +78,7 @@ pub(super) async fn get_attempt(
             ));
         }
     }
-    match state {
+    match state? {
         Some(AttemptState::Decided(row)) => {
             let sale = api.live.sale(&row.product_id)?;
             let attempt = Attempt::decided(row, sale.as_ref(), api.clock.now_ms());

@@ -84,7 +84,8 @@ impl Live {
     }
 
     /// What memory has of an attempt once the queues have reached the current ends of
-    /// `purchase-attempts`. Each partition is searched as soon as its queue is that far.
+    /// `purchase-attempts`. Each partition is searched as soon as its queue is that far. Fails when the
+    /// attempt may be in a record that is unreadable.
     async fn attempt_when_caught_up(
         &self,
         id: AttemptId,
@@ -96,16 +97,24 @@ impl Live {
             .map(async |(n, partition)| {
                 let end = self.attempts_end(n, partition).await?;
                 partition.queued.reach(end).await;
-                Ok(partition.attempt(n, id))
+                // In this order: what is decided in between is found.
+                let has_unreadable = partition.has_unreadable();
+                match partition.attempt(n, id) {
+                    None if has_unreadable => Err(LiveError::NotCaughtUp),
+                    found => Ok(found),
+                }
             });
         let mut searches: FuturesUnordered<_> = searches.collect();
         let search = async {
+            let mut result = Ok(None);
             while let Some(found) = searches.next().await {
-                if matches!(found, Err(_) | Ok(Some(_))) {
-                    return found;
+                match found {
+                    Ok(Some(_)) => return found,
+                    Err(_) => result = found,
+                    Ok(None) => {}
                 }
             }
-            Ok(None)
+            result
         };
         let _waiter = self.waiter()?;
         let until = until.max(Instant::now() + CATCH_UP_WAIT);

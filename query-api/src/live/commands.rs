@@ -36,8 +36,14 @@ impl Live {
             state = partition.command(at);
         }
         // A record that is not decided is in memory, or has no row.
-        if state.is_some() || partition.answered.at() < at.offset {
+        if state.is_some() {
             return Ok(state);
+        }
+        if partition.is_unreadable(at.offset) {
+            return Err(LiveError::NotCaughtUp);
+        }
+        if partition.answered.at() < at.offset {
+            return Ok(None);
         }
         let row = self.command_in_store(partition, at).await?;
         Ok(row.map(CommandState::Decided))

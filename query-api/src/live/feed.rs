@@ -13,7 +13,6 @@ use runtime::health::{Component, Health, PROBE_WITHIN, REPORT_EVERY};
 use runtime::metrics::{DECISIONS_DROPPED, TAIL_LAG};
 use runtime::retry::{self, RETRY_AFTER};
 use schemas::codec::DecodeError;
-use schemas::command::Command;
 use schemas::decision::DecisionRecord;
 use schemas::fence::{Fence, Verdict};
 use schemas::ids::{Offset, Partition, TimestampMs, TraceId};
@@ -25,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::Live;
+use super::partition::pending;
+use super::queue::Pending;
 use super::undecided::Undecided;
 
 /// How long a full queue waits for decisions before it checks again.
@@ -211,14 +212,15 @@ async fn follow_attempts(tail: Tail, mut undecided: Undecided) {
     let live = tail.live.clone();
     let at = &live.partitions[tail.partition.0 as usize];
     let room = (live.settings.max_undecided / live.partitions.len()).max(1);
-    // Garbage is no attempt that anybody could look up. It is queued until it is skipped.
+    // What cannot be decoded does not hide the records behind it. Garbage is no attempt that anybody could
+    // look up. Both are queued until they are decided or skipped.
     let decode = |record: &LogRecord| match live.codec.decode_command(&record.value) {
-        Ok(command) => Ok(Some(command)),
+        Ok(command) => Ok(pending(command)),
         Err(error) if error.is_garbage() => Ok(None),
-        Err(error) => Err(error),
+        Err(_) => Ok(Some(Pending::Unreadable)),
     };
     let has_room = || at.queue_len() < room;
-    let take = |records: Vec<(Offset, Option<Command>)>| {
+    let take = |records: Vec<(Offset, Option<Pending>)>| {
         let Some(next) = records.last().map(|(offset, _)| offset.next()) else {
             return;
         };

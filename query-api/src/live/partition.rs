@@ -87,6 +87,11 @@ impl LivePartition {
         }
     }
 
+    /// Whether an undecided record is unreadable, and may be what is not found.
+    pub fn has_unreadable(&self) -> bool {
+        self.state.lock().queue.has_unreadable()
+    }
+
     /// What memory has of the command at this position, if that is not an attempt.
     pub fn command(&self, at: Position) -> Option<CommandState> {
         let state = self.state.lock();
@@ -98,8 +103,14 @@ impl LivePartition {
                 let queued = QueuedCommand::new(command, at, ahead);
                 Some(CommandState::Queued(queued))
             }
-            (_, Pending::Attempt(_)) => None,
+            (_, Pending::Attempt(_) | Pending::Unreadable) => None,
         }
+    }
+
+    /// Whether the record at this offset is in the queue and unreadable.
+    pub fn is_unreadable(&self, offset: Offset) -> bool {
+        let state = self.state.lock();
+        matches!(state.queue.at(offset), Some((_, Pending::Unreadable)))
     }
 
     /// Whether the record at this offset is decided, or has been read into the queue.
@@ -181,18 +192,18 @@ impl LivePartition {
         state.queue.answered_up_to(answered);
     }
 
-    /// Takes the next records of `purchase-attempts`; none in place of those that cannot be decoded.
-    pub fn take_commands(&self, records: Vec<(Offset, Option<Command>)>) {
+    /// Takes the next records of `purchase-attempts`.
+    pub fn take_commands(&self, records: Vec<(Offset, Option<Pending>)>) {
         let now = Instant::now();
         let mut state = self.state.lock();
-        for (offset, command) in records {
-            state.queue.push(offset, now, command.and_then(pending));
+        for (offset, body) in records {
+            state.queue.push(offset, now, body);
         }
     }
 }
 
 /// What the queue keeps of a command.
-fn pending(command: Command) -> Option<Pending> {
+pub(super) fn pending(command: Command) -> Option<Pending> {
     let kind = command.body.kind();
     let (buyer, attempt) = match command.body {
         CommandBody::PlaceAttempt(place) => {

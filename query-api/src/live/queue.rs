@@ -11,6 +11,8 @@ pub(crate) struct Queue {
     records: VecDeque<UndecidedRecord>,
     /// The first offset of each attempt; an attempt that was sent again is queued twice.
     first_offsets: HashMap<AttemptId, Offset>,
+    /// How many records are unreadable.
+    unreadable: usize,
     /// The last decided offset.
     answered: Offset,
 }
@@ -19,7 +21,7 @@ struct UndecidedRecord {
     offset: Offset,
     /// When it was read.
     since: Instant,
-    /// None for what nobody asks about: the passing of time.
+    /// None for what nobody asks about: the passing of time, and garbage.
     body: Option<Pending>,
 }
 
@@ -30,6 +32,8 @@ pub(crate) enum Pending {
     Attempt(PendingAttempt),
     /// Another command. In a box, since nearly all records are attempts.
     Command(Box<PendingCommand>),
+    /// A record that a newer version may have written: it may be any command.
+    Unreadable,
 }
 
 /// What an answer needs of an attempt while it is queued.
@@ -64,6 +68,7 @@ impl Queue {
         Self {
             records: VecDeque::new(),
             first_offsets: HashMap::new(),
+            unreadable: 0,
             answered: Offset(-1),
         }
     }
@@ -78,14 +83,23 @@ impl Queue {
         self.records.len()
     }
 
+    /// Whether an undecided record is unreadable, and may be what is not found.
+    pub fn has_unreadable(&self) -> bool {
+        self.unreadable > 0
+    }
+
     /// Takes the next record of `purchase-attempts`. A decided one is not queued: the two topics
     /// are read independently, and either may be ahead.
     pub fn push(&mut self, offset: Offset, since: Instant, body: Option<Pending>) {
         if offset <= self.answered {
             return;
         }
-        if let Some(Pending::Attempt(attempt)) = &body {
-            self.first_offsets.entry(attempt.id).or_insert(offset);
+        match &body {
+            Some(Pending::Attempt(attempt)) => {
+                self.first_offsets.entry(attempt.id).or_insert(offset);
+            }
+            Some(Pending::Unreadable) => self.unreadable += 1,
+            Some(Pending::Command(_)) | None => {}
         }
         self.records.push_back(UndecidedRecord {
             offset,
@@ -104,6 +118,9 @@ impl Queue {
                 && self.first_offsets.get(&attempt.id) == Some(&first.offset)
             {
                 self.first_offsets.remove(&attempt.id);
+            }
+            if let Some(Pending::Unreadable) = first.body {
+                self.unreadable -= 1;
             }
             self.records.pop_front();
         }
@@ -174,6 +191,22 @@ mod tests {
         assert_eq!((queue.len(), queue.first_offsets.len()), (0, 0));
         queue.push(Offset(10), now, attempt(3));
         assert_eq!(find(&queue, 3), None, "it was decided before it was read");
+    }
+
+    #[test]
+    fn unreadable_records_are_known_until_they_are_decided() {
+        let mut queue = Queue::new();
+        let now = Instant::now();
+        queue.push(Offset(0), now, Some(Pending::Unreadable));
+        queue.push(Offset(1), now, attempt(1));
+        queue.push(Offset(2), now, Some(Pending::Unreadable));
+        assert_eq!(find(&queue, 1), Some((1, 1, 1)));
+        for (answered, has_unreadable) in [(0, true), (1, true), (2, false)] {
+            queue.answered_up_to(Offset(answered));
+            assert_eq!(queue.has_unreadable(), has_unreadable);
+        }
+        queue.push(Offset(2), now, Some(Pending::Unreadable));
+        assert!(!queue.has_unreadable(), "it was decided before it was read");
     }
 
     #[test]

@@ -5,11 +5,12 @@ use std::time::Duration;
 use ports::NewRecord;
 use query_api::live::LiveSettings;
 use runtime::telemetry;
+use schemas::decision::RefusalReason;
 use schemas::ids::{Offset, Partition};
 use schemas::topics::Topic;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Shop, id, sold};
+use crate::support::{Shop, id, refused, sold};
 
 #[tokio::test(start_paused = true)]
 async fn live_answers_continue_when_the_store_fails() {
@@ -166,6 +167,53 @@ async fn a_record_of_a_newer_version_is_not_skipped() {
     assert_eq!(shop.get("/api/flash-sales/p").await.body["version"], 3);
     assert_eq!(shop.status(id(2)).await, "sold");
     assert!(shop.health.report().iter().all(|part| !part.degraded));
+}
+
+/// Its attempt may be in the store; what became of the request itself is in memory.
+#[tokio::test(start_paused = true)]
+async fn a_request_without_an_outcome_of_its_own_is_answered_when_the_store_fails() {
+    let shop = Shop::open();
+    shop.put_sale(0, "p", 5);
+    shop.settle().await;
+    shop.store.fail(true);
+    let late = shop.ask(0, "p", id(1));
+    shop.decide(0, "p", late, refused(id(1), RefusalReason::AnotherRound));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(shop.status(id(1)).await, "read_model_unavailable");
+    let at_position = format!("/api/attempts/{}?at_least=0:{late}", id(1));
+    let body = shop.get(&at_position).await.body;
+    assert_eq!(body["reason"], "another_round", "{body}");
+}
+
+/// What stands behind it is known, and what may be in it is not called unknown.
+#[tokio::test(start_paused = true)]
+async fn an_undecided_record_of_a_newer_version_hides_no_other() {
+    let shop = Shop::open();
+    shop.put_sale(0, "p", 5);
+    let newer = NewRecord {
+        value: b"\0\0\0\0\x63newer"[..].into(),
+        ..NewRecord::default()
+    };
+    let newer = shop
+        .log
+        .put(Topic::PurchaseAttempts, Partition(0), vec![newer]);
+    let behind = shop.ask(0, "p", id(1));
+    let other = shop.ask(1, "q", id(2));
+    shop.settle().await;
+    assert_eq!(shop.status(id(1)).await, "queued");
+    assert_eq!(shop.status(id(2)).await, "queued");
+    assert_eq!(shop.status(id(9)).await, "not_caught_up");
+    let command = format!("/api/commands/0-{newer}");
+    assert_eq!(shop.get(&command).await.body["code"], "not_caught_up");
+    assert!(shop.health.is_ready());
+
+    shop.skip(0, newer);
+    shop.decide(0, "p", behind, sold(id(1), behind));
+    shop.decide(1, "q", other, vec![]);
+    shop.settle().await;
+    assert_eq!(shop.status(id(1)).await, "sold");
+    assert_eq!(shop.status(id(9)).await, "unknown_attempt");
+    assert_eq!(shop.get(&command).await.body["reason"], "undecodable");
 }
 
 /// What cannot be decoded in either topic stops nobody: it never counts, and nobody can ask for it.
