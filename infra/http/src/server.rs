@@ -56,13 +56,7 @@ pub async fn serve(
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let counts = RequestCounts::new();
     let connections = GracefulShutdown::new();
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_BUFFER_BYTES)
-        // A client may close its side after its request and wait for the answer.
-        .half_close(true);
+    let http = protocol(limits.head_timeout);
     let mut failures = AcceptFailures::default();
     loop {
         let accepted = tokio::select! {
@@ -111,6 +105,18 @@ pub async fn serve(
         );
     }
     finished.is_ok()
+}
+
+/// HTTP/1.1 as it is spoken on every connection. A request's head must have arrived after `head_timeout`.
+pub fn protocol(head_timeout: Duration) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_BUFFER_BYTES)
+        // A client may close its side after its request and wait for the answer.
+        .half_close(true);
+    http
 }
 
 /// Answers a connection above the bound with 503. Its request is read and discarded for a moment,

@@ -8,7 +8,6 @@ use command_api::decider::{self, CheckpointPolicy, Decider};
 use command_api::http::{CommandApi, KnownProducts, KnownRounds, RecentOrders};
 use command_api::log_watch::{LogState, LogWatch};
 use futures::stream::{FuturesUnordered, StreamExt};
-use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use ports::EventLog;
@@ -30,7 +29,7 @@ use crate::world::{Connection, Node, Role, World};
 pub const PORT: u16 = 80;
 /// The token of the sales staff.
 pub const ADMIN_TOKEN: &str = "open-sesame";
-/// The longest that the command API works on one request.
+/// The longest that the command API works on one request, and that a request's head may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The key that receipts are signed with.
@@ -138,6 +137,7 @@ fn query_api(connection: &Arc<Connection>, deployment: Deployment, health: Healt
 /// closes them in order: a runtime drops its tasks in any order.
 async fn serve(routes: Router) -> turmoil::Result {
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
+    let http = web::server::protocol(REQUEST_TIMEOUT);
     let mut connections = FuturesUnordered::new();
     loop {
         tokio::select! {
@@ -145,7 +145,7 @@ async fn serve(routes: Router) -> turmoil::Result {
             accepted = listener.accept() => {
                 let service = TowerToHyperService::new(routes.clone());
                 let stream = TokioIo::new(accepted?.0);
-                connections.push(http1::Builder::new().serve_connection(stream, service));
+                connections.push(http.serve_connection(stream, service));
             }
             // A client may close its connection at any time.
             Some(_ended) = connections.next() => {}

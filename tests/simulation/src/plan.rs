@@ -38,6 +38,8 @@ pub struct Plan {
     pub only_backpressure: bool,
     /// What happens, in order of time.
     pub steps: Vec<Step>,
+    /// Whether all deciders stop once all requests have been answered, and orders come meanwhile.
+    pub stops_deciders: bool,
     /// What becomes of the log once all work is done.
     pub log_change: Option<LogChange>,
 }

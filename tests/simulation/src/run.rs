@@ -23,6 +23,8 @@ const END_WITHIN_MS: Ms = 60_000;
 const QUIET_MS: Ms = 3_000;
 /// How long a power cut waits for a write that it can tear.
 const CUT_WITHIN_MS: Ms = 1_000;
+/// How long no decider runs: longer than a record may wait for its decision before health shows it.
+const WITHOUT_DECIDER_MS: Ms = 14_000;
 /// How long deciders are alone with a log that lost decisions.
 const CONTINUES_FOR_MS: Ms = 2_000;
 /// How long after the log has changed its readers know that at the latest.
@@ -164,15 +166,11 @@ impl<'a> Run<'a> {
             self.step()?;
         }
         self.end_faults();
-        let patience = self.world.now() + END_WITHIN_MS;
-        while !(*self.shoppers.all_answered.borrow() && self.world.is_quiet()) {
-            self.step()?;
-            if self.world.now() > patience {
-                return Err(self.describe_unfinished());
-            }
+        self.run_until_quiet()?;
+        if plan.stops_deciders {
+            self.run_without_decider()?;
         }
-        // The query API's memory follows the store at its own pace, and deadlines pass with time.
-        self.run_for(QUIET_MS)?;
+        let patience = self.world.now() + END_WITHIN_MS;
         self.world.settle();
         self.shoppers.settled.send_replace(true);
         while !self.step()? {
@@ -185,6 +183,51 @@ impl<'a> Run<'a> {
             self.step()?;
             if self.world.now() > patience + 2 * END_WITHIN_MS {
                 return Err(self.describe_unfinished());
+            }
+        }
+        Ok(())
+    }
+
+    fn run_until_quiet(&mut self) -> Result<(), String> {
+        let patience = self.world.now() + END_WITHIN_MS;
+        while !(*self.shoppers.all_answered.borrow() && self.world.is_quiet()) {
+            self.step()?;
+            if self.world.now() > patience {
+                return Err(self.describe_unfinished());
+            }
+        }
+        // The query API's memory follows the store at its own pace, and deadlines pass with time.
+        self.run_for(QUIET_MS)
+    }
+
+    /// Stops all deciders while shoppers order. Who serves reads reports it, and all is decided when
+    /// deciders run again.
+    fn run_without_decider(&mut self) -> Result<(), String> {
+        let deciders = self.plan.deployment.nodes(Role::Decider);
+        deciders.iter().for_each(|node| self.crash(*node));
+        let before = self.world.count_attempts();
+        self.shoppers.all_answered.send_replace(false);
+        let shoppers = self.shoppers.clone();
+        self.sim
+            .client("patient-shoppers", shoppers.run_without_decider());
+        self.run_for(WITHOUT_DECIDER_MS)?;
+        self.check_undecided(self.world.count_attempts() > before)?;
+        deciders
+            .iter()
+            .for_each(|node| self.undo(Undo::Start(*node)));
+        self.run_until_quiet()?;
+        self.check_undecided(false)
+    }
+
+    /// Whether every query API reports undecided records if there are some, and only then.
+    fn check_undecided(&self, expected: bool) -> Result<(), String> {
+        for node in self.plan.deployment.nodes(Role::QueryApi) {
+            let why = self.world.degraded_because(node);
+            if why.iter().any(|why| why.contains("is a decider running?")) != expected {
+                return Err(format!(
+                    "{node} {} report undecided records: {why:?}",
+                    if expected { "does not" } else { "must not" }
+                ));
             }
         }
         Ok(())

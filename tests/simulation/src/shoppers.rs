@@ -2,17 +2,20 @@
 //! answer, and record every response.
 
 mod late;
+mod without_decider;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -26,6 +29,8 @@ use crate::world::{BEGIN_MS, Ms, Node, Role, World};
 
 /// How long a client waits for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+/// The buyer whose client closes its side of a connection after its request, as `nc -N` does.
+const HALF_CLOSING_BUYER: (&str, &str) = ("x-buyer-id", "buyer-3");
 /// The name of the shoppers' host.
 pub const HOST: &str = "shoppers";
 
@@ -93,7 +98,7 @@ pub struct Shoppers {
     pub late_answers: Mutex<Vec<LateAnswer>>,
     /// Whether all work is done, and the last reads may start.
     pub settled: watch::Sender<bool>,
-    /// Whether all requests of the plan have been answered.
+    /// Whether all requests so far have been answered.
     pub all_answered: watch::Sender<bool>,
 }
 
@@ -457,11 +462,39 @@ impl Shoppers {
         headers: &[(&str, &str)],
         body: Option<Value>,
     ) -> Option<(u16, Value)> {
-        timeout(ANSWER_TIMEOUT, request(node, method, path, headers, body))
-            .await
-            .ok()?
-            .ok()
+        let answer = async {
+            match headers.contains(&HALF_CLOSING_BUYER) {
+                true => request_and_half_close(node, method, path, headers, body).await,
+                false => request(node, method, path, headers, body).await,
+            }
+        };
+        timeout(ANSWER_TIMEOUT, answer).await.ok()?.ok()
     }
+}
+
+/// Writes a request, closes this side of the connection, and reads the answer.
+async fn request_and_half_close(
+    node: Node,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<Value>,
+) -> anyhow::Result<(u16, Value)> {
+    let mut stream = TcpStream::connect((node.to_string(), PORT)).await?;
+    let body = body.map_or_else(String::new, |body| body.to_string());
+    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: shop\r\n");
+    for (name, value) in headers {
+        request += &format!("{name}: {value}\r\n");
+    }
+    let length = body.len();
+    request += &format!("content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
+    stream.write_all(request.as_bytes()).await?;
+    stream.shutdown().await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    let status = head.split(' ').nth(1).context("no status")?.parse()?;
+    Ok((status, serde_json::from_str(body).unwrap_or(Value::Null)))
 }
 
 async fn request(

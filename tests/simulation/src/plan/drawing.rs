@@ -49,6 +49,7 @@ impl Plan {
             fault_rates,
             only_backpressure: false,
             steps,
+            stops_deciders: false,
             log_change: None,
         };
         plan.add_backpressure();
@@ -56,6 +57,7 @@ impl Plan {
         plan.add_clock_jump();
         plan.add_poison();
         plan.add_log_change();
+        plan.stop_deciders();
         plan
     }
 
@@ -79,6 +81,12 @@ impl Plan {
             });
         }
         self.steps.sort_by_key(|step| step.at);
+    }
+
+    /// Stops all deciders for a while in some plans. Drawn apart as well.
+    fn stop_deciders(&mut self) {
+        let mut rng = StdRng::seed_from_u64(self.seed ^ 0xDEC1);
+        self.stops_deciders = !self.deployment.embedded && rng.random_bool(0.1);
     }
 
     /// Replaces the log in some plans, or lets it lose its end. Drawn apart as well.

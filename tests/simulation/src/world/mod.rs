@@ -22,7 +22,7 @@ use ports::{AppendError, Clock, Group, NewRecord, StoreError};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
-use runtime::health::Health;
+use runtime::health::{ComponentHealth, Health};
 use schemas::ids::{Offset, Partition, TimestampMs};
 use schemas::topics::Topic;
 use tokio::sync::{oneshot, watch};
@@ -262,10 +262,27 @@ impl World {
 
     /// Why parts of a node have stopped until an operator acts.
     pub fn stopped_because(&self, node: Node) -> Vec<String> {
+        self.details(node, |component| !component.alive)
+    }
+
+    /// Why parts of a node are degraded.
+    pub fn degraded_because(&self, node: Node) -> Vec<String> {
+        self.details(node, |component| component.degraded)
+    }
+
+    fn details(&self, node: Node, of: impl Fn(&ComponentHealth) -> bool) -> Vec<String> {
         let health = self.lock().health.get(&node).cloned();
         let components = health.map_or_else(Vec::new, |health| health.report());
-        let stopped = components.into_iter().filter(|component| !component.alive);
-        stopped.map(|component| component.detail).collect()
+        let components = components.into_iter().filter(of);
+        components.map(|component| component.detail).collect()
+    }
+
+    /// How many records `purchase-attempts` has.
+    pub fn count_attempts(&self) -> i64 {
+        let inner = self.lock();
+        let partitions = (0..inner.log.partitions()).map(Partition);
+        let ends = partitions.map(|partition| inner.log.end(Topic::PurchaseAttempts, partition).0);
+        ends.sum()
     }
 
     /// The partitions that are assigned to a node.
