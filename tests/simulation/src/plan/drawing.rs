@@ -86,7 +86,8 @@ impl Plan {
     /// Stops all deciders for a while in some plans. Drawn apart as well.
     fn stop_deciders(&mut self) {
         let mut rng = StdRng::seed_from_u64(self.seed ^ 0xDEC1);
-        self.stops_deciders = !self.deployment.embedded && rng.random_bool(0.1);
+        let may_stop = !self.deployment.embedded && !self.only_backpressure;
+        self.stops_deciders = may_stop && rng.random_bool(0.1);
     }
 
     /// Replaces the log in some plans, or lets it lose its end. Drawn apart as well.
