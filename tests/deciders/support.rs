@@ -164,11 +164,8 @@ impl Bench {
             };
             let product = products.entry(command.product_id.clone()).or_default();
             let decision = answer(product, &command, context).expect("the invariants hold");
-            let leaves_state = decision.leaves_state();
             let (bytes, chain) = self.codec.encode_chained(decision, product.head.chain);
-            if leaves_state {
-                product.head.chain = chain;
-            }
+            product.set_chain(chain);
             follows = record.offset;
             let Ok(DecisionRecord::Decision(decision)) = self.codec.decode_decision(&bytes) else {
                 unreachable!("a decision was encoded")

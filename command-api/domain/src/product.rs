@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::hint::black_box;
 
 use schemas::decision::{ClockCorrected, Event, Order, ReleaseCause, Stock, Tally};
-use schemas::ids::{AttemptId, BuyerId, TimestampMs};
+use schemas::ids::{AttemptId, BuyerId, ChainHash, TimestampMs};
 use schemas::snapshot::ProductHead;
 
 use crate::attempt_set::AttemptSet;
@@ -47,6 +47,14 @@ impl Product {
             return None;
         }
         Some(self.spent_quantities.get(attempt).copied().unwrap_or(1))
+    }
+
+    /// Sets the chain hash, once the last decision has been encoded. A product without a sale has none:
+    /// its decisions leave nothing.
+    pub fn set_chain(&mut self, chain: ChainHash) {
+        if self.head.terms.is_some() {
+            self.head.chain = chain;
+        }
     }
 
     /// Remembers an attempt that has no standing order.

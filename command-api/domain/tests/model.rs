@@ -416,11 +416,8 @@ impl Run {
             self.outcomes.push(attempt);
         }
 
-        let leaves_state = decision.leaves_state();
         let (bytes, chain) = self.codec.encode_chained(decision, self.product.head.chain);
-        if leaves_state {
-            self.product.head.chain = chain;
-        }
+        self.product.set_chain(chain);
         let Ok(DecisionRecord::Decision(read)) = self.codec.decode_decision(&bytes) else {
             panic!("a decision reads back as one");
         };

@@ -148,11 +148,8 @@ impl<'a> PartitionDecider<'a> {
         let product = &command.product_id;
         let previous = self.products.chain(product);
         let link = DecisionLink::from(&decision);
-        let leaves_state = decision.leaves_state();
         let (value, chain) = self.decider.codec.encode_chained(decision, previous);
-        if leaves_state {
-            self.products.set_chain(product, chain);
-        }
+        self.products.set_chain(product, chain);
         self.partition.push(record, Bytes::from(value), link);
         Ok(())
     }

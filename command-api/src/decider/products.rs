@@ -69,7 +69,7 @@ impl Products {
     /// Sets the product's chain hash, once its last decision has been encoded.
     pub(super) fn set_chain(&mut self, product: &ProductId, chain: ChainHash) {
         if let Some(product) = self.by_id.get_mut(product) {
-            product.head.chain = chain;
+            product.set_chain(chain);
         }
     }
 

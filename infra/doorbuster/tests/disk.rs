@@ -42,6 +42,17 @@ fn orders(serving: &Serving, count: usize) -> Vec<String> {
     (0..count).map(order).collect()
 }
 
+/// Orders until an order is refused; returns that answer, and adds the attempts before it to `taken`.
+fn order_until_refused(serving: &Serving, taken: &mut Vec<String>) -> String {
+    wait_until("an order is refused", || {
+        let answer = serving.order();
+        let attempt = acknowledged(&answer);
+        let refused = attempt.is_none().then_some(answer);
+        taken.extend(attempt);
+        refused
+    })
+}
+
 fn is_decided(serving: &Serving, attempts: &[String]) {
     for attempt in attempts {
         wait_until("the attempt is decided", || {
@@ -140,13 +151,7 @@ fn a_write_that_fails_stops_the_log_until_a_restart_which_has_all_that_was_ackno
     };
     let pid = Pid::from_child(&serving.process.0);
     prlimit(Some(pid), Resource::Fsize, nothing).unwrap();
-    let refused = wait_until("an order is refused", || {
-        let answer = serving.order();
-        let attempt = acknowledged(&answer);
-        let refused = attempt.is_none().then_some(answer);
-        taken.extend(attempt);
-        refused
-    });
+    let refused = order_until_refused(&serving, &mut taken);
     assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
     for probe in ["/readyz", "/healthz"] {
         until_health(&serving, probe, 503, "check the disk, then restart");
@@ -217,13 +222,7 @@ async fn on_a_full_disk_orders_are_refused_and_all_goes_on_when_there_is_room_ag
     let mut taken = orders(&serving, 5);
     fill_disk(&inside.join("more-ballast"));
 
-    let refused = wait_until("the last segment is full", || {
-        let answer = serving.order();
-        let attempt = acknowledged(&answer);
-        let refused = attempt.is_none().then_some(answer);
-        taken.extend(attempt);
-        refused
-    });
+    let refused = order_until_refused(&serving, &mut taken);
     assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
     assert!(refused.contains("\r\nretry-after: "), "{refused}");
     // What was sold before can still be read, so it is degraded; no restart would help.

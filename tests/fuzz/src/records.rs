@@ -88,11 +88,8 @@ fn decide_twice(codec: &Codec, command: &Command) {
                 appended_at_ms: NOW - 60_000 * offset,
             };
             let decision = answer(&mut product, command, context).expect("invariants hold");
-            let leaves_state = decision.leaves_state();
             let (bytes, chain) = codec.encode_chained(decision, product.head.chain);
-            if leaves_state {
-                product.head.chain = chain;
-            }
+            product.set_chain(chain);
             let Ok(DecisionRecord::Decision(decision)) = codec.decode_decision(&bytes) else {
                 panic!("a decision does not read back as one")
             };

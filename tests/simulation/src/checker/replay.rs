@@ -55,11 +55,8 @@ pub fn check(codec: &Codec, history: &History, end: &EndState) -> Vec<String> {
 
 /// The decision as it is in the log, with the chain hash of its bytes.
 fn chained(codec: &Codec, product: &mut Product, decision: Decision) -> Result<Decision, String> {
-    let leaves_state = decision.leaves_state();
     let (bytes, chain) = codec.encode_chained(decision, product.head.chain);
-    if leaves_state {
-        product.head.chain = chain;
-    }
+    product.set_chain(chain);
     match codec
         .decode_decision(&bytes)
         .map_err(|error| error.to_string())?
